@@ -1,0 +1,96 @@
+"""What the shell needs of a log and of a store; `memory.py` and the durable twins both provide it.
+
+One contract suite (tests/unit/storage) runs over every implementation. Nothing here is thread-safe but where it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol
+
+from zmqbroker.raft.messages import StorageAppend
+from zmqbroker.raft.view import LogView
+
+__all__ = ["LogStore", "StateStore", "WriteJob"]
+
+
+class WriteJob(Protocol):
+    """The encoded writes of one pass: positions are assigned, nothing is written yet.
+
+    Jobs of one store run in the order of their preparation, on any one thread. A failed write or sync raises OSError; the
+    process must then end without retrying: a page that failed to sync may be marked clean.
+    """
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that `write` writes, headers included."""
+        ...
+
+    @property
+    def must_sync(self) -> bool:
+        """True when a promise depends on this job, so that it must be synced (in a store that syncs at all)."""
+        ...
+
+    def write(self) -> None:
+        """Write to the operating system."""
+        ...
+
+    def sync(self) -> None:
+        """Make this job's writes durable, and with them those of every earlier job; nothing in a store that never syncs."""
+        ...
+
+
+class LogStore(Protocol):
+    """The write-ahead log of every group of one node."""
+
+    def view(self, group: int) -> LogView:
+        """The durable log of one group, live: it moves on with every `complete`."""
+        ...
+
+    def prepare(self, works: Sequence[StorageAppend]) -> WriteJob:
+        """Encode one pass. Each work's first entry replaces what the group holds at its index and after."""
+        ...
+
+    def complete(self, job: WriteJob) -> None:
+        """Say that `job` was written (and synced where it had to be): views and reads show it from now on.
+
+        Called in the order of preparation.
+        """
+        ...
+
+    def read(self, group: int, index: int) -> bytes:
+        """The payload of one entry, from memory while it is young. Raises `Compacted`, or `Corruption` on a bad checksum."""
+        ...
+
+    def trim(self, group: int, index: int) -> None:
+        """Entries up to and including `index` are not needed any more; whole segments are dropped when all in them is."""
+        ...
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of disk that the log occupies (of memory, for the memory twin)."""
+        ...
+
+    def close(self) -> None:
+        """Release every handle; the last job must have completed."""
+        ...
+
+
+class StateStore(Protocol):
+    """Committed state as sorted keys and values, per group, with the index of the last entry they contain."""
+
+    def applied_index(self, group: int) -> int:
+        """Index of the last entry whose effects the stored values contain; 0 for a new group."""
+        ...
+
+    def load(self, group: int) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values of a group in key order. Raises `Corruption` on a bad checksum."""
+        ...
+
+    def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Apply `changes` (None deletes) and move `applied_index`, both or neither. May be called from one other thread."""
+        ...
+
+    def close(self) -> None:
+        """Release every handle."""
+        ...
