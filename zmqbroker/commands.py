@@ -86,6 +86,7 @@ class BatchHeader:
     body_bytes: int  # all bodies together
     body_size_max: int  # the largest body, in bytes
     columns: int  # bit set
+    flags: int = 0  # bit set; bit 0: the producer compressed the bodies
 
 
 @dataclass(slots=True, frozen=True)

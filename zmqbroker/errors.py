@@ -96,7 +96,7 @@ class RequestError(BrokerError):
     code: ClassVar[str] = "REQUEST_ERROR"
     retryable: ClassVar[bool] = False
 
-    def __init__(self, message: str, *, outcome_unknown: bool = False, **fields: Any) -> None:
+    def __init__(self, message: str, /, *, outcome_unknown: bool = False, **fields: Any) -> None:
         super().__init__(message)
         self.message = message
         self.outcome_unknown = outcome_unknown
@@ -142,7 +142,7 @@ class DeadlineExceeded(RequestError):
     code = "DEADLINE_EXCEEDED"
     retryable = True
 
-    def __init__(self, message: str, *, outcome_unknown: bool = True, **fields: Any) -> None:
+    def __init__(self, message: str, /, *, outcome_unknown: bool = True, **fields: Any) -> None:
         super().__init__(message, outcome_unknown=outcome_unknown, **fields)
 
 

@@ -1,1 +1,9 @@
-"""Placeholder."""
+"""The replicated state machine of the queues: committed entries in, results and deliveries out.
+
+Pure: no clock, no sockets, no files, no chance. What it stores and how is in `snapshot`.
+"""
+
+from zmqbroker.broker.limits import MachineLimits
+from zmqbroker.broker.machine import Applied, Machine
+
+__all__ = ["Applied", "Machine", "MachineLimits"]

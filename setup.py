@@ -1,0 +1,57 @@
+"""Builds the compiled twins in ext/; everything else about the package is in pyproject.toml.
+
+A build without Cython, compiler or Python headers succeeds and leaves the Python twins to do the work, said in one line.
+ZMQBROKER_PURE=1 leaves the compiled twins out on purpose.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+#: Cython source -> the module that it becomes, beside its Python twin.
+SOURCES = {
+    "ext/_codec.pyx": "zmqbroker.wire._codec",
+}
+
+MISSING = "zmqbroker: compiled code was left out, the slower Python twins are used instead: "
+
+
+def extensions() -> list[Extension]:
+    """The extension modules to build: none when they are not wanted or cannot be."""
+    if os.environ.get("ZMQBROKER_PURE") == "1":
+        print(MISSING + "ZMQBROKER_PURE=1 is set")
+        return []
+    try:
+        from Cython.Build import cythonize
+    except ImportError:
+        print(MISSING + "Cython is not installed")
+        return []
+    arguments = [] if sys.platform == "win32" else ["-O3"]
+    modules = [
+        Extension(name, [source], extra_compile_args=arguments, optional=True)
+        for source, name in SOURCES.items()
+        if Path(source).exists()
+    ]
+    made: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives={"language_level": 3})
+    return made
+
+
+class BuildExtensions(build_ext):
+    """build_ext that says in one line what an optional extension which cannot be built means."""
+
+    def build_extension(self, ext: Any) -> None:
+        """Build one extension; setuptools goes on without it when this raises, because it is optional."""
+        try:
+            super().build_extension(ext)
+        except Exception as error:
+            print(f"{MISSING}{ext.name} cannot be built ({error}); gcc and python3-dev are needed for it", file=sys.stderr)
+            raise
+
+
+setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions})

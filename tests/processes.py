@@ -1,0 +1,201 @@
+"""A cluster of real node processes on loopback, for integration and fault tests.
+
+Each node is `python -m zmqbroker.server` with its configuration in the environment, its data below a directory of the test, and
+its standard error in a file there. Processes are ended by their own id, whatever happens to the test.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import zmqbroker
+from zmqbroker.errors import BrokerError
+
+__all__ = ["Cluster", "Node", "cluster", "free_ports", "wait_until"]
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on at this moment, outside the range that outgoing connections are given."""
+    held, ports = [], []
+    base = 20_000 + os.getpid() % 10_000
+    for port in range(base, 32_000):
+        candidate = socket.socket()
+        try:
+            candidate.bind(("127.0.0.1", port))
+        except OSError:
+            candidate.close()
+            continue
+        held.append(candidate)
+        ports.append(port)
+        if len(ports) == count:
+            break
+    for candidate in held:
+        candidate.close()
+    return ports
+
+
+def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
+    """The first true value of `condition`; AssertionError when there was none in time."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+class Node:
+    """One node's process and files."""
+
+    def __init__(self, name: str, client_port: int, environment: dict[str, str], directory: Path, command: Sequence[str]) -> None:
+        self.name = name
+        self.endpoint = f"tcp://127.0.0.1:{client_port}"
+        self.directory = directory / name
+        self._environment, self._command = environment, list(command)
+        self._log_path = directory / f"{name}.log"
+        self._log: IO[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process."""
+        assert self.process is None or self.process.poll() is not None, f"{self.name} runs already"
+        if self._log is None:
+            self._log = self._log_path.open("ab")
+        self.process = subprocess.Popen(
+            [*self._command, sys.executable, "-m", "zmqbroker.server"],
+            env={**os.environ, **self._environment},
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    @property
+    def running(self) -> bool:
+        """Whether the process is alive."""
+        return self.process is not None and self.process.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        self.signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait(10)
+
+    def stop(self, timeout_s: float = 15) -> int:
+        """SIGTERM; the exit status."""
+        assert self.process is not None
+        self.process.terminate()
+        return self.process.wait(timeout_s)
+
+    def log(self) -> str:
+        """What the node said on standard error."""
+        return self._log_path.read_text(errors="replace") if self._log_path.exists() else ""
+
+    def close(self) -> None:
+        """End the process and the log file."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait(10)
+        if self._log is not None:
+            self._log.close()
+            self._log = None
+
+
+class Cluster:
+    """N nodes that form one cluster."""
+
+    def __init__(
+        self,
+        directory: Path,
+        size: int = 3,
+        *,
+        volume: str = "ephemeral",
+        environment: dict[str, str] | None = None,
+        command: Callable[[str], Sequence[str]] = lambda name: (),
+    ) -> None:
+        ports = free_ports(2 * size)
+        names = [f"node-{number}" for number in range(1, size + 1)]
+        peers = ",".join(f"{name}=127.0.0.1:{ports[2 * number + 1]}" for number, name in enumerate(names))
+        self.nodes: dict[str, Node] = {}
+        for number, name in enumerate(names):
+            settings = {
+                "ZMQBROKER_NODE_NAME": name,
+                "ZMQBROKER_NODE_DATA_DIR": str(directory / name),
+                "ZMQBROKER_CLUSTER_PEERS": peers,
+                "ZMQBROKER_CLUSTER_VOLUME": volume,
+                "ZMQBROKER_LISTEN_CLIENT": f"tcp://127.0.0.1:{ports[2 * number]}",
+                "ZMQBROKER_LISTEN_PEER": f"127.0.0.1:{ports[2 * number + 1]}",
+                **(environment or {}),
+            }
+            self.nodes[name] = Node(name, ports[2 * number], settings, directory, command(name))
+        self.size = size
+
+    @property
+    def url(self) -> str:
+        """A URL with every node in it."""
+        hosts = ",".join(node.endpoint.removeprefix("tcp://") for node in self.nodes.values())
+        return f"zmqbroker://{hosts}"
+
+    def start(self, timeout_s: float = 30) -> None:
+        """Start every node and wait for a leader."""
+        for node in self.nodes.values():
+            node.start()
+        self.leader(timeout_s)
+
+    def info(self, name: str, timeout_ms: int = 1000) -> dict[str, Any] | None:
+        """NODE of one node, None when it does not answer."""
+        try:
+            with zmqbroker.SyncClient(self.nodes[name].endpoint) as client:
+                return client.info(timeout_ms=timeout_ms)
+        except BrokerError:
+            return None
+
+    def leader(self, timeout_s: float = 15) -> Node:
+        """The node that leads, by its own word, with the highest term among the running ones."""
+
+        def find() -> Node | None:
+            best: tuple[int, Node] | None = None
+            for node in self.nodes.values():
+                info = self.info(node.name) if node.running else None
+                for group in info["groups"] if info else ():
+                    if group["role"] == "leader" and (best is None or group["term"] > best[0]):
+                        best = (group["term"], node)
+            return best[1] if best else None
+
+        try:
+            found: Node = wait_until(find, timeout_s, "a leader")
+        except AssertionError:
+            logs = "\n".join(f"--- {node.name}\n{node.log()[-2000:]}" for node in self.nodes.values())
+            raise AssertionError(f"no leader in {timeout_s} s\n{logs}") from None
+        return found
+
+    def close(self) -> None:
+        """End every process."""
+        for node in self.nodes.values():
+            node.close()
+
+
+@contextmanager
+def cluster(directory: Path, size: int = 3, **settings: Any) -> Iterator[Cluster]:
+    """A running cluster, ended whatever happens."""
+    running = Cluster(directory, size, **settings)
+    try:
+        running.start()
+        yield running
+    finally:
+        running.close()

@@ -1,0 +1,97 @@
+"""Range maps against a plain dict of single sequences."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zmqbroker.broker import ranges
+from zmqbroker.broker.ranges import Range, RangeMap, SortedKeys, TrackedRangeMap
+
+SEQUENCE_MAX = 40
+
+steps = st.lists(
+    st.tuples(st.booleans(), st.integers(1, SEQUENCE_MAX), st.integers(0, 8), st.integers(0, 1)),
+    max_size=60,
+)
+
+
+def runs(singles: dict[int, int]) -> list[Range[int]]:
+    """The longest runs of neighbours with equal values."""
+    found: list[Range[int]] = []
+    for sequence in sorted(singles):
+        value = singles[sequence]
+        if found and found[-1].last == sequence - 1 and found[-1].value == value:
+            found[-1] = Range(found[-1].first, sequence, value)
+        else:
+            found.append(Range(sequence, sequence, value))
+    return found
+
+
+@pytest.fixture(autouse=True)
+def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranges, "CHUNK_MAX", 4)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps)
+def test_range_map_random_adds_and_cuts_equal_single_sequences(moves: list[tuple[bool, int, int, int]]) -> None:
+    tracked: TrackedRangeMap[int] = TrackedRangeMap()
+    singles: dict[int, int] = {}
+    stored: dict[int, Range[int]] = {}
+    for number, (adding, first, extra, value) in enumerate(moves):
+        span = range(first, first + extra + 1)
+        if adding and not any(sequence in singles for sequence in span):
+            tracked.add(first, first + extra, value)
+            singles |= dict.fromkeys(span, value)
+        elif not adding:
+            inside = {sequence: singles.pop(sequence) for sequence in span if sequence in singles}
+            assert tracked.cut(first, first + extra) == runs(inside)
+        expected = runs(singles)
+        assert list(tracked) == expected
+        assert tracked.count == len(singles)
+        assert tracked.overlaps(first, first + extra) == any(sequence in singles for sequence in span)
+        assert tracked.overlapping(first, first + extra) == [r for r in expected if r.first <= span[-1] and r.last >= first]
+        if number % 3 == 0:
+            store_changes(tracked, stored)
+            assert stored == {part.first: part for part in expected}
+
+
+def store_changes(tracked: TrackedRangeMap[int], stored: dict[int, Range[int]]) -> None:
+    """Bring `stored` up to date by nothing but the dirty keys."""
+    for key in tracked.dirty.take():
+        part = tracked.get(key)
+        if part is None:
+            del stored[key]  # fails for a key that was never stored: those must not be reported
+        else:
+            stored[key] = part
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=120), st.integers(0, 61))
+def test_sorted_keys_random_changes_equal_a_set(moves: list[tuple[bool, int]], probe: int) -> None:
+    keys, expected = SortedKeys(), set[int]()
+    for adding, key in moves:
+        if adding and key not in expected:
+            keys.add(key)
+            expected.add(key)
+        elif not adding and key in expected:
+            keys.remove(key)
+            expected.remove(key)
+    assert list(keys.start_from(probe)) == sorted(key for key in expected if key >= probe)
+    assert keys.floor(probe) == max((key for key in expected if key <= probe), default=None)
+
+
+def test_range_map_add_over_a_present_range_trips_an_assert() -> None:
+    ranges_map: RangeMap[int] = RangeMap()
+    ranges_map.add(5, 9, 0)
+    with pytest.raises(AssertionError):
+        ranges_map.add(1, 5, 0)
+
+
+def test_range_map_appended_neighbours_of_equal_value_are_one_range() -> None:
+    ranges_map: RangeMap[int] = RangeMap()
+    for first in range(1, 1001, 10):
+        ranges_map.add(first, first + 9, 0)
+    assert list(ranges_map) == [Range(1, 1000, 0)]

@@ -1,0 +1,173 @@
+"""State to keys and back: complete, minimal, and refused when damaged."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+
+from tests.unit.broker.builders import ALICE, BOB, TINY, Node, publish, receive
+from zmqbroker.broker import Machine
+from zmqbroker.broker.snapshot import META_KEY
+from zmqbroker.commands import OpenProducer, Tick, Trim
+from zmqbroker.errors import Corruption
+
+Item = tuple[bytes, bytes]
+
+
+def busy_node() -> Node:
+    """A node with something of every kind of key."""
+    node = Node()
+    node.entry(OpenProducer("c", 7), publish(5, producer=7, base=1), publish(3, channel="d"), Trim(3))
+    node.entry(receive(2, visibility_ms=100), receive(1, session=BOB))
+    node.entry(receive(9, session=BOB, request=2, count_min=9, wait_ms=1000), after_ms=200)
+    return node
+
+
+def test_changes_first_call_holds_everything() -> None:
+    node = busy_node()
+    changes = node.machine.changes()
+    assert changes == node.machine.items()
+    assert {key[0] for key, _ in changes} == set(range(7))
+
+
+def test_changes_without_an_entry_between_are_none() -> None:
+    node = busy_node()
+    node.machine.changes()
+    assert node.machine.changes() == []
+
+
+def test_changes_are_proportional_to_what_changed() -> None:
+    node = Node()
+    node.entry(*(publish(2) for _ in range(1000)))
+    node.machine.changes()
+    node.entry(publish(2), after_ms=1)
+    # meta, channel, the new batch and the one ready range
+    assert [key[0] for key, _ in node.machine.changes()] == [0, 1, 2, 3]
+
+
+def test_changes_of_what_came_and_went_between_flushes_are_not_written() -> None:
+    node = Node()
+    node.entry(publish(1))
+    node.machine.changes()
+    for request in range(10):
+        node.entry(publish(3))
+        node.ack_all([node.delivery(receive(3, request=request))])
+    changes = dict(node.machine.changes())
+    # meta, channel, the new last batch and ready range, the deletion of the first ones, and nothing of all between
+    assert sorted(key[0] for key in changes) == [0, 1, 2, 2, 3, 3]
+    assert list(changes.values()).count(None) == 2
+
+
+def test_changes_deleted_keys_are_none() -> None:
+    node = busy_node()
+    stored = dict(node.machine.changes())
+    node.close(ALICE)
+    node.close(BOB)
+    for key, value in node.machine.changes():
+        if value is None:
+            del stored[key]
+        else:
+            stored[key] = value
+    assert sorted(stored.items()) == node.machine.items()
+    assert {key[0] for key in stored} == {0, 1, 2, 3, 6}
+
+
+def test_changes_evicted_producer_is_deleted() -> None:
+    node = Node(TINY)
+    node.entry(OpenProducer("c", 7), OpenProducer("c", 8))
+    node.machine.changes()
+    node.entry(OpenProducer("c", 9))
+    assert [value is None for key, value in node.machine.changes() if key[0] == 6] == [True, False]
+
+
+def test_restore_continues_like_the_machine_that_wrote() -> None:
+    node, other = busy_node(), busy_node()
+    other.machine = Machine.restore(other.index, other.machine.items())
+    assert other.machine.digest() == node.machine.digest()
+    assert other.machine.changes() == []
+    for step in range(3):
+        commands = (publish(4), receive(3, request=50 + step), Tick())
+        left, right = node.entry(*commands, after_ms=400), other.entry(*commands, after_ms=400)
+        assert left == right
+        assert node.ack_all(left.deliveries) == other.ack_all(right.deliveries)
+    assert other.machine.digest() == node.machine.digest()
+    assert other.machine.changes() != []
+
+
+def test_restore_answers_what_was_derived() -> None:
+    node = busy_node()
+    restored = Machine.restore(node.index, node.machine.items())
+    for machine in (node.machine, restored):
+        assert (machine.applied_index, machine.trimmed_index, machine.lowest_live_index()) == (3, 3, 1)
+        assert machine.now_unix_ns == node.now_unix_ns
+        assert set(machine.sessions()) == {BOB}
+        assert machine.waits(BOB)
+    assert restored.next_due_unix_ns() == node.machine.next_due_unix_ns()
+    assert [restored.stats(name) for name in "cd"] == [node.machine.stats(name) for name in "cd"]
+
+
+def test_restore_of_nothing_is_a_new_machine() -> None:
+    assert Machine.restore(0, ()).items() == Machine().items()
+
+
+def test_restored_machine_serves_receipts_of_before() -> None:
+    node = Node()
+    node.entry(publish(2))
+    delivery = node.delivery(receive(2))
+    node.machine = Machine.restore(node.index, node.machine.items())
+    node.ack_all([delivery])
+    assert (node.stats().depth, node.stats().acked) == (0, 2)
+    assert node.machine.lowest_live_index() is None
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def with_value(items: list[Item], key: bytes, *values: object) -> list[Item]:
+    return [(k, msgpack.packb(values) if k == key else v) for k, v in items]
+
+
+def simple_items() -> list[Item]:
+    node = Node()
+    node.entry(publish(2))
+    return node.machine.items()
+
+
+def refusal(items: list[Item]) -> str:
+    with pytest.raises(Corruption) as caught:
+        Machine.restore(1, items)
+    return str(caught.value)
+
+
+def test_restore_of_another_machine_version_is_refused() -> None:
+    assert "version 2" in refusal(with_value(simple_items(), META_KEY, 2, 0, 1, 0))
+
+
+def test_restore_without_meta_is_refused() -> None:
+    assert "no meta record" in refusal(simple_items()[1:])
+
+
+def test_restore_without_the_channel_is_refused() -> None:
+    assert "missing or out of order" in refusal([item for item in simple_items() if item[0][0] != 1])
+
+
+def test_restore_with_a_gap_between_channels_is_refused() -> None:
+    items = simple_items()
+    header = next(value for key, value in items if key[0] == 1)
+    assert "missing or out of order" in refusal([items[0], (bytes([1, 0, 0, 0, 2]), header)])
+
+
+@pytest.mark.parametrize("key", [b"", b"\x07" + bytes(12), b"\x02" + bytes(4), b"\x01" + bytes(12)])
+def test_restore_of_an_unknown_key_is_refused(key: bytes) -> None:
+    assert "unknown key" in refusal([*simple_items(), (key, b"\x90")])
+
+
+@pytest.mark.parametrize("value", [b"", b"\x93", b"\x91\x01", b"\xc1"])
+def test_restore_of_an_unreadable_value_is_refused(value: bytes) -> None:
+    items = simple_items()
+    assert "cannot be read" in refusal([*items[:-1], (items[-1][0], value)])
+
+
+@pytest.mark.parametrize("kind", [2, 3])
+def test_restore_of_batches_that_do_not_fit_the_messages_is_refused(kind: int) -> None:
+    assert "do not fit" in refusal([item for item in simple_items() if item[0][0] != kind])

@@ -1,0 +1,229 @@
+"""The contract of StateStore over both implementations, and what only LMDB has."""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import lmdb
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from zmqbroker.errors import Corruption, StorageError
+from zmqbroker.storage import LmdbState, MemoryState, StateStore
+from zmqbroker.storage.lmdb_state import KEY_SIZE_MAX, map_size_of
+
+MAP_SIZE = 8 << 20
+
+
+@pytest.fixture(params=["memory", "ephemeral", "persistent"])
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StateStore]:
+    store: StateStore
+    if request.param == "memory":
+        store = MemoryState()
+    else:
+        store = LmdbState.open(tmp_path / "state", sync=request.param == "persistent", map_size=MAP_SIZE)
+    yield store
+    store.close()
+
+
+def test_new_group_is_empty(state: StateStore) -> None:
+    assert (state.applied_index(3), list(state.load(3))) == (0, [])
+
+
+def test_commit_puts_deletes_and_moves_the_index(state: StateStore) -> None:
+    state.commit(1, 5, [(b"b", b"2"), (b"a", b"1"), (b"c", b"")])
+    assert (state.applied_index(1), list(state.load(1))) == (5, [(b"a", b"1"), (b"b", b"2"), (b"c", b"")])
+    state.commit(1, 9, [(b"a", None), (b"b", b"two"), (b"absent", None)])
+    assert (state.applied_index(1), list(state.load(1))) == (9, [(b"b", b"two"), (b"c", b"")])
+    state.commit(1, 10, [])
+    assert (state.applied_index(1), len(list(state.load(1)))) == (10, 2)
+
+
+def test_commit_later_changes_of_a_key_win(state: StateStore) -> None:
+    state.commit(1, 1, [(b"k", b"1"), (b"k", None), (b"k", b"3"), (b"j", b"1"), (b"j", None)])
+    assert list(state.load(1)) == [(b"k", b"3")]
+
+
+def test_groups_do_not_see_each_other(state: StateStore) -> None:
+    for group in (0, 1, 255, 256, 65535):
+        state.commit(group, group + 1, [(b"\xff\xff", b"%d" % group), (b"\0", b"x")])
+    for group in (0, 1, 255, 256, 65535):
+        assert state.applied_index(group) == group + 1
+        assert list(state.load(group)) == [(b"\0", b"x"), (b"\xff\xff", b"%d" % group)]
+
+
+def test_load_more_than_a_slice_gives_all_in_order(state: StateStore) -> None:
+    records = [(b"%06d" % number, bytes([number % 256]) * 50) for number in range(2500)]
+    state.commit(1, 1, reversed(records))
+    state.commit(2, 1, [(b"other", b"")])
+    assert list(state.load(1)) == records
+
+
+def test_commit_that_fails_changes_nothing(state: StateStore) -> None:
+    def changes() -> Iterator[tuple[bytes, bytes | None]]:
+        yield b"a", b"2"
+        raise KeyError("half way")
+
+    state.commit(1, 5, [(b"a", b"1")])
+    with pytest.raises(KeyError):
+        state.commit(1, 6, changes())
+    assert (state.applied_index(1), list(state.load(1))) == (5, [(b"a", b"1")])
+
+
+def test_commit_on_another_thread_is_seen(state: StateStore) -> None:
+    thread = threading.Thread(target=state.commit, args=(1, 2, [(b"a", b"b")]))
+    thread.start()
+    thread.join()
+    assert (state.applied_index(1), list(state.load(1))) == (2, [(b"a", b"b")])
+
+
+def _open(path: Path, map_size: int = MAP_SIZE) -> LmdbState:
+    return LmdbState.open(path, sync=False, map_size=map_size)
+
+
+def test_lmdb_reopened_holds_what_was_committed(tmp_path: Path) -> None:
+    state = _open(tmp_path)
+    state.commit(7, 3, [(b"k" * KEY_SIZE_MAX, b"v" * 10000)])
+    state.close()
+    again = _open(tmp_path)
+    assert (again.applied_index(7), list(again.load(7))) == (3, [(b"k" * KEY_SIZE_MAX, b"v" * 10000)])
+    again.close()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    commits=st.lists(
+        st.lists(st.tuples(st.binary(min_size=1, max_size=3), st.none() | st.binary(max_size=30)), max_size=8), max_size=6
+    )
+)
+def test_lmdb_agrees_with_memory(
+    tmp_path_factory: pytest.TempPathFactory, commits: list[list[tuple[bytes, bytes | None]]]
+) -> None:
+    memory, durable = MemoryState(), _open(tmp_path_factory.mktemp("state"))
+    for index, changes in enumerate(commits, 1):
+        memory.commit(index % 2, index, changes)
+        durable.commit(index % 2, index, changes)
+    for group in (0, 1):
+        assert durable.applied_index(group) == memory.applied_index(group)
+        assert list(durable.load(group)) == list(memory.load(group))
+    durable.close()
+
+
+def _overwrite(path: Path, key: bytes, value: bytes) -> None:
+    with lmdb.open(str(path), map_size=MAP_SIZE) as environment, environment.begin(write=True) as transaction:
+        transaction.put(key, value)
+
+
+def test_lmdb_bytes_are_final(tmp_path: Path) -> None:
+    state = _open(tmp_path)
+    state.commit(0x0102, 3, [(b"key", b"value")])
+    state.close()
+    with lmdb.open(str(tmp_path), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
+        stored = [(key.hex(), value.hex()) for key, value in transaction.cursor()]
+    assert stored == GOLDEN
+
+
+GOLDEN = [
+    ("0102", "c6d65e1e0300000000000000"),
+    ("01026b6579", "616a32a176616c7565"),
+]
+
+
+@pytest.mark.parametrize("stored", [b"", b"abc", b"\0\0\0\0value"])
+def test_lmdb_bad_checksum_is_corruption(tmp_path: Path, stored: bytes) -> None:
+    state = _open(tmp_path)
+    state.commit(1, 3, [(b"key", b"value")])
+    state.close()
+    _overwrite(tmp_path, b"\0\x01key", stored)
+    _overwrite(tmp_path, b"\0\x02", stored)
+    state = _open(tmp_path)
+    with pytest.raises(Corruption, match="the value of key 00016b6579 is damaged"):
+        list(state.load(1))
+    with pytest.raises(Corruption, match="the value of key 0002 is damaged"):
+        state.applied_index(2)
+    state.close()
+
+
+def test_lmdb_value_of_another_key_is_corruption(tmp_path: Path) -> None:
+    state = _open(tmp_path)
+    state.commit(1, 3, [(b"a", b"value")])
+    state.close()
+    with lmdb.open(str(tmp_path), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
+        stored = bytes(transaction.get(b"\0\x01a") or b"")
+    _overwrite(tmp_path, b"\0\x01b", stored)
+    state = _open(tmp_path)
+    with pytest.raises(Corruption, match="000162"):
+        list(state.load(1))
+    state.close()
+
+
+def test_lmdb_applied_index_of_another_size_is_corruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = _open(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr("zmqbroker.storage.lmdb_state._INDEX", struct.Struct("<I"))
+        state.commit(1, 3, [])
+    with pytest.raises(Corruption, match="applied_index has 4 bytes"):
+        state.applied_index(1)
+    state.close()
+
+
+@pytest.mark.parametrize("key", [b"", b"k" * (KEY_SIZE_MAX + 1)])
+def test_lmdb_key_of_a_bad_size_is_refused_and_nothing_changes(tmp_path: Path, key: bytes) -> None:
+    state = _open(tmp_path)
+    with pytest.raises(StorageError, match=f"a key has {len(key)} bytes; 1 to 509 are allowed"):
+        state.commit(1, 4, [(b"good", b""), (key, b"")])
+    assert (state.applied_index(1), list(state.load(1))) == (0, [])
+    state.close()
+
+
+def test_lmdb_full_map_is_a_storage_error_and_deleting_goes_on(tmp_path: Path) -> None:
+    state = _open(tmp_path, map_size=1 << 20)
+    state.commit(1, 1, [(b"a", bytes(100_000))])
+    with pytest.raises(StorageError, match="map size") as caught:
+        state.commit(1, 2, [(b"b", bytes(2 << 20))])
+    assert isinstance(caught.value.__cause__, lmdb.MapFullError)
+    assert state.applied_index(1) == 1
+    state.commit(1, 2, [(b"a", None)])
+    assert (state.applied_index(1), list(state.load(1))) == (2, [])
+    state.close()
+
+
+def test_lmdb_damaged_environment_is_corruption(tmp_path: Path) -> None:
+    (tmp_path / "data.mdb").write_bytes(b"not LMDB" * 4096)
+    with pytest.raises(Corruption, match="the state store is damaged") as caught:
+        _open(tmp_path)
+    assert isinstance(caught.value.__cause__, lmdb.Error)
+
+
+def test_lmdb_opened_twice_is_a_storage_error(tmp_path: Path) -> None:
+    state = _open(tmp_path)
+    with pytest.raises(StorageError, match="the state store failed"):
+        _open(tmp_path)
+    state.close()
+
+
+def test_lmdb_where_a_file_is_in_the_way_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "state").write_bytes(b"")
+    with pytest.raises(StorageError, match="cannot be opened"):
+        LmdbState.open(tmp_path / "state", sync=False)
+
+
+def test_lmdb_map_size_covers_the_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Volume:
+        f_frsize, f_blocks = 4096, 5_000_001
+
+    monkeypatch.setattr("os.statvfs", lambda _: Volume)
+    assert map_size_of(tmp_path) == 4096 * 5_000_001 >> 20 << 20
+    Volume.f_blocks = 10
+    assert map_size_of(tmp_path) == 1 << 30
+
+
+def test_lmdb_default_map_size_opens(tmp_path: Path) -> None:
+    state = LmdbState.open(tmp_path, sync=True)
+    state.commit(1, 1, [(b"a", b"b")])
+    assert list(state.load(1)) == [(b"a", b"b")]
+    state.close()

@@ -1,0 +1,22 @@
+"""The bounds of the state machine.
+
+Every replica must use the same ones, since they decide which commands are refused: they belong to the machine's version and
+are no setting of a node. Tests pass tiny ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["MachineLimits"]
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class MachineLimits:
+    """Replicated constants of machine version 1."""
+
+    results_kept: int = 128  # per producer; docs/PROTOCOL.md §4 allows that many unanswered batches
+    producers_max: int = 10_000  # per channel (PROTOCOL §4); at 128 results each about 30 MB of state
+    channels_max: int = 100_000  # per group; a channel costs about 4 KB of memory even when it is empty
+    waiting_max: int = 10_000  # waiting receives per channel; ten full connections of 1024 requests each
+    retry_ms: int = 1_000  # hint of the BUSY answers; waits and channels end slowly, so asking sooner is no use

@@ -1,0 +1,321 @@
+"""The state machine of one group: committed entries in, results and deliveries out.
+
+Deterministic: what `apply` does depends on the machine's version, its limits and the entries so far, on nothing else. Time is
+the highest stamp seen. Effects are data; only a leader acts on them. It trusts what the node checked before it proposed (names,
+batch columns, ranges of numbers), yet no decoded command makes it raise: a refusal is a `RequestError` as a result.
+
+Receipts. A message is assigned at most once per `assigning` number, so that an old receipt never fits a newer assignment:
+within one command everything that returns to ready does so before anything is assigned (Close), or nothing returns at all
+(Publish, Receive); and what falls due at the start of an entry is collected first, so that a message which returns and is
+assigned there cannot return again before the next entry. The start of an entry uses the ordinal 65,535, which no command
+can have (docs/PROTOCOL.md §9 allows 65,535 commands, numbered from 0).
+
+Source: DESIGN §6, docs/PROTOCOL.md §3, §4 and §9.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+
+from zmqbroker.broker import snapshot
+from zmqbroker.broker.claims import Assignment, Claims
+from zmqbroker.broker.entries import LiveEntries
+from zmqbroker.broker.limits import MachineLimits
+from zmqbroker.broker.queue import Moment, Queue
+from zmqbroker.commands import (
+    ANY_INCARNATION,
+    RECEIPT_ORDINAL_BITS,
+    Ack,
+    Close,
+    Closed,
+    Command,
+    Delivery,
+    OpenProducer,
+    ProducerOpened,
+    Publish,
+    Published,
+    QueueStats,
+    Receive,
+    Result,
+    Trim,
+    Waiting,
+)
+from zmqbroker.errors import Busy, ChannelNotFound, Corruption, InvalidRequest, RequestError
+
+__all__ = ["Applied", "Machine"]
+
+#: Ordinal of what happens before the first command of an entry; also the number of commands that an entry may have.
+ORDINAL_DUE = (1 << RECEIPT_ORDINAL_BITS) - 1
+
+
+@dataclass(slots=True, frozen=True)
+class Applied:
+    """What one entry did: a result per command, in order, and answers to receives, oldest first."""
+
+    results: list[Result]
+    deliveries: list[Delivery]
+
+
+class Machine:
+    """All channels of one group."""
+
+    VERSION = 1  # raised with every change of what an entry does or how state is stored
+
+    def __init__(self, limits: MachineLimits | None = None) -> None:
+        self._limits = MachineLimits() if limits is None else limits
+        self._applied_index = 0
+        self._now_unix_ns = 0
+        self._trimmed_index = 0
+        self._claims = Claims()
+        self._entries = LiveEntries()
+        self._queues: list[Queue] = []  # channel number n is at n - 1
+        self._by_name: dict[str, Queue] = {}
+        self._touched: dict[int, Queue] = {}  # by number: may differ from what is stored
+        self._stored_meta: bytes | None = None
+
+    # --- applying -----------------------------------------------------------------------------------------------------
+
+    def apply(self, index: int, time_unix_ns: int, commands: Sequence[Command]) -> Applied:
+        """Apply one committed entry; an empty one (of a new leader) only moves index and time.
+
+        Indexes rise; the caller applies each entry once. After a crash it starts again from the stored `applied_index`.
+        """
+        assert index > self._applied_index
+        assert len(commands) <= ORDINAL_DUE
+        self._applied_index = index
+        self._now_unix_ns = max(self._now_unix_ns, time_unix_ns)
+        base = index << RECEIPT_ORDINAL_BITS
+        deliveries: list[Delivery] = []
+        self._fall_due(Moment(base | ORDINAL_DUE, self._now_unix_ns), deliveries)
+        results = [
+            self._dispatch(command, Moment(base | ordinal, self._now_unix_ns), deliveries)
+            for ordinal, command in enumerate(commands)
+        ]
+        return Applied(results, deliveries)
+
+    def _fall_due(self, moment: Moment, deliveries: list[Delivery]) -> None:
+        for claim in self._claims.take_due(moment.now_unix_ns):
+            queue = self._touch(claim.number)
+            if isinstance(claim, Assignment):
+                queue.give_back(claim)
+                deliveries += queue.serve(moment)
+            elif claim in self._claims:  # else an assignment that fell due before it has served it
+                deliveries.append(queue.end_wait(claim, moment))
+
+    def _dispatch(self, command: Command, moment: Moment, deliveries: list[Delivery]) -> Result:
+        if isinstance(command, Publish):
+            return self._publish(command, moment, deliveries)
+        if isinstance(command, Receive):
+            return self._receive(command, moment, deliveries)
+        if isinstance(command, Ack):
+            queue = self._find(command.channel)
+            return queue.ack(command.session, command.receipts) if isinstance(queue, Queue) else queue
+        if isinstance(command, OpenProducer):
+            return self._open_producer(command, moment)
+        if isinstance(command, Close):
+            return self._close(command, moment, deliveries)
+        if isinstance(command, Trim):
+            self._trimmed_index = max(self._trimmed_index, command.index)
+        return None
+
+    def _publish(self, command: Publish, moment: Moment, deliveries: list[Delivery]) -> Result:
+        header = command.header
+        if header.count < 1:
+            return InvalidRequest(f"a batch has at least 1 message, this one {header.count}")
+        queue = self._find_or_create(header.channel, command.incarnation, moment)
+        if not isinstance(queue, Queue):
+            return queue
+        if header.producer:
+            answer = queue.producers.check(header)
+            if answer is not None:
+                return answer
+        first = queue.publish(command, moment)
+        if header.producer:
+            queue.producers.record(header, first, moment.now_unix_ns)
+        deliveries += queue.serve(moment)
+        return Published(first, header.count, False, moment.now_unix_ns)
+
+    def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
+        queue = self._find_or_create(command.channel, command.incarnation, moment)
+        if not isinstance(queue, Queue):
+            return queue
+        answer = queue.receive(command, moment)
+        if isinstance(answer, Busy):
+            return answer
+        if answer is not None:
+            deliveries.append(answer)
+        return Waiting()
+
+    def _open_producer(self, command: OpenProducer, moment: Moment) -> Result:
+        if command.producer < 1:
+            return InvalidRequest(f"a producer is a number from 1, not {command.producer}")
+        queue = self._find_or_create(command.channel, command.incarnation, moment)
+        return ProducerOpened(queue.producers.open(command.producer)) if isinstance(queue, Queue) else queue
+
+    def _close(self, command: Close, moment: Moment, deliveries: list[Delivery]) -> Closed:
+        for waiter in self._claims.waiters(command.session):
+            if command.consumer in (None, waiter.key.consumer):
+                self._touch(waiter.number).drop_waiter(waiter)
+        returned = 0
+        served: dict[int, Queue] = {}  # everything returns before anything is assigned again: see "Receipts" above
+        for assignment in self._claims.assignments(command.session):
+            if command.consumer in (None, assignment.key.consumer):
+                queue = served[assignment.number] = self._touch(assignment.number)
+                returned += queue.give_back(assignment)
+        for queue in served.values():
+            deliveries += queue.serve(moment)
+        return Closed(returned)
+
+    # --- channels -----------------------------------------------------------------------------------------------------
+
+    def _touch(self, number: int) -> Queue:
+        queue = self._queues[number - 1]
+        self._touched[number] = queue
+        return queue
+
+    def _find(self, channel: str, incarnation: int = ANY_INCARNATION) -> Queue | ChannelNotFound:
+        queue = self._by_name.get(channel)
+        if queue is None:
+            return ChannelNotFound(f"no channel is named {channel!r}")
+        if incarnation not in (ANY_INCARNATION, queue.incarnation):
+            return ChannelNotFound(f"channel {channel!r} is of incarnation {queue.incarnation}, not {incarnation}")
+        return self._touch(queue.number)
+
+    def _find_or_create(self, channel: str, incarnation: int, moment: Moment) -> Queue | RequestError:
+        if channel in self._by_name or incarnation != ANY_INCARNATION:
+            return self._find(channel, incarnation)
+        if len(self._queues) >= self._limits.channels_max:
+            text = f"there are {self._limits.channels_max} channels, the most a group may have"
+            return Busy(text, retry_ms=self._limits.retry_ms)
+        return self._add_queue(channel, moment.entry_index)
+
+    def _add_queue(self, name: str, incarnation: int) -> Queue:
+        queue = Queue(len(self._queues) + 1, name, incarnation, self._limits, self._claims, self._entries)
+        self._queues.append(queue)
+        self._by_name[name] = queue
+        return self._touch(queue.number)
+
+    # --- what the node asks -------------------------------------------------------------------------------------------
+
+    @property
+    def applied_index(self) -> int:
+        """Index of the last applied entry."""
+        return self._applied_index
+
+    @property
+    def now_unix_ns(self) -> int:
+        """The highest time stamp of any applied entry; no new stamp counts that is lower."""
+        return self._now_unix_ns
+
+    @property
+    def trimmed_index(self) -> int:
+        """Every voter holds the log up to this index, as the last `Trim` said."""
+        return self._trimmed_index
+
+    def next_due_unix_ns(self) -> int | None:
+        """The next instant at which something falls due, with the first entry whose stamp reaches it."""
+        return self._claims.earliest()
+
+    def lowest_live_index(self) -> int | None:
+        """The lowest entry that still holds a live message; the bodies of all entries below are finished."""
+        return self._entries.lowest()
+
+    def sessions(self) -> Iterator[bytes]:
+        """The sessions that wait or hold messages, in no promised order; ask again after the next `apply`."""
+        return self._claims.sessions()
+
+    def holds(self, session: bytes) -> bool:
+        """True when the session waits or holds messages: it must be closed when it ends."""
+        return self._claims.holds(session)
+
+    def waits(self, session: bytes) -> bool:
+        """True when a receive of the session waits: the session does not expire."""
+        return bool(self._claims.waiters(session))
+
+    def channels(self) -> list[str]:
+        """The names of all channels, sorted."""
+        return sorted(self._by_name)
+
+    def stats(self, channel: str) -> QueueStats | None:
+        """The counters of a channel, None when nobody has used it."""
+        queue = self._by_name.get(channel)
+        return None if queue is None else queue.stats()
+
+    # --- storing ------------------------------------------------------------------------------------------------------
+
+    def changes(self) -> list[tuple[bytes, bytes | None]]:
+        """The keys that changed since the last call, ascending, with their values (None: deleted).
+
+        They belong to `applied_index` as it is now; the caller stores both or stops. Costs what changed, not what there is.
+        """
+        changed: list[tuple[bytes, bytes | None]] = []
+        meta = self._meta()
+        if meta != self._stored_meta:
+            self._stored_meta = meta
+            changed.append((snapshot.META_KEY, meta))
+        for queue in self._touched.values():
+            changed += snapshot.queue_changes(queue)
+        self._touched.clear()
+        changed.sort()
+        return changed
+
+    def items(self) -> list[tuple[bytes, bytes]]:
+        """Everything that a store would hold if all changes were in it, ascending: the canonical form of the state."""
+        found = [(snapshot.META_KEY, self._meta())]
+        for queue in self._queues:
+            found += snapshot.queue_items(queue)
+        found.sort()
+        return found
+
+    def digest(self) -> bytes:
+        """SHA-256 of `applied_index` and `items`: equal on all replicas at an equal index."""
+        digest = sha256(self._applied_index.to_bytes(8, "big"))
+        for part in (part for item in self.items() for part in item):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+        return digest.digest()
+
+    @classmethod
+    def restore(cls, applied_index: int, items: Iterable[tuple[bytes, bytes]], limits: MachineLimits | None = None) -> Machine:
+        """The machine whose changes, all of them up to `applied_index`, made the store hold `items`.
+
+        `items` come in the order of their keys. Raises `Corruption` when they cannot be such a store.
+        """
+        machine = cls(limits)
+        machine._applied_index = applied_index
+        for key, value in items:
+            try:
+                machine._restore_item(key, value)
+            except (TypeError, ValueError) as error:
+                raise Corruption(f"the state has a value under key {key.hex()!r} that cannot be read") from error
+        indexes = [index for queue in machine._queues for index in snapshot.finish(queue)]
+        for index in sorted(indexes):
+            machine._entries.add(index)
+        machine._touched.clear()
+        return machine
+
+    def _restore_item(self, key: bytes, value: bytes) -> None:
+        if key == snapshot.META_KEY:
+            meta = snapshot.read_meta(value)
+            if meta.version != self.VERSION:
+                raise Corruption(f"the state is of machine version {meta.version}, this is version {self.VERSION}")
+            self._stored_meta = value
+            self._now_unix_ns = meta.now_unix_ns
+            self._trimmed_index = meta.trimmed_index
+            self._claims.next_order = meta.next_order
+            return
+        if self._stored_meta is None:
+            raise Corruption(f"the state has key {key.hex()!r} and no meta record before it")
+        number = snapshot.number_of(key)
+        header = snapshot.read_channel(key, value)
+        if header is not None and number == len(self._queues) + 1:
+            snapshot.restore_channel(self._add_queue(header.name, header.incarnation), header)
+        elif header is None and 1 <= number <= len(self._queues):
+            snapshot.restore_part(self._queues[number - 1], key, value)
+        else:
+            raise Corruption(f"the state has key {key.hex()!r} for a channel that is missing or out of order")
+
+    def _meta(self) -> bytes:
+        return snapshot.write_meta(snapshot.Meta(self.VERSION, self._now_unix_ns, self._claims.next_order, self._trimmed_index))

@@ -1,0 +1,182 @@
+"""Sorted maps of disjoint ranges: the shape of everything a channel knows about its messages.
+
+A range is (first, last, value) over sequences, both ends included. Neighbours with equal values are one range, so a map grows
+with what differs and not with the number of messages. Not a general container: adding over a present range is a bug.
+
+Cost: finding, adding and cutting are O(log n) plus a move inside one chunk of at most `CHUNK_MAX` keys, at either end and in
+the middle alike.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from typing import Generic, NamedTuple, TypeVar
+
+from zmqbroker.broker.dirty import Dirty
+
+__all__ = ["Range", "RangeMap", "SortedKeys", "TrackedRangeMap"]
+
+Value = TypeVar("Value")
+
+#: Keys per chunk before it is split: moving 512 of them costs less than the interpreter's work for one call.
+CHUNK_MAX = 512
+
+
+class Range(NamedTuple, Generic[Value]):
+    """The sequences first..last (both included), all with the same value."""
+
+    first: int
+    last: int
+    value: Value
+
+
+class SortedKeys:
+    """Distinct integers in ascending order, kept in short chunks."""
+
+    __slots__ = ("_chunks", "_lowest")
+
+    def __init__(self) -> None:
+        self._chunks: list[list[int]] = []  # each sorted and not empty; all keys of one are below those of the next
+        self._lowest: list[int] = []  # first key of each chunk
+
+    def add(self, key: int) -> None:
+        """Add a key that is absent."""
+        if not self._chunks:
+            self._chunks.append([key])
+            self._lowest.append(key)
+            return
+        position = max(bisect_right(self._lowest, key) - 1, 0)
+        chunk = self._chunks[position]
+        chunk.insert(bisect_left(chunk, key), key)
+        self._lowest[position] = chunk[0]
+        if len(chunk) > CHUNK_MAX:
+            upper = chunk[CHUNK_MAX // 2 :]
+            del chunk[CHUNK_MAX // 2 :]
+            self._chunks.insert(position + 1, upper)
+            self._lowest.insert(position + 1, upper[0])
+
+    def remove(self, key: int) -> None:
+        """Remove a key that is present."""
+        position = bisect_right(self._lowest, key) - 1
+        chunk = self._chunks[position]
+        del chunk[bisect_left(chunk, key)]
+        if chunk:
+            self._lowest[position] = chunk[0]
+        else:
+            del self._chunks[position], self._lowest[position]
+
+    def floor(self, key: int) -> int | None:
+        """The largest key that is not above `key`."""
+        position = bisect_right(self._lowest, key) - 1
+        if position < 0:
+            return None
+        chunk = self._chunks[position]
+        return chunk[bisect_right(chunk, key) - 1]
+
+    def start_from(self, low: int) -> Iterator[int]:
+        """The keys from `low` on, ascending; the map must not change meanwhile."""
+        position = max(bisect_right(self._lowest, low) - 1, 0)
+        offset = bisect_left(self._chunks[position], low) if self._chunks else 0
+        while position < len(self._chunks):
+            chunk = self._chunks[position]
+            while offset < len(chunk):
+                yield chunk[offset]
+                offset += 1
+            position, offset = position + 1, 0
+
+
+class RangeMap(Generic[Value]):
+    """Disjoint ranges in ascending order; adjacent ranges with equal values are merged."""
+
+    __slots__ = ("_keys", "_ranges", "count")
+
+    def __init__(self) -> None:
+        self._keys = SortedKeys()
+        self._ranges: dict[int, Range[Value]] = {}  # by their first sequence; same keys as _keys
+        self.count = 0  # sequences in all ranges together
+
+    def __iter__(self) -> Iterator[Range[Value]]:
+        """All ranges, ascending; the map must not change meanwhile."""
+        return (self._ranges[key] for key in self._keys.start_from(0))
+
+    def get(self, first: int) -> Range[Value] | None:
+        """The range that begins at `first`."""
+        return self._ranges.get(first)
+
+    def overlapping(self, first: int, last: int) -> list[Range[Value]]:
+        """The ranges that share a sequence with first..last, whole, ascending."""
+        found: list[Range[Value]] = []
+        below = self._keys.floor(first)
+        start = first if below is None or self._ranges[below].last < first else below
+        for key in self._keys.start_from(start):
+            if key > last:
+                break
+            found.append(self._ranges[key])
+        return found
+
+    def overlaps(self, first: int, last: int) -> bool:
+        """True when any sequence of first..last is in a range."""
+        below = self._keys.floor(last)
+        return below is not None and self._ranges[below].last >= first
+
+    def add(self, first: int, last: int, value: Value) -> None:
+        """Add first..last, none of which is in a range yet; merges with neighbours of an equal value."""
+        assert first <= last
+        assert not self.overlaps(first, last)
+        self.count += last - first + 1
+        after = self._ranges.get(last + 1)
+        if after is not None and after.value == value:
+            self._drop(after.first)
+            last = after.last
+        below = self._keys.floor(first)
+        if below is not None:
+            before = self._ranges[below]
+            if before.last == first - 1 and before.value == value:
+                first = below
+        self._put(first, last, value)
+
+    def cut(self, first: int, last: int) -> list[Range[Value]]:
+        """Remove first..last and return the removed parts, ascending; ranges that reach over the ends keep their rest."""
+        removed: list[Range[Value]] = []
+        for part in self.overlapping(first, last):
+            low, high = max(part.first, first), min(part.last, last)
+            if part.first < low:
+                self._put(part.first, low - 1, part.value)
+            else:
+                self._drop(part.first)
+            if high < part.last:
+                self._put(high + 1, part.last, part.value)
+            self.count -= high - low + 1
+            removed.append(Range(low, high, part.value))
+        return removed
+
+    def _put(self, first: int, last: int, value: Value) -> None:
+        if first not in self._ranges:
+            self._keys.add(first)
+        self._ranges[first] = Range(first, last, value)
+
+    def _drop(self, first: int) -> None:
+        self._keys.remove(first)
+        del self._ranges[first]
+
+
+class TrackedRangeMap(RangeMap[Value]):
+    """A range map that is stored, one key per range: `dirty` names the first sequences whose range changed."""
+
+    __slots__ = ("dirty",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dirty: Dirty[int] = Dirty()
+
+    def _put(self, first: int, last: int, value: Value) -> None:
+        if first in self._ranges:
+            self.dirty.changed(first)
+        else:
+            self.dirty.created(first)
+        super()._put(first, last, value)
+
+    def _drop(self, first: int) -> None:
+        super()._drop(first)
+        self.dirty.deleted(first)

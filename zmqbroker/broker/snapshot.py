@@ -1,0 +1,290 @@
+"""State as sorted keys and values: what the store holds between two starts.
+
+Keys are a kind byte, the channel's number and what tells siblings apart, big-endian, so that they sort in the order in which
+they can be restored. Values are msgpack arrays of integers, text and bytes. Equal state has equal bytes. What follows from the
+rest (the in-flight ranges, live counts, sizes, deadlines, indexes by session) is not stored but derived. `applied_index` is
+not among the keys: the store keeps it and moves it together with them.
+
+| kind | rest of the key | value |
+|---|---|---|
+| 0 meta | – | version, now_unix_ns, next_order, trimmed_index |
+| 1 channel | number u32 | name, incarnation, next_sequence, producer uses, acked, redelivered |
+| 2 batch | number u32, first u64 | last, index, position, size, body_bytes, body_size_max, time_unix_ns |
+| 3 ready range | number u32, first u64 | last, delivery_count |
+| 4 assignment | number u32, order u64 | deadline_unix_ns, receive key, assigning, [[first, last, delivery_count], …] |
+| 5 waiting receive | number u32, order u64 | deadline_unix_ns, receive key, the other fields of the `Receive` in its order |
+| 6 producer | number u32, producer u64 | used, last_sequence, [[base_sequence, count, first_sequence, time_unix_ns], …] |
+
+A receive key is session, consumer, request, in the same array. Every key of the store is at most 13 bytes, whatever the length
+of a channel's name. Checksums are the store's business.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgpack
+
+from zmqbroker.broker.claims import Assignment, Waiter
+from zmqbroker.broker.dirty import Dirty
+from zmqbroker.broker.producers import Producer, StoredBatch
+from zmqbroker.broker.queue import BatchRecord, Queue
+from zmqbroker.commands import Receive, ReceiveKey
+from zmqbroker.errors import Corruption
+
+__all__ = [
+    "META_KEY",
+    "Channel",
+    "Meta",
+    "finish",
+    "number_of",
+    "queue_changes",
+    "queue_items",
+    "read_channel",
+    "read_meta",
+    "restore_channel",
+    "restore_part",
+    "write_meta",
+]
+
+META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER = range(7)
+
+META_KEY = bytes([META])
+
+_CHANNEL_KEY = struct.Struct(">BI")
+_PART_KEY = struct.Struct(">BIQ")
+
+
+class Meta(NamedTuple):
+    """What belongs to no channel."""
+
+    version: int
+    now_unix_ns: int
+    next_order: int
+    trimmed_index: int
+
+
+class Channel(NamedTuple):
+    """What belongs to a channel as a whole."""
+
+    name: str
+    incarnation: int
+    next_sequence: int
+    uses: int
+    acked: int
+    redelivered: int
+
+
+# --- writing ----------------------------------------------------------------------------------------------------------
+
+
+def write_meta(meta: Meta) -> bytes:
+    """The value of the meta key."""
+    return _pack(*meta)
+
+
+def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
+    """All keys and values of a channel, in no promised order."""
+    yield _header(queue)
+    parts: tuple[tuple[int, Iterable[int]], ...] = (
+        (BATCH, (part.first for part in queue.batches)),
+        (READY, (part.first for part in queue.ready)),
+        (ASSIGNMENT, queue.assignments),
+        (WAITING, (waiter.order for waiter in queue.waiting)),
+        (PRODUCER, queue.producers),
+    )
+    for kind, ids in parts:
+        write = _WRITERS[kind]
+        for part_id in ids:
+            value = write(queue, part_id)
+            assert value is not None
+            yield _PART_KEY.pack(kind, queue.number, part_id), value
+
+
+def queue_changes(queue: Queue) -> Iterator[tuple[bytes, bytes | None]]:
+    """The changed keys of a channel with their values, None for deleted ones; from now on they count as stored."""
+    yield _header(queue)
+    for kind, dirty in _dirty_parts(queue):
+        write = _WRITERS[kind]
+        for part_id in dirty.take():
+            yield _PART_KEY.pack(kind, queue.number, part_id), write(queue, part_id)
+
+
+def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
+    return (
+        (BATCH, queue.batches.dirty),
+        (READY, queue.ready.dirty),
+        (ASSIGNMENT, queue.dirty_assignments),
+        (WAITING, queue.waiting.dirty),
+        (PRODUCER, queue.producers.dirty),
+    )
+
+
+def _header(queue: Queue) -> tuple[bytes, bytes]:
+    channel = Channel(queue.name, queue.incarnation, queue.next_sequence, queue.producers.uses, queue.acked, queue.redelivered)
+    return _CHANNEL_KEY.pack(CHANNEL, queue.number), _pack(*channel)
+
+
+def _write_batch(queue: Queue, first: int) -> bytes | None:
+    part = queue.batches.get(first)
+    if part is None:
+        return None
+    record = part.value
+    return _pack(
+        part.last,
+        record.index,
+        record.position,
+        record.size,
+        record.body_bytes,
+        record.body_size_max,
+        record.time_unix_ns,
+    )
+
+
+def _write_ready(queue: Queue, first: int) -> bytes | None:
+    part = queue.ready.get(first)
+    return None if part is None else _pack(part.last, part.value)
+
+
+def _write_assignment(queue: Queue, order: int) -> bytes | None:
+    assignment = queue.assignments.get(order)
+    if assignment is None:
+        return None
+    key, held = assignment.key, [list(part) for part in assignment.held]
+    return _pack(assignment.deadline_unix_ns, key.session, key.consumer, key.request, assignment.assigning, held)
+
+
+def _write_waiter(queue: Queue, order: int) -> bytes | None:
+    waiter = queue.waiting.get(order)
+    if waiter is None:
+        return None
+    key, command = waiter.key, waiter.command
+    return _pack(
+        waiter.deadline_unix_ns,
+        key.session,
+        key.consumer,
+        key.request,
+        command.count_min,
+        command.count_max,
+        command.size_max,
+        command.wait_ms,
+        command.visibility_ms,
+        command.incarnation,
+    )
+
+
+def _write_producer(queue: Queue, producer_id: int) -> bytes | None:
+    producer = queue.producers.get(producer_id)
+    if producer is None:
+        return None
+    return _pack(producer.used, producer.last_sequence, [list(result) for result in producer.results.values()])
+
+
+_WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
+    BATCH: _write_batch,
+    READY: _write_ready,
+    ASSIGNMENT: _write_assignment,
+    WAITING: _write_waiter,
+    PRODUCER: _write_producer,
+}
+
+
+def _pack(*values: object) -> bytes:
+    packed: bytes = msgpack.packb(values)
+    return packed
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_meta(value: bytes) -> Meta:
+    """The meta key's value."""
+    return Meta(*msgpack.unpackb(value))
+
+
+def number_of(key: bytes) -> int:
+    """The channel number in a key that is not the meta key. Raises `Corruption` for what is no key of this module."""
+    sizes = {CHANNEL: _CHANNEL_KEY.size} | dict.fromkeys(_WRITERS, _PART_KEY.size)
+    if not key or sizes.get(key[0]) != len(key):
+        raise Corruption(f"the state has an unknown key {key.hex()!r}")
+    return int.from_bytes(key[1:5], "big")
+
+
+def read_channel(key: bytes, value: bytes) -> Channel | None:
+    """The channel's own record, None when the key is that of a part of it."""
+    return Channel(*msgpack.unpackb(value)) if key[0] == CHANNEL else None
+
+
+def restore_channel(queue: Queue, channel: Channel) -> None:
+    """Set what belongs to the channel as a whole; name and incarnation are set already."""
+    queue.next_sequence = channel.next_sequence
+    queue.producers.uses = channel.uses
+    queue.acked = channel.acked
+    queue.redelivered = channel.redelivered
+
+
+def restore_part(queue: Queue, key: bytes, value: bytes) -> None:
+    """Add one batch, ready range, assignment, waiting receive or producer, in the order of keys."""
+    kind, _, part_id = _PART_KEY.unpack(key)
+    _READERS[kind](queue, part_id, msgpack.unpackb(value))
+
+
+def finish(queue: Queue) -> list[int]:
+    """Derive what is not stored, once all parts are there; returns the entry index of each live batch.
+
+    Raises `Corruption` unless every live message lies in a batch and every batch has a live message.
+    """
+    for part in (*queue.ready, *queue.in_flight):
+        for batch in queue.batches.overlapping(part.first, part.last):
+            batch.value.live += min(part.last, batch.last) - max(part.first, batch.first) + 1
+    lives = [batch.value.live for batch in queue.batches]
+    if 0 in lives or sum(lives) != queue.ready.count + queue.in_flight.count:
+        raise Corruption(f"channel {queue.name!r}: batches and live messages do not fit each other")
+    queue.producers.sort_by_use()
+    for _, dirty in _dirty_parts(queue):
+        dirty.take()
+    return [batch.value.index for batch in queue.batches]
+
+
+def _read_batch(queue: Queue, first: int, values: list[Any]) -> None:
+    last, index, position, size, body_bytes, body_size_max, time_unix_ns = values
+    queue.add_batch(first, last, BatchRecord(index, position, size, body_bytes, body_size_max, time_unix_ns, live=0))
+
+
+def _read_ready(queue: Queue, first: int, values: list[Any]) -> None:
+    last, delivery_count = values
+    queue.ready.add(first, last, delivery_count)
+
+
+def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
+    deadline, session, consumer, request, assigning, held = values
+    assignment = Assignment(order, queue.number, deadline, ReceiveKey(session, consumer, request), assigning)
+    for first, last, delivery_count in held:
+        assignment.held.add(first, last, delivery_count)
+    queue.add_assignment(assignment)
+
+
+def _read_waiter(queue: Queue, order: int, values: list[Any]) -> None:
+    deadline, session, consumer, request, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation = values
+    key = ReceiveKey(session, consumer, request)
+    command = Receive(key, queue.name, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation)
+    queue.add_waiter(Waiter(order, queue.number, deadline, command))
+
+
+def _read_producer(queue: Queue, producer_id: int, values: list[Any]) -> None:
+    used, last_sequence, results = values
+    producer = Producer(used, last_sequence)
+    for result in results:
+        producer.results[result[0]] = StoredBatch(*result)
+    queue.producers.restore(producer_id, producer)
+
+
+_READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
+    BATCH: _read_batch,
+    READY: _read_ready,
+    ASSIGNMENT: _read_assignment,
+    WAITING: _read_waiter,
+    PRODUCER: _read_producer,
+}

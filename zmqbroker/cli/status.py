@@ -1,0 +1,149 @@
+"""`zmqbroker status`: the nodes of a cluster, each asked for itself, and what the cluster still tolerates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zmqbroker.cli.exits import Exit
+from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option, within
+from zmqbroker.cli.output import emit_json, emit_line, emit_table, note
+from zmqbroker.errors import BrokerError
+
+if TYPE_CHECKING:
+    from zmqbroker.client import Client
+
+__all__ = ["ClusterStatus", "NodeRow", "ask_cluster", "status"]
+
+
+@dataclass(frozen=True)
+class NodeRow:
+    """One node as it answered, or as its fellow nodes name it when it did not."""
+
+    name: str
+    client: str
+    reachable: bool
+    role: str = "unreachable"
+    term: int = 0
+    commit_index: int = 0
+    applied_index: int = 0
+    leader: str | None = None  # whom this node takes for the leader
+
+
+@dataclass(frozen=True)
+class ClusterStatus:
+    """What the nodes said together."""
+
+    cluster: dict[str, Any]  # the `cluster` map of NODE (docs/PROTOCOL.md §7)
+    nodes: tuple[NodeRow, ...]
+
+    @property
+    def reachable(self) -> int:
+        """Nodes that answered."""
+        return sum(row.reachable for row in self.nodes)
+
+    @property
+    def leader(self) -> str | None:
+        """The leader of the highest term among reachable nodes that say they lead."""
+        leading = [row for row in self.nodes if row.role == "leader"]
+        return max(leading, key=lambda row: row.term).name if leading else None
+
+    @property
+    def has_majority(self) -> bool:
+        """Whether the cluster can confirm anything: enough nodes answer and one of them leads."""
+        return self.reachable >= int(self.cluster["majority"]) and self.leader is not None
+
+    @property
+    def sizes(self) -> str:
+        """One line: size, majority, tolerated failures, volume."""
+        cluster = self.cluster
+        return (
+            f"{cluster['size']} nodes, majority {cluster['majority']}, tolerates {cluster['tolerated']} down, "
+            f"volume {cluster['volume']} (confirms {cluster['confirm']})"
+        )
+
+
+async def ask_cluster(connect: Callable[[str], Client], url: str, timeout_ms: int) -> ClusterStatus:
+    """Ask one node who belongs to the cluster, then every member for itself. Raises what the first question ends in."""
+    first = await _info(connect, url, timeout_ms)
+    rows = await asyncio.gather(*(_ask_member(connect, member, timeout_ms) for member in first["members"]))
+    return ClusterStatus(dict(first["cluster"]), tuple(sorted(rows, key=lambda row: row.name)))
+
+
+async def _info(connect: Callable[[str], Client], url: str, timeout_ms: int) -> dict[str, Any]:
+    async with connect(url) as client:
+        return dict(await within(timeout_ms, url, client.info()))
+
+
+async def _ask_member(connect: Callable[[str], Client], member: dict[str, Any], timeout_ms: int) -> NodeRow:
+    """One row; a member that does not answer, or whose endpoint nobody knows yet, is unreachable."""
+    name, endpoint = str(member["name"]), str(member["client"])
+    if not endpoint:
+        return NodeRow(name, endpoint, reachable=False)
+    try:
+        fields = await _info(connect, endpoint, timeout_ms)
+    except BrokerError:
+        return NodeRow(name, endpoint, reachable=False)
+    if fields["node"]["name"] != name:
+        # A node that is gone left its port to another one, or its endpoint leads elsewhere.
+        return NodeRow(name, endpoint, reachable=False)
+    group = next(iter(fields["groups"]), None)
+    if group is None:
+        return NodeRow(name, endpoint, reachable=True, role="forming")
+    return NodeRow(
+        name,
+        endpoint,
+        reachable=True,
+        role=group["role"],
+        term=group["term"],
+        commit_index=group["commit_index"],
+        applied_index=group["applied_index"],
+        leader=group["leader"],
+    )
+
+
+@click.command()
+@url_option
+@timeout_option(2_000)
+@json_option
+@click.pass_obj
+def status(context: CommandContext, url: str, timeout_ms: int, as_json: bool) -> int:
+    """Show every node with role, term and progress, and what the cluster tolerates.
+
+    Ends with status 3 when no node answers or the cluster has no majority.
+    """
+    found = asyncio.run(ask_cluster(context.connect, url, timeout_ms))
+    if as_json:
+        emit_json(
+            {
+                "cluster": found.cluster,
+                "nodes": [asdict(row) for row in found.nodes],
+                "reachable": found.reachable,
+                "leader": found.leader,
+                "has_majority": found.has_majority,
+            }
+        )
+    else:
+        show_nodes(found)
+        emit_line(found.sizes)
+    if found.has_majority:
+        return Exit.DONE
+    note(
+        f"zmqbroker: no majority: {found.reachable} of {found.cluster['size']} nodes answer, leader {found.leader or 'unknown'}"
+    )
+    return Exit.UNREACHABLE
+
+
+def show_nodes(found: ClusterStatus) -> None:
+    """Print the table of nodes."""
+    emit_table(
+        ("node", "clients", "reachable", "role", "term", "commit", "applied"),
+        [
+            (row.name, row.client, "yes" if row.reachable else "no", row.role, row.term, row.commit_index, row.applied_index)
+            for row in found.nodes
+        ],
+    )

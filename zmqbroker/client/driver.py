@@ -1,0 +1,253 @@
+"""What turns a session into a living client: sockets, clock, timer and futures of one event loop.
+
+Every input (a message, a connection event, a call, the timer) goes into the session; then `_settle` carries out what the
+session asks for: frames to send, futures to resolve, connections to make, when to wake. It decides nothing about the
+protocol. One driver belongs to one loop of one process; in a forked child it refuses to work, because the sockets are the
+parent's. Bounds are the session's; names are resolved in the loop's executor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import socket
+import time
+from collections.abc import Callable
+from random import SystemRandom
+from typing import Any
+
+import zmq
+
+from zmqbroker.client.connection import Connection
+from zmqbroker.client.pipeline import FOREVER_NS, Item, Pipeline, PipelineSettings
+from zmqbroker.client.session import Answer, Session
+from zmqbroker.client.url import split_endpoint
+from zmqbroker.errors import BrokerError, LocalProtocolError
+from zmqbroker.wire.requests import AnyRequest
+
+__all__ = ["Driver"]
+
+#: The pause before a new connection to a node, doubled with every failure in a row.
+_RECONNECT_S = 0.05
+_RECONNECT_MAX_S = 1.0
+
+
+class _Link:
+    """The way to one endpoint: being resolved, connected, or waiting to be tried again."""
+
+    def __init__(self) -> None:
+        self.connection: Connection | None = None
+        self.resolving: asyncio.Task[None] | None = None
+        self.retry: asyncio.TimerHandle | None = None
+        self.pause_s = _RECONNECT_S
+
+    def close(self) -> None:
+        if self.connection is not None:
+            self.connection.close()
+        if self.retry is not None:
+            self.retry.cancel()
+        if self.resolving is not None:
+            self.resolving.cancel()
+
+
+class Driver:
+    """Runs one session. All methods are called on its loop."""
+
+    def __init__(self, seeds: tuple[str, ...], client_id: str) -> None:
+        self.closed = False
+        self._loop = asyncio.get_running_loop()
+        self._process_id = os.getpid()
+        self._session = Session(seeds, os.urandom(16), client_id, SystemRandom(), time.monotonic_ns())
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._links: dict[str, _Link] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = FOREVER_NS  # when the timer fires
+        self._progress: dict[Callable[[], None], None] = {}  # to be called whenever something ended
+        self._settle()
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    @property
+    def message_bytes_max(self) -> int:
+        """The largest body that the cluster takes, as far as it is known."""
+        return self._session.message_bytes_max
+
+    def submit(self, request: AnyRequest, timeout_ms: int) -> asyncio.Future[Answer]:
+        """Start a request; the future ends with the answer or a `BrokerError`."""
+        self.check_usable()
+        future: asyncio.Future[Answer] = self._loop.create_future()
+        now_ns = time.monotonic_ns()
+        self._session.submit(request, future, now_ns + timeout_ms * 1_000_000, now_ns)
+        self._settle()
+        return future
+
+    def pipeline(self, channel: str, settings: PipelineSettings) -> Pipeline:
+        """A new producer."""
+        self.check_usable()
+        return self._session.pipeline(channel, settings)
+
+    def item(self, body: bytes, id: bytes, headers: bytes, timeout_ms: int) -> Item:
+        """A message whose token is a new future, and whose time runs from now."""
+        now_ns = time.monotonic_ns()
+        return Item(body, id, headers, self._loop.create_future(), now_ns, now_ns + timeout_ms * 1_000_000)
+
+    def activate(self, pipeline: Pipeline) -> None:
+        """Something was appended to a pipeline, or its flush was asked for."""
+        self.check_usable()
+        self._session.activate(pipeline, time.monotonic_ns())
+        self._settle()
+
+    def on_progress(self, callback: Callable[[], None], wanted: bool) -> None:
+        """Call `callback` from now on whenever something ended, or no longer."""
+        if wanted:
+            self._progress[callback] = None
+        else:
+            self._progress.pop(callback, None)
+
+    def check_usable(self) -> None:
+        """Raises LocalProtocolError in a forked child and after close."""
+        if os.getpid() != self._process_id:
+            raise LocalProtocolError(
+                f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
+            )
+        if self.closed:
+            raise LocalProtocolError("this client is closed")
+
+    async def close(self) -> None:
+        """End everything under way, close the sockets. May be repeated."""
+        if self.closed:
+            return
+        self.closed = True
+        self._session.abort()
+        self._complete()
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [link.resolving for link in self._links.values() if link.resolving is not None]
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._context.term()
+
+    # --- connections -------------------------------------------------------------------------------------------------
+
+    def on_ready(self, connection: Connection) -> None:
+        """A connection stands."""
+        self._links[connection.endpoint].pause_s = _RECONNECT_S
+        self._session.connected(connection.endpoint, time.monotonic_ns())
+        self._settle()
+
+    def on_messages(self, connection: Connection, messages: list[list[bytes]]) -> None:
+        """Messages came."""
+        now_ns = time.monotonic_ns()
+        for frames in messages:
+            self._session.received(connection.endpoint, frames, now_ns)
+        self._settle()
+
+    def on_gone(self, connection: Connection) -> None:
+        """A connection is gone."""
+        self._failed(connection.endpoint)
+
+    def _failed(self, endpoint: str) -> None:
+        link = self._links[endpoint]
+        link.connection = link.resolving = None
+        link.retry = self._loop.call_later(link.pause_s, self._retry, link)
+        link.pause_s = min(2 * link.pause_s, _RECONNECT_MAX_S)
+        self._session.lost(endpoint, time.monotonic_ns())
+        self._settle()
+
+    def _retry(self, link: _Link) -> None:
+        link.retry = None
+        self._settle()
+
+    def _connect_wanted(self) -> None:
+        wanted = self._session.wanted()
+        for endpoint in wanted:
+            link = self._links.setdefault(endpoint, _Link())
+            if link.connection is None and link.resolving is None and link.retry is None:
+                self._connect(endpoint, link)
+        for endpoint in self._links.keys() - wanted:
+            self._links.pop(endpoint).close()
+
+    def _connect(self, endpoint: str, link: _Link) -> None:
+        if _is_address(endpoint):
+            link.connection = Connection(self._context, endpoint, endpoint, self)
+        else:
+            link.resolving = self._loop.create_task(self._resolve(endpoint, link))
+
+    async def _resolve(self, endpoint: str, link: _Link) -> None:
+        host, port = split_endpoint(endpoint)
+        try:
+            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError:
+            self._failed(endpoint)
+            return
+        address = str(found[0][4][0])
+        shown = f"[{address}]" if ":" in address else address
+        link.connection = Connection(self._context, endpoint, f"tcp://{shown}:{port}", self)
+        link.resolving = None
+
+    # --- carrying out ------------------------------------------------------------------------------------------------
+
+    def _settle(self) -> None:
+        """Do what the session asks for."""
+        if self.closed:
+            return
+        used: dict[Connection, None] = {}
+        for endpoint, frames in self._session.take_frames():
+            link = self._links.get(endpoint)
+            if link is not None and link.connection is not None:
+                link.connection.send(frames)
+                used[link.connection] = None
+        for connection in used:
+            connection.look_again()
+        self._connect_wanted()
+        self._complete()
+        self._set_timer()
+
+    def _complete(self) -> None:
+        completions = self._session.take_completions()
+        for token, value, error in completions:
+            _resolve_future(token, value, error)
+        if completions:
+            for callback in list(self._progress):
+                callback()
+
+    def _set_timer(self) -> None:
+        wake_ns = self._session.wake_ns(time.monotonic_ns())
+        if self._timer is not None:
+            if wake_ns >= self._timer_ns:
+                return  # it fires early and is set again: cheaper than to move it with every message
+            self._timer.cancel()
+        self._timer_ns = wake_ns
+        self._timer = self._loop.call_later(max(0, wake_ns - time.monotonic_ns()) / 1e9, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        for link in list(self._links.values()):
+            if link.connection is not None:
+                link.connection.look_again()
+        self._session.tick(time.monotonic_ns())
+        self._settle()
+
+
+def _resolve_future(future: asyncio.Future[Any], value: Any, error: BrokerError | None) -> None:
+    if future.done():
+        return  # cancelled by its owner
+    if error is None:
+        future.set_result(value)
+        return
+    future.set_exception(error)
+    future.exception()  # an error that nobody awaits is told by the producer's flush and not by the loop
+
+
+def _is_address(endpoint: str) -> bool:
+    """Whether an endpoint needs no name resolution."""
+    if endpoint.startswith("ipc://"):
+        return True
+    try:
+        ipaddress.ip_address(split_endpoint(endpoint)[0])
+    except ValueError:
+        return False
+    return True

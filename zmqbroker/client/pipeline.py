@@ -1,0 +1,349 @@
+"""One producer of one channel: numbering, batches and go-back-N (PROTOCOL §4).
+
+    append ──▶ queue ──▶ unanswered (numbered, sent in order, at most `window` batches) ──▶ answered
+
+A batch gets its numbers and its bytes when it is first sent, and keeps both: every repeat has the same boundaries. After a
+refusal, a lost connection or a new target, all unanswered batches are sent again, in order, before any new one (a new
+*flight*). A message is completed once.
+
+When a batch is given up (its deadline, or a refusal that repeating cannot cure) the numbers after it can never be accepted:
+* It was certainly not stored: then none of the later ones was. They go back to the queue and are numbered anew, under a new
+  producer.
+* It may have been stored: its senders have been told "outcome unknown", and it stays, repeated in the background, while a
+  later batch still waits for its answer, because those can only be stored after it. When nobody waits any more all are
+  dropped, and the next send opens a new producer.
+* UNKNOWN_PRODUCER while it may have been stored: nobody can tell any more, for it and for every later batch that was sent.
+
+It reads no clock and sends nothing; `session` does. Bounds: `window` batches of `batch_bytes` under way; `pending_bytes_max`
+in all, which the caller keeps by asking `has_room`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from zmqbroker.client.exchange import Exchange, not_sent, with_outcome
+from zmqbroker.client.message import SendResult
+from zmqbroker.errors import BrokerError, Duplicate, RemoteProtocolError, RequestError, UnknownProducer
+from zmqbroker.wire.codec import encode_batch
+from zmqbroker.wire.requests import SendBatch, encode_request
+
+__all__ = ["FOREVER_NS", "PATIENCE_NS", "Completion", "Item", "Pipeline", "PipelineSettings"]
+
+#: Later than every instant.
+FOREVER_NS = 2**63
+#: An answer this late on a living connection was lost by the node (PROTOCOL §2 lets it); the request is sent again.
+PATIENCE_NS = 5_000_000_000
+#: Bytes that a message costs beside its body: four sizes of u32.
+_OVERHEAD_BYTES = 16
+
+
+class Completion(NamedTuple):
+    """The end of something that `token` stands for: a value, or an error."""
+
+    token: Any
+    value: Any
+    error: BrokerError | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineSettings:
+    """How a producer batches."""
+
+    linger_ns: int = 0  # how long a message may wait for company
+    batch_bytes: int = 256 << 10  # bodies and columns; a larger message travels alone
+    batch_messages: int = 4096
+    window: int = 64  # unanswered batches
+    pending_bytes_max: int = 16 << 20  # everything not yet answered
+
+
+class Item:
+    """One message on its way."""
+
+    __slots__ = ("appended_ns", "body", "deadline_ns", "done", "headers", "id", "size", "token")
+
+    def __init__(self, body: bytes, id: bytes, headers: bytes, token: Any, now_ns: int, deadline_ns: int) -> None:
+        self.body = body
+        self.id = id
+        self.headers = headers  # value of the headers column
+        self.token = token
+        self.appended_ns = now_ns
+        self.deadline_ns = deadline_ns
+        self.size = len(body) + len(id) + len(headers) + _OVERHEAD_BYTES
+        self.done = False  # whether its sender has been told how it ended
+
+
+class _Batch:
+    """Items that were sent together, with the numbers they have for good."""
+
+    __slots__ = ("exchange", "flight", "items")
+
+    def __init__(self, exchange: Exchange, items: list[Item]) -> None:
+        self.exchange = exchange
+        self.items = items
+        self.flight = 0  # the flight in which it was last sent
+
+
+class Pipeline:
+    """The state of one producer. Its batches' request ids are in `registry` while they are unanswered."""
+
+    def __init__(
+        self,
+        channel: str,
+        settings: PipelineSettings,
+        completions: list[Completion],
+        registry: dict[int, Pipeline],
+    ) -> None:
+        self.channel = channel
+        self.settings = settings
+        self.pending_bytes = 0  # of items whose sender waits
+        self.pending_count = 0  # their number
+        self.flushing = False  # whether items go out without waiting for company, until none is left
+        self.opening = 0  # request id of the OPEN_PRODUCER under way; 0 for none
+        self.refusal: RequestError | None = None  # latest refusal since something was answered
+        self.failure: BrokerError | None = None  # first failed send since this was last set to None
+        self._completions = completions
+        self._registry = registry
+        self._producer: int | None = None  # None: to be opened
+        self._next_sequence = 1  # of the next message to be numbered
+        self._queue: deque[Item] = deque()  # never sent under the present producer
+        self._queue_bytes = 0
+        self._unanswered: list[_Batch] = []  # in order; those of the current flight are a prefix
+        self._flight = 1
+        self._endpoint: str | None = None  # where the current flight goes
+        self._hold_ns = 0  # nothing is sent before this instant
+        self._deadline_ns = FOREVER_NS  # no later than the earliest deadline of an item
+        self._retiring = False  # the producer takes no new batches, and ends with its last unanswered one
+
+    # --- the sender's side -------------------------------------------------------------------------------------------
+
+    def has_room(self, size: int) -> bool:
+        """Whether a message of `size` bytes may be appended; a large one may when it is alone."""
+        return self.pending_count == 0 or self.pending_bytes + size <= self.settings.pending_bytes_max
+
+    def append(self, item: Item) -> None:
+        """Send one message after all earlier ones."""
+        self._queue.append(item)
+        self._queue_bytes += item.size
+        self.pending_bytes += item.size
+        self.pending_count += 1
+        self._deadline_ns = min(self._deadline_ns, item.deadline_ns)
+
+    @property
+    def needs_producer(self) -> bool:
+        """Whether OPEN_PRODUCER is to be sent."""
+        return self._producer is None and not self.opening and bool(self._queue)
+
+    def opened(self, producer: int, last_sequence: int) -> None:
+        """The channel knows the producer."""
+        self.opening, self.refusal = 0, None
+        self._producer, self._next_sequence = producer, last_sequence + 1
+
+    def open_failed(self, error: BrokerError) -> None:
+        """The channel will not have a producer: nothing can be sent."""
+        self.opening = 0
+        self._fail(self._queue, error)
+        self._queue.clear()
+        self._queue_bytes = 0
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def pump(self, target: str, now_ns: int, slots: int, next_id: Callable[[], int]) -> list[Exchange]:
+        """What to send to `target` now, in order; at most `slots` of them are new requests."""
+        if now_ns < self._hold_ns:
+            return []
+        if target != self._endpoint or now_ns >= self._overdue_ns():
+            self._endpoint = target
+            self._flight += 1
+        batches = [batch for batch in self._unanswered if batch.flight != self._flight]
+        while slots > 0 and self._may_form(now_ns):
+            batch = self._form(next_id())
+            batches.append(batch)
+            slots -= 1
+        for batch in batches:
+            batch.flight = self._flight
+            batch.exchange.sent(target, now_ns)
+        return [batch.exchange for batch in batches]
+
+    def wake_ns(self, now_ns: int) -> int:
+        """When `pump` or `expire` has something to do again, if nothing else happens."""
+        wake = min(self._deadline_ns, self._overdue_ns())
+        if now_ns < self._hold_ns and (self._unanswered or self._queue):
+            wake = min(wake, self._hold_ns)
+        elif self._may_number() and not self._is_ripe(now_ns):
+            wake = min(wake, self._queue[0].appended_ns + self.settings.linger_ns)
+        return wake
+
+    def _overdue_ns(self) -> int:
+        if not self._unanswered or self._unanswered[0].flight != self._flight:
+            return FOREVER_NS
+        return self._unanswered[0].exchange.sent_ns + PATIENCE_NS
+
+    def _may_number(self) -> bool:
+        room = len(self._unanswered) < self.settings.window
+        return room and bool(self._queue) and self._producer is not None and not self._retiring
+
+    def _may_form(self, now_ns: int) -> bool:
+        return self._may_number() and self._is_ripe(now_ns)
+
+    def _is_ripe(self, now_ns: int) -> bool:
+        settings = self.settings
+        if self.flushing or settings.linger_ns == 0 or len(self._queue) >= settings.batch_messages:
+            return True
+        return self._queue_bytes >= settings.batch_bytes or now_ns >= self._queue[0].appended_ns + settings.linger_ns
+
+    def _form(self, request_id: int) -> _Batch:
+        """Number the first items of the queue."""
+        items = [self._queue.popleft()]
+        size, settings = items[0].size, self.settings
+        while self._queue and len(items) < settings.batch_messages and size + self._queue[0].size <= settings.batch_bytes:
+            items.append(self._queue.popleft())
+            size += items[-1].size
+        self._queue_bytes -= size
+        frame = encode_batch(
+            self.channel.encode(),
+            [item.body for item in items],
+            self._producer or 0,
+            self._next_sequence,
+            [item.id for item in items] if any(item.id for item in items) else None,
+            [item.headers for item in items] if any(item.headers for item in items) else None,
+        )
+        self._next_sequence += len(items)
+        what = f"a send to {self.channel!r}"
+        batch = _Batch(Exchange(request_id, encode_request(request_id, SendBatch(frame)), what), items)
+        self._unanswered.append(batch)
+        self._registry[request_id] = self
+        return batch
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def answered(self, request_id: int, fields: dict[str, Any]) -> None:
+        """A batch is stored."""
+        position = self._position(request_id)
+        items = self._unanswered[position].items
+        first, time_unix_ns = fields.get("sequence"), fields.get("time_unix_ns")
+        if not isinstance(first, int) or not isinstance(time_unix_ns, int) or fields.get("count") != len(items):
+            self._fail(items, RemoteProtocolError(f"SENT for {len(items)} messages says {fields!r}"))
+            self._remove(position)
+            return
+        self.refusal = None
+        duplicate, confirm = bool(fields.get("duplicate")), str(fields.get("confirm", ""))
+        for offset, item in enumerate(items):
+            if not item.done:
+                self._finish(item, SendResult(first + offset, time_unix_ns, duplicate, confirm), None)
+        self._remove(position)
+
+    def refused(self, request_id: int, endpoint: str, error: RequestError, resume_ns: int) -> None:
+        """A batch got an error. Nothing is sent before `resume_ns`, if the error can be cured by sending again."""
+        position = self._position(request_id)
+        batch = self._unanswered[position]
+        self.refusal = error
+        current = batch.exchange.refused(endpoint, error)
+        if error.retryable:
+            if current and batch.flight == self._flight:
+                self._flight += 1
+                self._hold_ns = max(self._hold_ns, resume_ns)
+        elif isinstance(error, Duplicate):
+            self._fail(batch.items, error)
+            self._remove(position)
+        elif batch.exchange.may_have_happened:
+            unknown = with_outcome(error, True)
+            for later in self._unanswered[position:]:
+                self._fail(later.items, unknown)
+            self._cut(position)
+        else:
+            if not isinstance(error, UnknownProducer):
+                self._fail(batch.items, error)
+            self._hold_ns = max(self._hold_ns, resume_ns)
+            self._cut(position)
+
+    def lost(self, endpoint: str) -> None:
+        """The connection to `endpoint` is gone."""
+        for batch in self._unanswered:
+            if batch.exchange.endpoint == endpoint:
+                batch.exchange.lost()
+        if endpoint == self._endpoint:
+            self._endpoint = None
+
+    def expire(self, now_ns: int, refusal: RequestError | None) -> None:
+        """End what is past its deadline; `refusal` says why nothing could be sent, if a node did."""
+        if now_ns < self._deadline_ns:
+            return
+        self._expire_unanswered(now_ns)
+        reason = self.refusal or refusal
+        kept = deque(item for item in self._queue if item.deadline_ns > now_ns)
+        late = [item for item in self._queue if item.deadline_ns <= now_ns]
+        self._fail(late, not_sent(f"a send to {self.channel!r}", reason))
+        self._queue, self._queue_bytes = kept, sum(item.size for item in kept)
+        self._deadline_ns = min((item.deadline_ns for item in self._waiting()), default=FOREVER_NS)
+
+    def abort(self, reason: Callable[[bool], BrokerError]) -> None:
+        """End everything with `reason(outcome unknown)`."""
+        for batch in self._unanswered:
+            self._fail(batch.items, reason(batch.exchange.may_have_happened))
+        self._cut(0)
+        self.open_failed(reason(False))
+        self._deadline_ns = FOREVER_NS
+
+    def _expire_unanswered(self, now_ns: int) -> None:
+        for position, batch in enumerate(self._unanswered):
+            late = [item for item in batch.items if not item.done and item.deadline_ns <= now_ns]
+            if not late:
+                continue
+            self._fail(late, batch.exchange.expired())
+            if not batch.exchange.may_have_happened:
+                self._cut(position)
+                break
+        if all(item.done for batch in self._unanswered for item in batch.items):
+            self._cut(0)
+
+    def _waiting(self) -> Iterable[Item]:
+        yield from self._queue
+        for batch in self._unanswered:
+            yield from (item for item in batch.items if not item.done)
+
+    # --- bookkeeping -------------------------------------------------------------------------------------------------
+
+    def _position(self, request_id: int) -> int:
+        return next(at for at, batch in enumerate(self._unanswered) if batch.exchange.request_id == request_id)
+
+    def _remove(self, position: int) -> None:
+        """A batch has its place in the channel: the ones after it can follow."""
+        del self._registry[self._unanswered.pop(position).exchange.request_id]
+        self._settle()
+
+    def _cut(self, position: int) -> None:
+        """Give up the places from `position` on; what still has a waiting sender there is certainly not stored."""
+        given_up = self._unanswered[position:]
+        del self._unanswered[position:]
+        for batch in given_up:
+            del self._registry[batch.exchange.request_id]
+        waiting = [item for batch in given_up for item in batch.items if not item.done]
+        self._queue.extendleft(reversed(waiting))
+        self._queue_bytes += sum(item.size for item in waiting)
+        self._retiring = self._retiring or bool(given_up)
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._unanswered and self.pending_count == 0:
+            self._cut(0)  # nobody waits for what is still repeated
+        if not self._unanswered and self._retiring:
+            self._producer, self._retiring = None, False
+
+    def _fail(self, items: Iterable[Item], error: BrokerError) -> None:
+        for item in items:
+            if not item.done:
+                self._finish(
+                    item, None, with_outcome(error, error.outcome_unknown) if isinstance(error, RequestError) else error
+                )
+
+    def _finish(self, item: Item, value: SendResult | None, error: BrokerError | None) -> None:
+        item.done = True
+        self.pending_bytes -= item.size
+        self.pending_count -= 1
+        self.flushing = self.flushing and self.pending_count > 0
+        self.failure = self.failure or error
+        self._completions.append(Completion(item.token, value, error))

@@ -1,0 +1,348 @@
+"""The client without its sockets: requests in, frames out; frames in, results out.
+
+    submit, append ──▶ ┌─────────┐ ──▶ take_frames()       what to send, per endpoint, in order
+    received ────────▶ │ Session │ ──▶ take_completions()  what ended, and how
+    connected, lost ─▶ │         │ ──▶ wanted()            endpoints that should have a connection
+    tick ────────────▶ └─────────┘ ──▶ wake_ns()           when to call tick, if nothing else happens
+
+Every call takes `now_ns`, a monotonic clock that the caller reads. HELLO with the same session is the first frame on every
+connection; nothing else is sent before its WELCOME. Plain requests may overtake each other, those of one `Pipeline` may not.
+A request ends once: with its reply, with an error that repeating cannot cure, or at its deadline.
+
+It opens no sockets, reads no clock, starts no threads. Bounds: `SLOTS` requests under way on the wire, `BACKLOG_MAX` plain
+requests in all; senders are bounded by their pipelines. Source: PROTOCOL §2, §3, §6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+from typing import Any, NamedTuple
+
+from zmqbroker.client.exchange import Exchange
+from zmqbroker.client.pipeline import FOREVER_NS, Completion, Pipeline, PipelineSettings
+from zmqbroker.client.routing import Node, Phase, Routes
+from zmqbroker.client.table import PlainRequest, RequestTable
+from zmqbroker.errors import (
+    BrokerError,
+    Busy,
+    DeadlineExceeded,
+    MalformedFrame,
+    NoMajority,
+    NotLeader,
+    RemoteProtocolError,
+    RequestError,
+    UnsupportedVersion,
+    error_from_wire,
+)
+from zmqbroker.wire.batch import BODY_SIZE_MAX, Buffer
+from zmqbroker.wire.frames import Reply, decode_header
+from zmqbroker.wire.requests import (
+    AnyRequest,
+    Hello,
+    OpenProducerRequest,
+    Ping,
+    command_of,
+    encode_request,
+)
+
+__all__ = ["BACKLOG_MAX", "SLOTS", "Answer", "Session", "Transmit"]
+
+_MS = 1_000_000
+#: A connection may have 1024 requests under way (PROTOCOL §2); HELLO and PING need a few.
+SLOTS = 1000
+#: Plain requests that wait for a slot or an answer; more are refused with Busy.
+BACKLOG_MAX = 10_000
+#: The longest pause that a BUSY may ask for.
+_BUSY_MS_MAX = 5_000
+
+
+class Answer(NamedTuple):
+    """A reply."""
+
+    fields: dict[str, Any]
+    bodies: Sequence[Buffer]
+
+
+class Transmit(NamedTuple):
+    """A message to send."""
+
+    endpoint: str
+    frames: list[Buffer]
+
+
+class _Opening(NamedTuple):
+    """Token of an OPEN_PRODUCER."""
+
+    pipeline: Pipeline
+    producer: int
+
+
+class Session:
+    """One client's conversation with a cluster."""
+
+    def __init__(self, seeds: tuple[str, ...], session: bytes, client_id: str, random: Random, now_ns: int) -> None:
+        self.session = session  # 16 random bytes, the client's identity
+        self.message_bytes_max = BODY_SIZE_MAX  # the nodes' limit, once one of them has told
+        self.dropped = 0  # messages that could not be read or answer nothing that is under way
+        self._client_id = client_id
+        self._random = random
+        self._routes = Routes(seeds, random, now_ns)
+        self._routed: str | None = None  # the target that open plain requests were sent to
+        self._last_id = 0
+        self._table = RequestTable()
+        self._batches: dict[int, Pipeline] = {}  # request id of each unanswered batch
+        self._active: dict[Pipeline, None] = {}  # pipelines that hold anything, the one served longest ago first
+        self._unwelcome: RequestError | None = None  # why the latest HELLO was refused
+        self._frames: list[Transmit] = []
+        self._completions: list[Completion] = []
+
+    # --- the user's side ---------------------------------------------------------------------------------------------
+
+    def submit(self, request: AnyRequest, token: Any, deadline_ns: int, now_ns: int) -> None:
+        """Start a request; it ends with a `Completion` of `token` and an `Answer` or an error.
+
+        Raises Busy when too many are under way, LocalProtocolError on what cannot be encoded.
+        """
+        if len(self._table) >= BACKLOG_MAX:
+            raise Busy(f"this client has {BACKLOG_MAX} requests under way", retry_ms=100)
+        self._add(request, token, deadline_ns)
+        self._pump(now_ns)
+
+    def pipeline(self, channel: str, settings: PipelineSettings) -> Pipeline:
+        """A new producer of a channel. After each append, `activate` it."""
+        return Pipeline(channel, settings, self._completions, self._batches)
+
+    def activate(self, pipeline: Pipeline, now_ns: int) -> None:
+        """Something was appended to a pipeline, or its flush was asked for."""
+        self._active[pipeline] = None
+        self._pump(now_ns)
+
+    def abort(self) -> None:
+        """End everything under way: the client closes."""
+        for pipeline in self._active:
+            pipeline.abort(_closed)
+        self._active.clear()
+        for plain in self._table.clear():
+            if not isinstance(plain.token, _Opening):
+                self._completions.append(Completion(plain.token, None, _closed(plain.exchange.may_have_happened)))
+
+    # --- the shell's side --------------------------------------------------------------------------------------------
+
+    def take_frames(self) -> list[Transmit]:
+        """What to send since the last call."""
+        frames, self._frames = self._frames, []
+        return frames
+
+    def take_completions(self) -> list[Completion]:
+        """What ended since the last call."""
+        completions = self._completions.copy()
+        self._completions.clear()  # in place: pipelines share the list
+        return completions
+
+    def wanted(self) -> list[str]:
+        """Endpoints that should have a connection."""
+        return self._routes.wanted()
+
+    def wake_ns(self, now_ns: int) -> int:
+        """When `tick` has something to do, if nothing else happens."""
+        wake = min(self._table.review_ns, self._routes.review_ns(self._table.waiting_count > 0))
+        if now_ns < self._routes.hold_ns and (self._table.backlog_count or self._active):
+            wake = min(wake, self._routes.hold_ns)
+        return min(wake, min((pipeline.wake_ns(now_ns) for pipeline in self._active), default=FOREVER_NS))
+
+    def connected(self, endpoint: str, now_ns: int) -> None:
+        """A connection that was wanted stands."""
+        node = self._routes.node(endpoint)
+        if node is not None:
+            self._routes.connected(node, now_ns)
+            self._pump(now_ns)
+
+    def lost(self, endpoint: str, now_ns: int) -> None:
+        """A connection, or an attempt to make one, failed: what was under way there is sent again elsewhere."""
+        self._table.lost(endpoint)
+        for pipeline in self._active:
+            pipeline.lost(endpoint)
+        node = self._routes.node(endpoint)
+        if node is not None:
+            self._routes.lost(node, now_ns)
+        self._pump(now_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Time has passed."""
+        if now_ns >= self._table.review_ns:
+            for plain in self._table.review(now_ns):
+                self._completions.append(Completion(plain.token, None, plain.exchange.expired(self._unwelcome)))
+        for pipeline in self._active:
+            pipeline.expire(now_ns, self._unwelcome)
+        self._routes.review(now_ns, self._table.waiting_count > 0)
+        self._pump(now_ns)
+
+    def received(self, endpoint: str, frames: Sequence[Buffer], now_ns: int) -> None:
+        """A message came from a node."""
+        node = self._routes.node(endpoint)
+        try:
+            command, request_id, fields = decode_header(frames[0])
+        except (MalformedFrame, UnsupportedVersion):
+            node = None
+        if node is None:
+            self.dropped += 1
+            return
+        self._dispatch(node, command, request_id, Answer(fields, frames[1:]), now_ns)
+        self._routes.heard(node, now_ns, self._owed())
+        self._pump(now_ns)
+
+    # --- replies -----------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, node: Node, command: int, request_id: int, answer: Answer, now_ns: int) -> None:
+        error = error_from_wire(answer.fields) if command == Reply.ERROR else None
+        plain = self._table.get(request_id)
+        if request_id in self._batches:
+            self._on_batch(node, request_id, command, answer.fields, error, now_ns)
+        elif plain is not None and error is not None:
+            self._on_refusal(node, plain, error, now_ns)
+        elif plain is not None:
+            self._on_answer(node, plain, command, answer)
+        elif request_id == node.hello_id != 0:
+            self._on_hello(node, answer.fields, error, now_ns)
+        elif request_id == node.ping_id != 0:
+            node.ping_id = 0
+            self._routes.pong(node.endpoint, answer.fields.get("leader"), answer.fields.get("leader_term"), now_ns)
+        else:
+            self.dropped += 1  # the late reply to an attempt that another one has made superfluous
+
+    def _on_hello(self, node: Node, fields: dict[str, Any], error: RequestError | None, now_ns: int) -> None:
+        self._unwelcome = error
+        if error is not None:
+            self._routes.unwelcome(node, now_ns)
+            return
+        self._routes.welcomed(node)
+        limit = fields.get("message_bytes_max")
+        if isinstance(limit, int) and 0 < limit <= BODY_SIZE_MAX:
+            self.message_bytes_max = limit
+
+    def _on_batch(
+        self, node: Node, request_id: int, command: int, fields: dict[str, Any], error: RequestError | None, now_ns: int
+    ) -> None:
+        pipeline = self._batches[request_id]
+        if error is not None:
+            pipeline.refused(request_id, node.endpoint, error, self._resume_ns(node.endpoint, error, now_ns))
+        else:
+            self._routes.served(node.endpoint)
+            pipeline.answered(request_id, fields if command == Reply.SENT else {"command": command})
+
+    def _on_answer(self, node: Node, plain: PlainRequest, command: int, answer: Answer) -> None:
+        if not plain.anywhere:
+            self._routes.served(node.endpoint)
+        self._table.remove(plain)
+        if command != plain.reply:
+            fault = RemoteProtocolError(f"{plain.exchange.what} was answered with command {command:#04x}")
+            self._end(plain, None, fault)
+        else:
+            self._end(plain, answer, None)
+
+    def _on_refusal(self, node: Node, plain: PlainRequest, error: RequestError, now_ns: int) -> None:
+        if not error.retryable:
+            self._table.remove(plain)
+            self._end(plain, None, error)
+            return
+        resume_ns = self._resume_ns(node.endpoint, error, now_ns)
+        if plain.exchange.refused(node.endpoint, error):
+            self._table.refused(plain, resume_ns, now_ns)
+            if isinstance(plain.token, _Opening):
+                plain.token.pipeline.refusal = error
+
+    def _resume_ns(self, endpoint: str, error: RequestError, now_ns: int) -> int:
+        """Tell the routes of a refusal; when to send again."""
+        if isinstance(error, NotLeader):
+            self._routes.not_leader(endpoint, error.leader_hint, now_ns)
+            return now_ns  # the routes hold everything back where that is needed
+        if isinstance(error, NoMajority):
+            self._routes.pause(endpoint, now_ns)
+            return now_ns
+        if isinstance(error, Busy) and error.retry_ms > 0:
+            return now_ns + min(error.retry_ms, _BUSY_MS_MAX) * _MS
+        return self._routes.later(now_ns)
+
+    def _end(self, plain: PlainRequest, answer: Answer | None, error: BrokerError | None) -> None:
+        if not isinstance(plain.token, _Opening):
+            self._completions.append(Completion(plain.token, answer, error))
+            return
+        pipeline, producer = plain.token
+        last_sequence = answer.fields.get("last_sequence") if answer is not None else None
+        if isinstance(last_sequence, int):
+            pipeline.opened(producer, last_sequence)
+        else:
+            pipeline.open_failed(error or RemoteProtocolError(f"PRODUCER without last_sequence for {pipeline.channel!r}"))
+
+    # --- sending -----------------------------------------------------------------------------------------------------
+
+    def _owed(self) -> bool:
+        """Whether the target owes a prompt answer."""
+        return bool(self._batches) or self._table.open_count > self._table.waiting_count
+
+    def _new_id(self) -> int:
+        self._last_id += 1
+        return self._last_id
+
+    def _add(self, request: AnyRequest, token: Any, deadline_ns: int) -> int:
+        request_id = self._new_id()
+        exchange = Exchange(request_id, encode_request(request_id, request), f"{command_of(request).name} request {request_id}")
+        self._table.add(PlainRequest(exchange, request, token, deadline_ns))
+        return request_id
+
+    def _pump(self, now_ns: int) -> None:
+        """Send everything that can go out now."""
+        for node in self._routes.nodes():
+            if node.call_due and node.phase is not Phase.CLOSED:
+                self._call(node, now_ns)
+        for pipeline in list(self._active):
+            self._tend(pipeline)
+        if not self._routes.open(now_ns):
+            return
+        target = self._routes.target
+        if target != self._routed:
+            self._table.redirect(target)
+            self._routed = target
+        exchanges = self._table.send(target, now_ns, self._slots())
+        for pipeline in list(self._active):
+            sent = pipeline.pump(target, now_ns, self._slots(), self._new_id)
+            if sent:
+                exchanges += sent
+                del self._active[pipeline]  # to the end of the line for slots
+                self._active[pipeline] = None
+        self._frames += [Transmit(target, exchange.frames) for exchange in exchanges]
+        if exchanges and self._owed():
+            self._routes.asked(target, now_ns)
+
+    def _slots(self) -> int:
+        return max(0, SLOTS - len(self._batches) - self._table.open_count)
+
+    def _tend(self, pipeline: Pipeline) -> None:
+        """Open the producer of a pipeline that needs one; let go of a pipeline that holds nothing."""
+        if pipeline.needs_producer:
+            producer = self._random.getrandbits(64) or 1
+            token = _Opening(pipeline, producer)
+            pipeline.opening = self._add(OpenProducerRequest(pipeline.channel, producer), token, FOREVER_NS)
+        elif pipeline.pending_count == 0:
+            opening = self._table.get(pipeline.opening)
+            if opening is not None:
+                self._table.remove(opening)
+                pipeline.opening = 0
+            del self._active[pipeline]
+
+    def _call(self, node: Node, now_ns: int) -> None:
+        """HELLO to a node that has not welcomed this client yet, PING to any other."""
+        node.call_due, request_id = False, self._new_id()
+        if node.phase is Phase.GREETING:
+            node.hello_id = request_id
+            frames = encode_request(request_id, Hello(self.session, self._client_id))
+        else:
+            node.ping_id = request_id
+            frames = encode_request(request_id, Ping())
+        self._frames.append(Transmit(node.endpoint, frames))
+        self._routes.asked(node.endpoint, now_ns)
+
+
+def _closed(outcome_unknown: bool) -> BrokerError:
+    return DeadlineExceeded("the client was closed before an answer came", outcome_unknown=outcome_unknown)

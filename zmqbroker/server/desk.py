@@ -1,0 +1,254 @@
+"""The client's side of a node: requests in, checked; replies out, to here or to the node that forwarded the request.
+
+Whatever a client sends, it gets a named error and the node goes on; nothing is believed before it is checked. Requests for the
+leader are refused with its endpoint, or passed on when they ask for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zmqbroker.commands import Ack, Close, OpenProducer, Receive, ReceiveKey
+from zmqbroker.errors import (
+    BrokerError,
+    ChannelNotFound,
+    InvalidChannel,
+    RequestError,
+    StorageFull,
+    UnknownCommand,
+    Unsupported,
+)
+from zmqbroker.server.routes import Pending, Route
+from zmqbroker.server.sessions import Connections
+from zmqbroker.server.sockets import ClientPort
+from zmqbroker.server.status import node_fields, pong_fields, stats_fields
+from zmqbroker.wire import codec, requests
+from zmqbroker.wire.frames import (
+    Reply,
+    channel_fault,
+    decode_header,
+    encode_header,
+    error_fields,
+    request_id_of,
+    split_delimiter,
+)
+from zmqbroker.wire.headers import encode_message_headers
+from zmqbroker.wire.peer import PeerKind
+
+if TYPE_CHECKING:
+    from zmqbroker.server.group import Group
+    from zmqbroker.server.node import Node
+
+__all__ = ["DATA_GROUP", "Desk"]
+
+#: The group that holds every channel. Group 0 is kept for the cluster's own metadata.
+DATA_GROUP = 1
+
+#: Columns of a batch frame that this version serves: ids and headers.
+COLUMNS_SERVED = 0b11
+
+LeaderRequest = (
+    requests.Send
+    | requests.SendBatch
+    | requests.ReceiveRequest
+    | requests.AckRequest
+    | requests.OpenProducerRequest
+    | requests.CloseRequest
+)
+
+
+class Desk:
+    """Checks and dispatches requests of clients."""
+
+    def __init__(self, node: Node, port: ClientPort) -> None:
+        self._node, self._port = node, port
+        limits = node.config.limits
+        self.connections = Connections(limits.sessions_max, limits.session_timeout_ms * 1_000_000)
+
+    # --- in ----------------------------------------------------------------------------------------------------------
+
+    def handle(self, frames: list[bytes], now_ns: int) -> None:
+        """Serve one message of a client of this node: [routing id, frames …]."""
+        delimiter, body = split_delimiter(frames[1:])
+        connection = self.connections.heard(frames[0], now_ns)
+        route = Route(frames[0], delimiter)
+        request_id = request_id_of(body[0]) if body else 0
+        try:
+            code, _, fields = decode_header(body[0] if body else b"")
+            request = requests.decode_request(code, fields, body[1:], self._node.config.limits.message_bytes_max)
+            if isinstance(request, requests.Hello):
+                connection = self.connections.hello(frames[0], request.session or b"", request.client_id, now_ns)
+            self._dispatch(request, Pending(route, request_id, connection.session), body, now_ns)
+        except RequestError as error:
+            self.refuse(route, request_id, error)
+
+    def handle_forwarded(self, item: tuple[PeerKind, bytes, dict[str, Any], list[bytes]], now_ns: int) -> None:
+        """Serve a request that another node forwarded, or relay a reply to the client behind it."""
+        kind, sender_uid, fields, frames = item
+        packed, session = fields.get("route"), fields.get("session")
+        if not isinstance(packed, bytes) or len(packed) < 2 or not frames:
+            self._node.counters["peer_frames_dropped_bad_forward"] += 1
+        elif kind == PeerKind.FORWARD_REPLY:
+            self._port.send(packed[1:], [b"", *frames] if packed[0] else frames)
+        elif not isinstance(session, bytes) or len(session) != 16:
+            self._node.counters["peer_frames_dropped_bad_forward"] += 1
+        else:
+            self._serve_forwarded(Route(packed[1:], packed[0] == 1, sender_uid), session, frames, now_ns)
+
+    def _serve_forwarded(self, route: Route, session: bytes, frames: list[bytes], now_ns: int) -> None:
+        request_id = request_id_of(frames[0])
+        try:
+            code, _, fields = decode_header(frames[0])
+            request = requests.decode_request(code, fields, frames[1:], self._node.config.limits.message_bytes_max)
+            if isinstance(request, requests.Ping):
+                self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive
+            else:
+                self._lead(request, Pending(route, request_id, session), frames, now_ns, forwarded=True)
+        except RequestError as error:
+            self.refuse(route, request_id, error)
+
+    def _dispatch(self, request: requests.AnyRequest, pending: Pending, frames: Sequence[bytes], now_ns: int) -> None:
+        node = self._node
+        match request:
+            case requests.Hello():
+                self.send(pending.route, Reply.WELCOME, pending.request_id, self._welcome(pending.session))
+            case requests.Ping():
+                self._keep_alive(pending, frames, now_ns)
+                self.send(pending.route, Reply.PONG, pending.request_id, pong_fields(node))
+            case requests.Info():
+                self.send(pending.route, Reply.NODE, pending.request_id, node_fields(node))
+            case requests.StatsRequest():
+                self.send(pending.route, Reply.CHANNEL, pending.request_id, self._stats(request.channel))
+            case _:
+                self._lead(request, pending, frames, now_ns, forwarded=False)
+
+    def _keep_alive(self, pending: Pending, frames: Sequence[bytes], now_ns: int) -> None:
+        """A session that holds something lives by being heard at the leader, wherever its client is connected."""
+        for group in self._node.groups.values():
+            if group.leading:
+                self._node.heard(pending.session, now_ns)
+            elif group.machine.holds(pending.session):
+                self._forward(group, pending, frames)
+
+    def _welcome(self, session: bytes) -> dict[str, Any]:
+        limits = self._node.config.limits
+        return {
+            "session": session,
+            "protocol": 1,
+            "session_timeout_ms": limits.session_timeout_ms,
+            "message_bytes_max": limits.message_bytes_max,
+            "batch_bytes_max": limits.batch_bytes_max,
+            "node": self._node.config.node.name,
+            "cluster": self._node.formation.cluster_uid.hex(),
+        }
+
+    def _stats(self, channel: str) -> dict[str, Any]:
+        for group in self._node.groups.values():
+            stats = group.machine.stats(channel)
+            if stats is not None:
+                return stats_fields(stats, group.machine.applied_index)
+        raise ChannelNotFound(f"no channel is called {channel!r}")
+
+    # --- requests for the leader -------------------------------------------------------------------------------------
+
+    def _lead(
+        self, request: requests.AnyRequest, pending: Pending, frames: Sequence[bytes], now_ns: int, *, forwarded: bool
+    ) -> None:
+        if not isinstance(request, LeaderRequest):
+            raise UnknownCommand(f"{type(request).__name__} is not a request that one node forwards to another")
+        number = DATA_GROUP
+        group = self._node.groups.get(number)
+        if group is not None and group.leading:
+            self._node.heard(pending.session, now_ns)
+            self._serve(group, request, pending)
+            return
+        if not request.forward or forwarded or group is None or not self._forward(group, pending, frames):
+            raise self._node.not_leading(number, outcome_unknown=False)
+
+    def _forward(self, group: Group, pending: Pending, frames: Sequence[bytes]) -> bool:
+        peer = self._node.network.peer_of(group.soft_state.leader)
+        if peer is None:
+            return False
+        packed = (b"\1" if pending.route.delimiter else b"\0") + pending.route.routing_id
+        fields = {"route": packed, "session": pending.session}
+        return self._node.network.send_forward(PeerKind.FORWARD, peer, fields, frames)
+
+    def _serve(self, group: Group, request: LeaderRequest, pending: Pending) -> None:
+        match request:
+            case requests.SendBatch():
+                self._publish(group, bytes(request.batch), pending)
+            case requests.Send():
+                self._publish(group, _batch_of(request), pending)
+            case requests.ReceiveRequest():
+                self._receive(group, request, pending)
+            case requests.AckRequest():
+                group.submit(Ack(pending.session, request.channel, request.receipts), pending)
+            case requests.OpenProducerRequest():
+                group.submit(OpenProducer(request.channel, request.producer), pending)
+            case requests.CloseRequest():
+                group.end_receives(pending.session, request.consumer)
+                group.submit(Close(pending.session, request.consumer), pending)
+
+    def _publish(self, group: Group, batch: bytes, pending: Pending) -> None:
+        node = self._node
+        header = codec.read_batch(batch, body_size_max=node.config.limits.message_bytes_max)
+        if fault := channel_fault(header.channel):
+            raise InvalidChannel(fault)
+        if header.columns & ~COLUMNS_SERVED:
+            raise Unsupported(f"batch columns {header.columns:#x}: this version serves ids and headers ({COLUMNS_SERVED:#x})")
+        used, budget = node.log.size_bytes, node.config.storage.log_budget_bytes
+        if used + len(batch) > budget:
+            raise StorageFull(f"the log has {used} of {budget} bytes in use", used_bytes=used, budget_bytes=budget)
+        node.counters["messages_in"] += header.count
+        group.publish(batch, 0, pending)
+
+    def _receive(self, group: Group, request: requests.ReceiveRequest, pending: Pending) -> None:
+        key = ReceiveKey(pending.session, request.consumer, pending.request_id)
+        command = Receive(
+            key,
+            request.channel,
+            count_min=request.count_min,
+            count_max=request.count_max,
+            size_max=request.size_max,
+            wait_ms=request.wait_ms,
+            visibility_ms=request.visibility_ms,
+        )
+        group.submit(command, Pending(pending.route, pending.request_id, pending.session, key, request.plain))
+
+    # --- out ---------------------------------------------------------------------------------------------------------
+
+    def send(self, route: Route, code: Reply, request_id: int, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+        """Send one reply to wherever its request came from; a client that is gone gets nothing."""
+        out: Sequence[bytes] = [encode_header(code, request_id, fields), *frames]
+        if not route.origin:
+            self._port.send(route.routing_id, [b"", *out] if route.delimiter else out)
+            return
+        peer = self._node.network.peer_with(route.origin)
+        if peer is not None:
+            packed = (b"\1" if route.delimiter else b"\0") + route.routing_id
+            self._node.network.send_forward(PeerKind.FORWARD_REPLY, peer, {"route": packed}, out)
+
+    def refuse(self, route: Route, request_id: int, error: BrokerError) -> None:
+        """Send ERROR, and count it."""
+        assert isinstance(error, RequestError), error
+        self._node.counters[f"refused_{error.code.lower()}"] += 1
+        self.send(route, Reply.ERROR, request_id, error_fields(error))
+
+    def sweep(self, now_ns: int) -> None:
+        """Forget connections that were silent too long and wait for nothing."""
+        waiting = {key.session for group in self._node.groups.values() for key in group.receivers}
+        self.connections.sweep(now_ns, waiting)
+
+
+def _batch_of(request: requests.Send) -> bytes:
+    """The batch frame of a message that came without one."""
+    headers = encode_message_headers(request.headers)
+    return codec.encode_batch(
+        request.channel.encode(),
+        [request.body],
+        request.producer,
+        request.sequence,
+        [request.id.encode()] if request.id else None,
+        [headers] if headers else None,
+    )

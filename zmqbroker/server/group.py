@@ -1,0 +1,228 @@
+"""One Raft group on one node: its core, its state machine, and the requests that wait for them.
+
+Commands of a pass are gathered into one entry and proposed together. Waiting requests are keyed by the index and term of their
+entry; they are answered when that entry is applied here, or refused when this node stops leading. What the machine wants
+delivered is done by the leader alone. No sockets and no files: the `Host` sends, stores and reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from zmqbroker.broker import Machine
+from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive, ReceiveKey, Result, Tick, Trim, Waiting
+from zmqbroker.errors import Busy, NoMajority, NotLeader, RequestError
+from zmqbroker.raft import RaftCore
+from zmqbroker.raft.messages import Entry, Message, Role, SoftState, StorageAppend
+from zmqbroker.server.clock import LeaderClock
+from zmqbroker.server.replies import result_reply
+from zmqbroker.server.routes import Pending
+from zmqbroker.wire.entries import EntryBuilder, decode_entry
+from zmqbroker.wire.frames import Reply
+
+__all__ = ["Group", "Host"]
+
+#: An entry is closed when it holds this much: large enough to make costs per entry vanish, small enough to keep a pass short.
+ENTRY_BYTES = 1 << 20
+#: Commands of one entry; the receipt's ordinal has 16 bits and its highest value is the machine's own.
+ENTRY_COMMANDS_MAX = 16_384
+#: The leader tells every node how far the log is on all of them after each such stretch of indexes.
+TRIM_INDEXES = 4096
+
+
+class Host(Protocol):
+    """What a group needs of its node."""
+
+    def reply(self, pending: Pending, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+        """Answer a request."""
+        ...
+
+    def refuse(self, pending: Pending, error: RequestError) -> None:
+        """Answer a request with ERROR."""
+        ...
+
+    def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
+        """Answer a RECEIVE with its messages."""
+        ...
+
+    def not_leading(self, group: int, *, outcome_unknown: bool) -> RequestError:
+        """NOT_LEADER with the leader's endpoint, or NO_MAJORITY."""
+        ...
+
+    def role_changed(self, group: int, soft_state: SoftState) -> None:
+        """The group's leader or this node's role in it is another now."""
+        ...
+
+
+class Group:
+    """One group's core and machine, and the requests between them."""
+
+    def __init__(self, number: int, core: RaftCore, machine: Machine, host: Host, confirm: str, requests_max: int) -> None:
+        self.number = number
+        self.core = core
+        self.machine = machine
+        self.soft_state = SoftState()
+        self.clock = LeaderClock(0)  # made anew with every leadership
+        self.receivers: dict[ReceiveKey, Pending] = {}  # RECEIVEs to be answered by a delivery; at most requests_max
+        self._host = host
+        self._confirm = confirm
+        self._requests_max = requests_max
+        self._builder = EntryBuilder()
+        self._gathered: list[Pending | None] = []  # who waits for which command of the entry being built
+        self._waiting: dict[int, tuple[int, list[Pending | None]]] = {}  # index -> term of the entry, who waits
+        self._waiting_count = 0  # requests in _waiting and _gathered; at most requests_max
+        self._tick_index = 0  # index of the last entry proposed only to move the time on
+        self._trim_proposed = 0  # highest index proposed in a Trim
+
+    @property
+    def leading(self) -> bool:
+        """Whether this node leads the group."""
+        return self.core.role == Role.LEADER
+
+    # --- proposing ---------------------------------------------------------------------------------------------------
+
+    def publish(self, batch: bytes, incarnation: int, pending: Pending) -> None:
+        """Gather a batch frame that was checked already."""
+        if self._admit(pending):
+            self._builder.add_publish(batch, incarnation)
+            self._gather(pending)
+
+    def submit(self, command: OpenProducer | Receive | Ack | Close | Tick | Trim, pending: Pending | None = None) -> None:
+        """Gather any other command; without `pending` nobody waits for its result."""
+        if pending is None or self._admit(pending):
+            if pending is not None and pending.key is not None:
+                self.receivers[pending.key] = pending
+            self._builder.add(command)
+            self._gather(pending)
+
+    def _admit(self, pending: Pending) -> bool:
+        if self._waiting_count + len(self.receivers) < self._requests_max:
+            return True
+        self._host.refuse(pending, Busy(f"{self._requests_max} requests are waiting already", retry_ms=20))
+        return False
+
+    def _gather(self, pending: Pending | None) -> None:
+        self._gathered.append(pending)
+        self._waiting_count += pending is not None
+        if self._builder.size_bytes >= ENTRY_BYTES or self._builder.count >= ENTRY_COMMANDS_MAX:
+            self.propose()
+
+    def propose(self) -> None:
+        """Propose what was gathered as one entry."""
+        if not self._gathered:
+            return
+        builder, gathered = self._builder, self._gathered
+        self._builder, self._gathered = EntryBuilder(), []
+        try:
+            index = self.core.propose(builder.build(self.clock.now_unix_ns()))
+        except RequestError as error:
+            self._refuse_all(gathered, error)
+            return
+        self._waiting[index] = (self.core.term, gathered)
+
+    def _refuse_all(self, waiters: Iterable[Pending | None], error: RequestError) -> None:
+        for pending in waiters:
+            if pending is not None:
+                self._waiting_count -= 1
+                if pending.key is not None:
+                    self.receivers.pop(pending.key, None)
+                self._host.refuse(pending, error)
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """One Raft tick; a leader also proposes what fell due."""
+        self.core.tick()
+        if not self.leading:
+            return
+        due = self.machine.next_due_unix_ns()
+        if due is not None and due <= self.clock.now_unix_ns() and self._tick_index <= self.machine.applied_index:
+            self._tick_index = self.core.last_index + 1
+            self.submit(Tick())
+        held_by_all = self.core.matched_by_all()
+        if held_by_all >= self._trim_proposed + TRIM_INDEXES:
+            self._trim_proposed = held_by_all
+            self.submit(Trim(held_by_all))
+
+    # --- what the core wants done --------------------------------------------------------------------------------------
+
+    def step(self, message: Message) -> None:
+        """Give the core a message of another node."""
+        self.core.step(message)
+
+    def collect(self, messages: list[Message], works: list[StorageAppend]) -> None:
+        """Propose, apply what is committed, and add what is to be sent and stored."""
+        self.propose()
+        while self.core.has_ready():
+            ready = self.core.ready()
+            if ready.soft_state is not None:
+                self._role(ready.soft_state)
+            messages.extend(ready.messages)
+            if ready.append is not None:
+                works.append(ready.append)
+            for entry in ready.committed:
+                self._apply(entry)
+            if ready.committed:
+                self.core.applied_to(ready.committed[-1].index)
+
+    def _role(self, soft_state: SoftState) -> None:
+        was_leading = self.soft_state.role == Role.LEADER
+        self.soft_state = soft_state
+        if soft_state.role == Role.LEADER and not was_leading:
+            self.clock = LeaderClock(self.machine.now_unix_ns)
+            self._tick_index, self._trim_proposed = 0, self.machine.trimmed_index
+        self._host.role_changed(self.number, soft_state)
+        if was_leading and soft_state.role != Role.LEADER:
+            self._stop_leading(lost_majority=soft_state.leader == 0)
+
+    def _stop_leading(self, *, lost_majority: bool) -> None:
+        """Whoever waits must ask the next leader; what was proposed may still be committed there."""
+        error: RequestError = self._host.not_leading(self.number, outcome_unknown=True)
+        if lost_majority and isinstance(error, NotLeader):
+            error = NoMajority("this node lost its majority while the request was under way", outcome_unknown=True)
+        waiting, self._waiting = self._waiting, {}
+        for _, waiters in waiting.values():
+            self._refuse_all(waiters, error)
+        receivers, self.receivers = self.receivers, {}
+        for pending in receivers.values():
+            self._host.refuse(pending, error)
+
+    def _apply(self, entry: Entry) -> None:
+        if entry.data:
+            decoded = decode_entry(entry.data)
+            applied = self.machine.apply(entry.index, decoded.time_unix_ns, decoded.commands)
+        else:
+            applied = self.machine.apply(entry.index, 0, ())
+        term, waiters = self._waiting.pop(entry.index, (0, []))
+        if waiters and term != entry.term:
+            self._refuse_all(waiters, self._host.not_leading(self.number, outcome_unknown=False))
+        elif waiters:
+            for pending, result in zip(waiters, applied.results, strict=True):
+                if pending is not None:
+                    self._answer(pending, result)
+        if self.leading:
+            for delivery in applied.deliveries:
+                self._deliver(delivery)
+
+    def _answer(self, pending: Pending, result: Result) -> None:
+        self._waiting_count -= 1
+        if isinstance(result, Waiting):
+            return
+        if isinstance(result, RequestError):
+            if pending.key is not None:
+                self.receivers.pop(pending.key, None)
+            self._host.refuse(pending, result)
+            return
+        code, fields = result_reply(result, self._confirm)
+        self._host.reply(pending, code, fields)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        pending = self.receivers.pop(delivery.key, None)
+        if pending is not None:  # without a receiver the client asks again and gets the same messages
+            self._host.deliver(pending, delivery, self.number)
+
+    def end_receives(self, session: bytes, consumer: int | None) -> None:
+        """Answer the waiting RECEIVEs of a consumer that is being closed: with nothing."""
+        for key in [key for key in self.receivers if key.session == session and consumer in (None, key.consumer)]:
+            self._host.reply(self.receivers.pop(key), Reply.MESSAGES, {"pieces": []})

@@ -1,0 +1,217 @@
+"""One node: its sockets, its groups and the loop that joins them (DESIGN §2).
+
+A pass drains the sockets, lets every group propose, step and apply, sends what may leave before the disk, and gives the rest to
+the log; what the log made durable releases the messages that waited for it. Nothing in a pass blocks. After a pause, missed
+ticks are not made up: the sockets are drained, then there is one tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from zmqbroker.commands import Close, Delivery
+from zmqbroker.config import NodeConfig
+from zmqbroker.errors import NoMajority, NotLeader, RequestError
+from zmqbroker.raft.messages import Message, Role, SoftState, StorageAppend
+from zmqbroker.server.desk import Desk
+from zmqbroker.server.formation import Formation
+from zmqbroker.server.group import Group
+from zmqbroker.server.peers import PeerNetwork
+from zmqbroker.server.persistence import LogPipeline
+from zmqbroker.server.replies import delivery_reply
+from zmqbroker.server.routes import Pending
+from zmqbroker.server.sessions import Liveness
+from zmqbroker.server.sockets import ClientPort
+from zmqbroker.storage.interfaces import LogStore
+from zmqbroker.wire.frames import Reply
+
+__all__ = ["Node"]
+
+#: Messages drained per socket and pass: about a millisecond's worth, so that ticks and the other socket stay punctual.
+DRAIN_COUNT = 256
+#: Rounds of "what the log finished makes new work" in one pass, when the log is written inline.
+ROUNDS_MAX = 64
+#: Milliseconds between tries to send replies to clients that do not read.
+BLOCKED_RETRY_S = 0.005
+
+
+class Node:
+    """Runs until `stop`. Everything happens on one event loop."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        formation: Formation,
+        network: PeerNetwork,
+        port: ClientPort,
+        log: LogStore,
+        housekeep: Callable[[], None],
+        counters: Counter[str],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self.config, self.formation, self.network, self.log, self.counters = config, formation, network, log, counters
+        self.groups: dict[int, Group] = {}  # empty until the cluster is formed
+        self.started_ns = time.monotonic_ns()
+        self._loop, self._port = loop, port
+        sync = config.cluster.volume == "persistent"
+        self.confirm = "quorum+fsync" if sync else "quorum"
+        self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._wake, on_failure=on_failure)
+        self._desk = Desk(self, port)
+        self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
+        self._leaderless_ns: dict[int, int] = {}  # group -> since when this node knows no leader; absent while it knows one
+        self._wake_planned = False
+        self._stopped = False
+
+    # --- the loop ----------------------------------------------------------------------------------------------------
+
+    def start(self, descriptors: Iterable[int]) -> None:
+        """Begin to listen and to tick."""
+        for descriptor in descriptors:
+            self._loop.add_reader(descriptor, self._pass)
+        self._loop.call_soon(self._pass)
+        self._loop.call_later(self.config.raft.tick_ms / 1000, self._tick)
+
+    def stop(self, descriptors: Iterable[int]) -> None:
+        """Stop listening and wait for the log; the sockets belong to the caller."""
+        self._stopped = True
+        for descriptor in descriptors:
+            self._loop.remove_reader(descriptor)
+        self._pipeline.close()
+
+    def add_group(self, group: Group) -> None:
+        """Run one more group."""
+        self.groups[group.number] = group
+        self._leaderless_ns[group.number] = time.monotonic_ns()
+
+    def _wake(self) -> None:
+        if not self._wake_planned and not self._stopped:
+            self._wake_planned = True
+            self._loop.call_soon(self._pass)
+
+    def _pass(self) -> None:
+        self._wake_planned = False
+        if self._stopped:
+            return
+        now_ns = time.monotonic_ns()
+        more = self._drain_peers(now_ns)
+        raw = self._port.drain(DRAIN_COUNT)
+        for frames in raw:
+            self._desk.handle(frames, now_ns)
+        self._pump()
+        # A send may have swallowed the edge that announces a message: look once more.
+        if more or len(raw) == DRAIN_COUNT or self._port.readable() or self.network.readable():
+            self._wake()
+        if self._port.blocked:
+            self._port.flush()
+            self._loop.call_later(BLOCKED_RETRY_S, self._wake)
+
+    def _drain_peers(self, now_ns: int) -> bool:
+        received, more = self.network.receive(DRAIN_COUNT, now_ns)
+        for item in received:
+            if isinstance(item, list):
+                for message in item:
+                    group = self.groups.get(message.group)
+                    if group is None:
+                        self.counters["peer_messages_dropped_unknown_group"] += 1
+                    else:
+                        group.step(message)
+            else:
+                self._desk.handle_forwarded(item, now_ns)
+        return more
+
+    def _pump(self) -> None:
+        """Let the groups do all they can, and hand out what they want sent and stored."""
+        for _ in range(ROUNDS_MAX):
+            messages: list[Message] = []
+            works: list[StorageAppend] = []
+            for work in self._pipeline.take_durable():
+                messages.extend(self.groups[work.group].core.advance(work))
+            for group in self.groups.values():
+                group.collect(messages, works)
+            if messages:
+                self.network.send_raft(messages)
+            if not works:
+                return
+            self._pipeline.submit(works)
+        self._wake()
+
+    def _tick(self) -> None:
+        if self._stopped:
+            return
+        self._pass()
+        for group in self.groups.values():
+            group.tick()
+        self._pump()
+        self._loop.call_later(self.config.raft.tick_ms / 1000, self._tick)
+
+    # --- once a second -----------------------------------------------------------------------------------------------
+
+    def heard(self, session: bytes, now_ns: int) -> None:
+        """A session spoke, here or through another node."""
+        self._liveness.heard(session, now_ns)
+
+    def sweep(self) -> None:
+        """Expire silent sessions; call about once a second."""
+        now_ns = time.monotonic_ns()
+        for group in self.groups.values():
+            if group.leading:
+                waiting = {key.session for key in group.receivers}
+                for session in self._liveness.expired(group.machine.sessions(), waiting, now_ns):
+                    group.submit(Close(session))
+        self._desk.sweep(now_ns)
+        self._wake()
+
+    # --- what groups need (group.Host) -----------------------------------------------------------------------------------
+
+    def reply(self, pending: Pending, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+        """Answer a request, here or through the node that forwarded it."""
+        self._desk.send(pending.route, code, pending.request_id, fields, frames)
+
+    def refuse(self, pending: Pending, error: RequestError) -> None:
+        """Answer a request with ERROR."""
+        self._desk.refuse(pending.route, pending.request_id, error)
+
+    def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
+        """Answer a RECEIVE with its messages."""
+        fields, frames = delivery_reply(delivery, lambda index: self.log.read(group, index), plain=pending.plain)
+        self.counters["messages_out"] += sum(piece.receipt.last - piece.receipt.first + 1 for piece in delivery.pieces)
+        self.reply(pending, Reply.MESSAGES, fields, frames)
+
+    def leader_endpoint(self, group: Group) -> str | None:
+        """Client endpoint of the group's leader, if it is known."""
+        leader = group.soft_state.leader
+        if leader == group.core.id:
+            return self.formation.client
+        peer = self.network.peer_of(leader)
+        return peer.client or None if peer is not None else None
+
+    def not_leading(self, number: int, *, outcome_unknown: bool) -> RequestError:
+        """Why this node cannot serve a request now: NOT_LEADER, or NO_MAJORITY after an election timeout without a leader."""
+        group = self.groups.get(number)
+        if group is None:
+            text = "the cluster is not formed yet: waiting for " + ", ".join(self.formation.missing(time.monotonic_ns()))
+            return NoMajority(text, outcome_unknown=outcome_unknown)
+        leader = self.leader_endpoint(group)
+        if leader is None:
+            now_ns = time.monotonic_ns()
+            leaderless_ms = (now_ns - self._leaderless_ns.get(number, now_ns)) // 1_000_000
+            if leaderless_ms >= self.config.raft.election_ticks * self.config.raft.tick_ms:
+                needed = f"{self.config.majority} of {self.config.size} nodes must be up"
+                return NoMajority(f"no leader for {leaderless_ms} ms: {needed}", outcome_unknown=outcome_unknown)
+        text = f"{self.config.node.name} does not lead this channel"
+        return NotLeader(text, outcome_unknown=outcome_unknown, leader=leader)
+
+    def role_changed(self, number: int, soft_state: SoftState) -> None:
+        """Note since when there is no leader; a new leadership starts every session's timer afresh."""
+        if soft_state.leader:
+            self._leaderless_ns.pop(number, None)
+        else:
+            self._leaderless_ns.setdefault(number, time.monotonic_ns())
+        if soft_state.role == Role.LEADER:
+            self._liveness.restart()

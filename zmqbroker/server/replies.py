@@ -1,0 +1,84 @@
+"""What the state machine answered, as reply codes and fields (docs/PROTOCOL.md §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zmqbroker.commands import Acked, Closed, Delivery, Piece, ProducerOpened, Published, Result
+from zmqbroker.errors import MalformedFrame
+from zmqbroker.wire import codec
+from zmqbroker.wire.frames import Reply
+from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers
+
+__all__ = ["delivery_reply", "result_reply"]
+
+ReadEntry = Callable[[int], bytes]
+
+
+def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
+    """Code and fields for a result that is neither a refusal nor a waiting receive."""
+    match result:
+        case Published():
+            return Reply.SENT, {
+                "sequence": result.first_sequence,
+                "count": result.count,
+                "time_unix_ns": result.time_unix_ns,
+                "duplicate": result.duplicate,
+                "confirm": confirm,
+            }
+        case Acked():
+            return Reply.ACKED, {"count": result.count, "confirm": confirm}
+        case ProducerOpened():
+            return Reply.PRODUCER, {"last_sequence": result.last_sequence}
+        case Closed():
+            return Reply.CLOSED, {"returned": result.returned}
+        case _:
+            raise AssertionError(f"no client waits for {result!r}")
+
+
+def delivery_reply(delivery: Delivery, read: ReadEntry, *, plain: bool) -> tuple[dict[str, Any], list[bytes]]:
+    """Fields and body frames of the MESSAGES reply; `read` gives the payload of an entry."""
+    frames = [_batch(piece, read) for piece in delivery.pieces]
+    if plain:
+        return _plain(delivery.pieces, frames)
+    pieces = [
+        [piece.receipt.assigning, piece.receipt.first, piece.receipt.last, piece.delivery_count, piece.time_unix_ns]
+        for piece in delivery.pieces
+    ]
+    return {"pieces": pieces}, frames
+
+
+def _batch(piece: Piece, read: ReadEntry) -> bytes:
+    high = piece.low + piece.receipt.last - piece.receipt.first + 1
+    return codec.slice_batch(read(piece.index), piece.position, piece.size, piece.low, high)
+
+
+def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+    messages: list[dict[str, Any]] = []
+    bodies: list[bytes] = []
+    for piece, frame in zip(pieces, frames, strict=True):
+        contents = codec.decode_batch(frame)
+        for number, body in enumerate(contents.bodies):
+            headers = _headers(contents.headers[number]) if contents.headers else NO_HEADERS
+            messages.append(
+                {
+                    "sequence": piece.receipt.first + number,
+                    "assigning": piece.receipt.assigning,
+                    "delivery_count": piece.delivery_count,
+                    "time_unix_ns": piece.time_unix_ns,
+                    "id": contents.ids[number].decode() if contents.ids else "",
+                    "metadata": headers.metadata or "",
+                    "tags": dict(headers.tags or {}),
+                }
+            )
+            bodies.append(bytes(body))
+    return {"messages": messages}, bodies
+
+
+def _headers(packed: bytes) -> MessageHeaders:
+    """A producer's headers, which the broker never checked: what cannot be read counts as none."""
+    try:
+        return decode_message_headers(packed)
+    except MalformedFrame:
+        return NO_HEADERS

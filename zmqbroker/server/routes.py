@@ -1,0 +1,29 @@
+"""Where replies go: values that name the connection behind a request, here or at the node that forwarded it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmqbroker.commands import ReceiveKey
+
+__all__ = ["Pending", "Route"]
+
+
+@dataclass(slots=True, frozen=True)
+class Route:
+    """One client connection. `origin` is the uid of the node that forwarded the request, empty for a client of this node."""
+
+    routing_id: bytes
+    delimiter: bool  # the client is a REQ socket: its replies start with an empty frame
+    origin: bytes = b""
+
+
+@dataclass(slots=True, frozen=True)
+class Pending:
+    """A request of a client that waits for its reply."""
+
+    route: Route
+    request_id: int
+    session: bytes  # 16 bytes
+    key: ReceiveKey | None = None  # set for a RECEIVE: its messages come as a delivery
+    plain: bool = False  # a RECEIVE that wants bodies instead of batch frames

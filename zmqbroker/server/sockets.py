@@ -1,0 +1,205 @@
+"""ZeroMQ sockets of a node: one ROUTER for clients, one ROUTER and one DEALER per peer for the other nodes.
+
+The only place that calls pyzmq on the server. Every call is non-blocking. A peer whose pipe is full, or that is not connected,
+loses the message (Raft sends again); a client whose pipe is full keeps its replies here, in order, up to a bound. Options are
+set before bind and never changed (DESIGN §3).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+import zmq
+
+from zmqbroker.errors import ConfigError
+from zmqbroker.wire.batch import Buffer
+
+__all__ = ["ClientPort", "PeerLink", "PeerPort"]
+
+#: Frames above this close the connection inside libzmq, before memory is spent on them (docs/PROTOCOL.md §5).
+FRAME_BYTES_MAX = 80 << 20
+#: Messages per connection that libzmq may hold in each direction; clients are bounded by credit, not by this.
+CLIENT_HIGH_WATER_MARK = 1024
+#: AppendEntries are large: few of them fill the window, and what does not fit is sent again by Raft.
+PEER_HIGH_WATER_MARK = 256
+#: Reply bytes kept for one client that does not read; over it replies are dropped and counted (the client asks again).
+OUTBOX_BYTES_MAX = 64 << 20
+
+Frames = Sequence[Buffer]
+
+
+def _bind(socket: zmq.Socket[bytes], endpoint: str) -> None:
+    try:
+        socket.bind(endpoint)
+    except zmq.ZMQError as error:
+        socket.close(0)
+        raise ConfigError((f"cannot listen on {endpoint}: {error.strerror}",)) from error
+
+
+def _harden(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SNDHWM, high_water_mark)
+    socket.setsockopt(zmq.RCVHWM, high_water_mark)
+    socket.setsockopt(zmq.MAXMSGSIZE, FRAME_BYTES_MAX)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
+
+
+def _drain(socket: zmq.Socket[bytes], count_max: int) -> list[list[bytes]]:
+    """Up to `count_max` whole messages; fewer means that the socket is empty and its FD will fire again."""
+    messages: list[list[bytes]] = []
+    receive = socket.recv_multipart
+    try:
+        while len(messages) < count_max:
+            messages.append(receive(zmq.NOBLOCK))
+    except zmq.Again:
+        pass
+    return messages
+
+
+def _readable(socket: zmq.Socket[bytes]) -> bool:
+    events = socket.getsockopt(zmq.EVENTS)
+    assert isinstance(events, int)
+    return bool(events & zmq.POLLIN)
+
+
+class ClientPort:
+    """The ROUTER that clients connect to, on one or more endpoints."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoints: Sequence[str]) -> None:
+        self._socket = context.socket(zmq.ROUTER)
+        _harden(self._socket, CLIENT_HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+        self._socket.setsockopt(zmq.BACKLOG, 1024)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 5000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
+        for endpoint in endpoints:
+            _bind(self._socket, endpoint)
+        self._outboxes: dict[bytes, deque[Frames]] = {}  # replies that a full pipe refused, oldest first
+        self._outbox_bytes: dict[bytes, int] = {}  # their size per client, at most OUTBOX_BYTES_MAX
+        self.dropped = 0  # replies lost because a client was gone or its outbox full
+
+    @property
+    def descriptor(self) -> int:
+        """The edge-triggered FD that says "look at the socket"."""
+        return int(self._socket.FD)
+
+    def drain(self, count_max: int) -> list[list[bytes]]:
+        """Messages as [routing id, frames …]."""
+        return _drain(self._socket, count_max)
+
+    def readable(self) -> bool:
+        """Whether a message waits; sends can swallow the wake-up, so this is asked after the last send of a pass."""
+        return _readable(self._socket)
+
+    @property
+    def blocked(self) -> bool:
+        """Whether any client's replies wait for room."""
+        return bool(self._outboxes)
+
+    def send(self, routing_id: bytes, frames: Frames) -> bool:
+        """Send or keep one reply; False when the client is gone or over its bound, and the reply is dropped."""
+        if routing_id in self._outboxes:
+            return self._keep(routing_id, frames)
+        try:
+            self._socket.send_multipart([routing_id, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            return self._keep(routing_id, frames)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self.dropped += 1
+            return False
+        return True
+
+    def _keep(self, routing_id: bytes, frames: Frames) -> bool:
+        size = sum(len(frame) for frame in frames)
+        kept = self._outbox_bytes.get(routing_id, 0)
+        if kept + size > OUTBOX_BYTES_MAX:
+            self.dropped += 1
+            return False
+        self._outboxes.setdefault(routing_id, deque()).append(frames)
+        self._outbox_bytes[routing_id] = kept + size
+        return True
+
+    def flush(self) -> None:
+        """Try the kept replies again."""
+        for routing_id in list(self._outboxes):
+            self._flush_client(routing_id)
+
+    def _flush_client(self, routing_id: bytes) -> None:
+        outbox = self._outboxes[routing_id]
+        while outbox:
+            try:
+                self._socket.send_multipart([routing_id, *outbox[0]], zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self.dropped += len(outbox)
+                break
+            self._outbox_bytes[routing_id] -= sum(len(frame) for frame in outbox.popleft())
+        del self._outboxes[routing_id], self._outbox_bytes[routing_id]
+
+    def close(self) -> None:
+        """Close the socket; what was not sent is lost."""
+        self._socket.close(0)
+
+
+class PeerPort:
+    """The ROUTER on which the other nodes' frames arrive. Nothing is ever sent through it."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
+        self._socket = context.socket(zmq.ROUTER)
+        _harden(self._socket, PEER_HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 500)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 1500)
+        _bind(self._socket, endpoint)
+
+    @property
+    def descriptor(self) -> int:
+        """The edge-triggered FD that says "look at the socket"."""
+        return int(self._socket.FD)
+
+    def drain(self, count_max: int) -> list[list[bytes]]:
+        """Messages without their routing id: who speaks is in the envelope."""
+        return [frames[1:] for frames in _drain(self._socket, count_max)]
+
+    def readable(self) -> bool:
+        """Whether a message waits."""
+        return _readable(self._socket)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close(0)
+
+
+class PeerLink:
+    """The DEALER to one other node. IMMEDIATE: nothing is queued for a node that is not connected (stale votes, DESIGN §3)."""
+
+    def __init__(self, context: zmq.Context[zmq.Socket[bytes]], address: str) -> None:
+        self.address = address  # ip:port
+        self.dropped = 0  # messages refused because the link was down or full
+        self._socket = context.socket(zmq.DEALER)
+        _harden(self._socket, PEER_HIGH_WATER_MARK)
+        self._socket.setsockopt(zmq.IMMEDIATE, 1)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.CONNECT_TIMEOUT, 1000)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 500)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 1500)
+        self._socket.connect(f"tcp://{address}")
+
+    def send(self, frames: Frames) -> bool:
+        """Send one message whole, or drop it whole."""
+        try:
+            self._socket.send_multipart(frames, zmq.NOBLOCK)
+        except zmq.Again:
+            self.dropped += 1
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the socket; what was not sent is lost."""
+        self._socket.close(0)

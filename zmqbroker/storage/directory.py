@@ -1,0 +1,142 @@
+"""A node's data directory: made, checked, locked, and known by its identity.
+
+    LOCK            flock of the node that uses the directory, with its pid
+    identity.json   see identity.py
+    log/            the segment log
+    state/          the LMDB environment
+
+It refuses file systems on which locks, mmap or fsync cannot be trusted, a directory that another process uses, and one that
+belongs to another node, cluster, volume mode or owner. Invariant: nothing in the directory is read or written without the lock.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import resource
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from zmqbroker.commands import Member
+from zmqbroker.errors import Corruption, DataDirectoryError
+from zmqbroker.storage.identity import IDENTITY_NAME, Identity, read_identity, write_identity
+from zmqbroker.storage.segment import sync_directory
+
+__all__ = ["UNSAFE_FILE_SYSTEMS", "DataDirectory", "file_system_type", "raise_file_limit"]
+
+#: statfs types (statfs(2)) on which LMDB and flock cannot be trusted.
+UNSAFE_FILE_SYSTEMS = {
+    0x6969: "NFS",
+    0xFF534D42: "CIFS",
+    0x517B: "SMB",
+    0xFE534D42: "SMB2",
+    0x65735546: "FUSE",
+    0x01021997: "9p",
+}
+
+_STATFS_SIZE = 256  # struct statfs is 120 bytes on 64-bit Linux; f_type comes first
+_UID_SIZE = 16
+
+
+def file_system_type(path: Path) -> int:
+    """The statfs type of the file system of `path`. Raises OSError."""
+    buffer = ctypes.create_string_buffer(_STATFS_SIZE)
+    if ctypes.CDLL(None, use_errno=True).statfs(os.fsencode(path), buffer) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(path))
+    return ctypes.c_long.from_buffer(buffer).value & 0xFFFFFFFF
+
+
+def raise_file_limit() -> int:
+    """Raise the soft limit of open files to the hard one; returns the limit that is now in force."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+class DataDirectory:
+    """An open, locked data directory with the identity that it belongs to. Made by `DataDirectory.open`."""
+
+    def __init__(self, path: Path, lock: int, identity: Identity) -> None:
+        self.path = path
+        self.identity = identity  # as it is stored
+        self._lock = lock  # descriptor that holds the flock; -1 once closed
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        name: str,
+        volume: str,
+        cluster_name: str,
+        owner: str,
+        allow_network_file_system: bool = False,
+        type_of: Callable[[Path], int] = file_system_type,
+    ) -> DataDirectory:
+        """Make, check and lock `path`, and give a new directory its identity, with a fresh node uid.
+
+        Raises DataDirectoryError when the directory cannot be trusted, is in use or is not for this configuration, and
+        Corruption when its identity is damaged, or missing beside data.
+        """
+        place = Path(path)
+        wanted = Identity(node_uid=os.urandom(_UID_SIZE), name=name, volume=volume, cluster_name=cluster_name, owner=owner)
+        try:
+            place.mkdir(parents=True, exist_ok=True, mode=0o700)
+            kind = UNSAFE_FILE_SYSTEMS.get(type_of(place))
+            if kind is not None and not allow_network_file_system:
+                raise DataDirectoryError(f"{place}: is on {kind}, which cannot be trusted with a broker's data")
+            sync_directory(place.parent)
+            with ExitStack() as stack:
+                lock = _take_lock(place)
+                stack.callback(os.close, lock)
+                identity = _claim(place, wanted)
+                stack.pop_all()
+        except OSError as error:
+            raise DataDirectoryError(f"{place}: cannot be used as a data directory: {error}") from error
+        return cls(place, lock, identity)
+
+    def save_membership(self, cluster_uid: bytes, members: tuple[Member, ...]) -> None:
+        """Store that the node belongs to a formed cluster; durable when this returns. Raises DataDirectoryError."""
+        identity = replace(self.identity, cluster_uid=cluster_uid, members=members)
+        try:
+            write_identity(self.path, identity)
+        except OSError as error:
+            raise DataDirectoryError(f"{self.path}: the identity cannot be stored: {error}") from error
+        self.identity = identity
+
+    def close(self) -> None:
+        """Give up the lock."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _claim(path: Path, wanted: Identity) -> Identity:
+    """The stored identity, if it is for the same use as `wanted`; `wanted` itself in a new directory."""
+    found = read_identity(path)
+    if found is not None:
+        found.check(wanted, path)
+        return found
+    data = [name for name in ("log", "state") if (path / name).exists()]
+    if data:
+        raise Corruption(f"{path / IDENTITY_NAME}: is missing, but the data of a node is there ({', '.join(data)})")
+    write_identity(path, wanted)
+    return wanted
+
+
+def _take_lock(path: Path) -> int:
+    """flock the directory's LOCK file and leave the pid in it. Raises DataDirectoryError or OSError."""
+    descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        raise DataDirectoryError(f"{path}: in use by another node (pid {holder})") from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor

@@ -1,0 +1,113 @@
+"""Who a data directory belongs to: one small file that is replaced whole or not at all.
+
+JSON, so that an operator can read it, with a crc32c over its canonical form, so that nobody edits it by accident. It refuses to
+guess: a damaged or missing identity beside existing data is an error, because a node under a wrong identity may vote twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zmqbroker.checksum import crc32c
+from zmqbroker.commands import Member
+from zmqbroker.errors import Corruption, DataDirectoryError
+from zmqbroker.storage.segment import sync_directory, write_all
+
+__all__ = ["IDENTITY_NAME", "Identity", "read_identity", "write_identity"]
+
+#: File name of the identity in a data directory.
+IDENTITY_NAME = "identity.json"
+
+_FORMAT = 1
+
+#: What never changes in a directory, and how an operator calls it.
+_FIXED = {"cluster_name": "cluster", "name": "node", "volume": "volume mode", "owner": "the command"}
+
+
+@dataclass(slots=True, frozen=True, kw_only=True)
+class Identity:
+    """The node, its cluster, and who may use the directory."""
+
+    node_uid: bytes  # 16 random bytes, new with every new data directory
+    name: str
+    volume: str  # "ephemeral" or "persistent"
+    cluster_name: str
+    owner: str  # "serve" or "dev": they never share a directory
+    cluster_uid: bytes | None = None  # 16 bytes; None until the cluster is formed
+    members: tuple[Member, ...] = ()  # empty until the cluster is formed
+
+    def check(self, wanted: Identity, source: Path) -> None:
+        """Raise DataDirectoryError, naming what differs, when the directory `source` is not for the use of `wanted`."""
+        for attribute, words in _FIXED.items():
+            found, value = getattr(self, attribute), getattr(wanted, attribute)
+            if found != value:
+                raise DataDirectoryError(f"{source}: belongs to {words} {found!r}, not {value!r}")
+
+
+def _to_fields(identity: Identity) -> dict[str, Any]:
+    members = [{"id": m.id, "name": m.name, "uid": m.uid.hex(), "peer": m.peer} for m in identity.members]
+    return {
+        "node_uid": identity.node_uid.hex(),
+        "name": identity.name,
+        "volume": identity.volume,
+        "cluster_name": identity.cluster_name,
+        "owner": identity.owner,
+        "cluster_uid": None if identity.cluster_uid is None else identity.cluster_uid.hex(),
+        "members": members,
+    }
+
+
+def _from_fields(fields: dict[str, Any]) -> Identity:
+    rest = dict(fields)
+    uid = rest.pop("cluster_uid")
+    members = tuple(Member(m["id"], m["name"], bytes.fromhex(m["uid"]), m["peer"]) for m in rest.pop("members"))
+    return Identity(
+        node_uid=bytes.fromhex(rest.pop("node_uid")),
+        cluster_uid=None if uid is None else bytes.fromhex(uid),
+        members=members,
+        **rest,
+    )
+
+
+def _checksum(fields: dict[str, Any]) -> str:
+    return f"{crc32c(json.dumps(fields, sort_keys=True, separators=(',', ':')).encode()):08x}"
+
+
+def write_identity(directory: Path, identity: Identity) -> None:
+    """Replace the identity of `directory`; durable when this returns. Raises OSError."""
+    fields = _to_fields(identity)
+    document = {"format": _FORMAT, "crc32c": _checksum(fields), "identity": fields}
+    path = directory / IDENTITY_NAME
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(descriptor, [(json.dumps(document, indent=2) + "\n").encode()], 0)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.rename(temporary, path)
+    sync_directory(directory)
+
+
+def read_identity(directory: Path) -> Identity | None:
+    """The identity of `directory`, None when it has none. Raises Corruption, DataDirectoryError or OSError."""
+    path = directory / IDENTITY_NAME
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        document = json.loads(data)
+        fields, version = document["identity"], document["format"]
+        whole = _checksum(fields) == document["crc32c"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corruption(f"{path}: the identity is damaged: {error}") from error
+    if not whole:
+        raise Corruption(f"{path}: the identity is damaged: its checksum does not fit")
+    if version != _FORMAT:
+        raise DataDirectoryError(f"{path}: written in format {version}; this version reads format {_FORMAT}")
+    return _from_fields(fields)

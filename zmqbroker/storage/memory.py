@@ -1,0 +1,170 @@
+"""The memory twins of the log and of the state store: for tests and simulations, and as the plainest statement of the contract.
+
+Nothing here survives the process; `write` and `sync` do nothing because nothing can fail. They keep to the same rules of
+visibility as the durable ones: an entry is seen when its job is completed, never before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from zmqbroker.errors import Compacted
+from zmqbroker.raft.messages import Entry, HardState, StorageAppend
+from zmqbroker.storage.interfaces import WriteJob
+
+__all__ = ["MemoryJob", "MemoryLog", "MemoryState", "MemoryView"]
+
+
+@dataclass(slots=True, frozen=True)
+class MemoryJob:
+    """The works of one pass, as they came."""
+
+    works: tuple[StorageAppend, ...]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the payloads."""
+        return sum(len(entry.data) for work in self.works for entry in work.entries)
+
+    @property
+    def must_sync(self) -> bool:
+        """True when any of the works says so."""
+        return any(work.must_sync for work in self.works)
+
+    def write(self) -> None:
+        """Nothing to do."""
+
+    def sync(self) -> None:
+        """Nothing to do."""
+
+
+class MemoryView:
+    """One group's log as a list; also the group's LogView."""
+
+    def __init__(self) -> None:
+        self._state = HardState()
+        self._boundary = (0, 0)  # index and term of the entry before the first held
+        self._entries: list[Entry] = []
+
+    def hard_state(self) -> HardState:
+        """The last completed hard state."""
+        return self._state
+
+    def first_index(self) -> int:
+        """The lowest index held; last_index + 1 when there is none."""
+        return self._boundary[0] + 1
+
+    def last_index(self) -> int:
+        """The highest completed index; 0 for a new group."""
+        return self._boundary[0] + len(self._entries)
+
+    def term(self, index: int) -> int:
+        """Term of the entry at `index`, first_index - 1 included. Raises Compacted below that."""
+        return self._boundary[1] if index == self._boundary[0] else self.entry(index).term
+
+    def entries(self, low: int, high: int, size_max: int) -> tuple[Entry, ...]:
+        """Entries low..high-1, cut after the first that brings the payloads to `size_max` bytes or more."""
+        found: list[Entry] = []
+        size = 0
+        for index in range(low, high):
+            found.append(self.entry(index))
+            size += len(found[-1].data)
+            if size >= size_max:
+                break
+        return tuple(found)
+
+    def entry(self, index: int) -> Entry:
+        """One entry. Raises Compacted when it was dropped."""
+        slot = index - self.first_index()
+        if slot < 0:
+            raise Compacted(f"index {index} was dropped; the log begins at {self.first_index()}")
+        return self._entries[slot]
+
+    def apply(self, work: StorageAppend) -> None:
+        """Take over completed work."""
+        self._state = work.hard_state or self._state
+        for entry in work.entries:
+            slot = entry.index - self.first_index()
+            assert 0 <= slot <= len(self._entries), (entry.index, self.first_index(), self.last_index())
+            self._entries[slot:] = [entry]
+
+    def trim(self, index: int) -> None:
+        """Drop the entries up to `index`, those that there are."""
+        count = min(index, self.last_index()) - self._boundary[0]
+        if count > 0:
+            last = self._entries[count - 1]
+            self._boundary = (last.index, last.term)
+            del self._entries[:count]
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of the payloads held."""
+        return sum(len(entry.data) for entry in self._entries)
+
+
+class MemoryLog:
+    """A LogStore in memory; it drops entries one by one, where the durable one drops segments."""
+
+    def __init__(self) -> None:
+        self._groups: dict[int, MemoryView] = {}
+
+    def view(self, group: int) -> MemoryView:
+        """The log of one group, live."""
+        return self._groups.setdefault(group, MemoryView())
+
+    def prepare(self, works: Sequence[StorageAppend]) -> MemoryJob:
+        """Keep the works for `complete`."""
+        return MemoryJob(tuple(works))
+
+    def complete(self, job: WriteJob) -> None:
+        """Show what `job` holds."""
+        assert isinstance(job, MemoryJob), job
+        for work in job.works:
+            self.view(work.group).apply(work)
+
+    def read(self, group: int, index: int) -> bytes:
+        """The payload of one entry. Raises Compacted."""
+        return self.view(group).entry(index).data
+
+    def trim(self, group: int, index: int) -> None:
+        """Drop the entries of `group` up to `index`."""
+        self.view(group).trim(index)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all payloads held."""
+        return sum(view.size_bytes for view in self._groups.values())
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+class MemoryState:
+    """A StateStore in memory."""
+
+    def __init__(self) -> None:
+        self._applied: dict[int, int] = {}
+        self._values: dict[int, dict[bytes, bytes]] = {}
+
+    def applied_index(self, group: int) -> int:
+        """Index that the last commit of `group` gave; 0 for a new group."""
+        return self._applied.get(group, 0)
+
+    def load(self, group: int) -> Iterator[tuple[bytes, bytes]]:
+        """All keys and values of a group in key order."""
+        yield from sorted(self._values.get(group, {}).items())
+
+    def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Apply `changes` and move `applied_index`, both or neither."""
+        values = dict(self._values.get(group, {}))
+        for key, value in changes:
+            if value is None:
+                values.pop(key, None)
+            else:
+                values[key] = value
+        self._values[group] = values
+        self._applied[group] = applied_index
+
+    def close(self) -> None:
+        """Nothing to release."""

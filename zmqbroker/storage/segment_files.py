@@ -1,0 +1,125 @@
+"""What the writer's thread does to the segment files: create, write, sync, delete.
+
+It runs the plan that `SegmentLog.prepare` made and decides nothing itself. Everything but `doom` belongs to one thread: the
+one that runs the jobs.
+
+Invariants of a log that syncs: an older segment is synced whole before a newer one exists, so a bad record in it is damage
+and never a torn write; a segment gets its name when its header is durable, so a named file without a whole header is damaged;
+the name is durable before the first record is written. An OSError goes up as it is and nothing is tried again (a page that
+failed to sync may be marked clean).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmqbroker.storage.segment import Segment, sync_directory, write_all
+
+__all__ = ["NEW_NAME", "SPARE_NAME", "SegmentFiles", "SegmentWrite"]
+
+#: An allocated file without a header, ready to become the next segment; at most one.
+SPARE_NAME = "spare"
+#: A segment that is being made without a spare. It and the spare are left-overs after a crash, and are deleted.
+NEW_NAME = "new"
+
+
+@dataclass(slots=True)
+class SegmentWrite:
+    """Buffers to write one after the other at `offset`; with a `header`, the segment is created first."""
+
+    segment: Segment
+    offset: int
+    buffers: list[bytes]
+    header: bytes = b""
+
+
+class SegmentFiles:
+    """The files behind one `SegmentLog`."""
+
+    def __init__(self, directory: Path, *, sync: bool, segment_bytes: int) -> None:
+        self._directory = directory
+        self._sync = sync
+        self._segment_bytes = segment_bytes
+        self._current: Segment | None = None  # the one written last
+        self._dirty = False  # True while _current holds writes that were not synced
+        self._spare = -1  # descriptor of the spare file
+        self._doomed: deque[Segment] = deque()  # oldest first; bounded by the number of segments
+
+    @property
+    def spare_bytes(self) -> int:
+        """Bytes of disk that the spare occupies. May be asked from any thread."""
+        return self._segment_bytes if self._spare >= 0 else 0
+
+    def resume(self, segment: Segment) -> None:
+        """Go on in a segment that recovery found."""
+        self._current = segment
+
+    def write(self, write: SegmentWrite) -> None:
+        """Create the segment if the write begins it, then write its buffers."""
+        if write.header:
+            self._create(write.segment, write.header)
+            self._delete_doomed()
+        self._current = write.segment
+        if write.buffers:
+            self._dirty = True
+            write_all(write.segment.descriptor, write.buffers, write.offset)
+
+    def _create(self, segment: Segment, header: bytes) -> None:
+        self.sync()
+        if self._spare >= 0 and segment.size_bytes == self._segment_bytes:
+            path = self._directory / SPARE_NAME
+            segment.descriptor, self._spare = self._spare, -1
+        else:
+            path = self._directory / NEW_NAME
+            segment.descriptor = self._allocate(path, segment.size_bytes)
+        write_all(segment.descriptor, [header], 0)
+        if self._sync:
+            os.fsync(segment.descriptor)
+        os.rename(path, segment.path)
+        if self._sync:
+            sync_directory(self._directory)
+
+    def _allocate(self, path: Path, size: int) -> int:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.posix_fallocate(descriptor, 0, size)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def sync(self) -> None:
+        """Make every write so far durable: segments before the current one already are."""
+        if self._sync and self._dirty and self._current is not None:
+            os.fdatasync(self._current.descriptor)
+        self._dirty = False
+
+    def doom(self, segment: Segment) -> None:
+        """Have `segment` deleted by the next `housekeep`, roll-over or `close`. For any thread; oldest segment first."""
+        self._doomed.append(segment)
+
+    def housekeep(self) -> None:
+        """Delete what is doomed and have a spare ready: the slow work that no pass should wait for."""
+        self._delete_doomed()
+        if self._spare < 0:
+            self._spare = self._allocate(self._directory / SPARE_NAME, self._segment_bytes)
+
+    def _delete_doomed(self) -> None:
+        while self._doomed:
+            segment = self._doomed.popleft()
+            segment.close()
+            os.unlink(segment.path)
+            if self._sync:
+                # One name at a time: after a power cut the numbers that are left must have no gap.
+                sync_directory(self._directory)
+
+    def close(self) -> None:
+        """Delete the spare and what is doomed."""
+        self._delete_doomed()
+        if self._spare >= 0:
+            os.close(self._spare)
+            os.unlink(self._directory / SPARE_NAME)
+            self._spare = -1

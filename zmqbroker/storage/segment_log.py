@@ -1,0 +1,300 @@
+"""The log of all groups of a node in segment files: the durable LogStore.
+
+One thread, the loop's, owns everything here; only the jobs' `write` and `sync`, and `housekeep`, run on the writer's thread,
+where they touch nothing but `SegmentFiles`. Positions are given out when a job is prepared and shown when it is completed, so
+any number of jobs may be outstanding. It refuses gaps and writes below what was dropped: both are bugs of the caller.
+
+Source: docs/STORAGE.md for bytes and rules; etcd's WAL for the header that carries the state of every group.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict, defaultdict
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from zmqbroker.errors import StorageError
+from zmqbroker.raft.messages import Entry, HardState, StorageAppend
+from zmqbroker.storage.group_index import OFFSET_BITS, GroupIndex
+from zmqbroker.storage.interfaces import WriteJob
+from zmqbroker.storage.record import (
+    PAYLOAD_OFFSET,
+    Record,
+    RecordCursor,
+    parse_header,
+    record_of_entry,
+    record_of_hard_state,
+    restore_payload,
+    to_entry,
+)
+from zmqbroker.storage.recovery import recover
+from zmqbroker.storage.segment import GroupBase, Segment, encode_segment_header, segment_name, sync_directory
+from zmqbroker.storage.segment_files import SegmentFiles, SegmentWrite
+
+__all__ = ["CACHE_BYTES_MAX", "SEGMENT_BYTES", "GroupView", "SegmentJob", "SegmentLog"]
+
+#: Half a second of one disk's sequential speed: rare enough roll-overs, small enough steps of dropping.
+SEGMENT_BYTES = 64 << 20
+#: Payloads of recent entries kept in memory, for followers and consumers that keep up.
+CACHE_BYTES_MAX = 64 << 20
+
+
+@dataclass(slots=True)
+class SegmentJob:
+    """One pass, encoded; see `interfaces.WriteJob` for who calls what."""
+
+    files: SegmentFiles
+    must_sync: bool
+    size_bytes: int = 0
+    synced: bool = False  # set by the writer's thread before it hands the job back
+    writes: list[SegmentWrite] = field(default_factory=list)
+    entries: list[tuple[int, Entry, int]] = field(default_factory=list)  # group, entry, position
+    hard_states: list[tuple[int, HardState]] = field(default_factory=list)
+    last_lsn: int = 0
+    sequence: int = 0  # of the segment that the job ends in
+
+    def write(self) -> None:
+        """Write to the operating system, creating segments on the way."""
+        for write in self.writes:
+            self.files.write(write)
+
+    def sync(self) -> None:
+        """Make this job and every earlier one durable."""
+        self.files.sync()
+        self.synced = True
+
+
+class GroupView:
+    """The LogView of one group."""
+
+    __slots__ = ("_group", "_index", "_log")
+
+    def __init__(self, log: SegmentLog, group: int, index: GroupIndex) -> None:
+        self._log = log
+        self._group = group
+        self._index = index
+
+    def hard_state(self) -> HardState:
+        """The last durable hard state."""
+        return self._index.hard_state
+
+    def first_index(self) -> int:
+        """The lowest index still held; last_index + 1 when there is none."""
+        return self._index.first_index
+
+    def last_index(self) -> int:
+        """The highest durable index; 0 for a new group."""
+        return self._index.last_index
+
+    def term(self, index: int) -> int:
+        """Term of the entry at `index`, first_index - 1 included. Raises Compacted below that."""
+        return self._index.term(index)
+
+    def entries(self, low: int, high: int, size_max: int) -> tuple[Entry, ...]:
+        """Entries low..high-1, cut after the first that brings the payloads to `size_max` bytes or more."""
+        found: list[Entry] = []
+        size = 0
+        for index in range(low, high):
+            entry = self._log.entry(self._group, index)
+            found.append(entry)
+            size += len(entry.data)
+            if size >= size_max:
+                break
+        return tuple(found)
+
+
+class SegmentLog:
+    """A LogStore in a directory. Made by `SegmentLog.open`."""
+
+    def __init__(self, directory: Path, files: SegmentFiles, *, sync: bool, segment_bytes: int, cache_bytes_max: int) -> None:
+        self._directory = directory
+        self._files = files
+        self._sync = sync
+        self._segment_bytes = segment_bytes
+        self._segments: OrderedDict[int, Segment] = OrderedDict()  # by sequence, oldest first, without gaps
+        self._bases: dict[int, GroupBase] = {}  # every group as the next header must describe it: outstanding jobs included
+        self._groups: defaultdict[int, GroupIndex] = defaultdict(GroupIndex)  # what is durable
+        self._trimmed: dict[int, int] = {}  # group -> highest index that nobody needs any more
+        self._cache: OrderedDict[tuple[int, int], Entry] = OrderedDict()  # oldest first
+        self._cache_bytes = 0
+        self._cache_bytes_max = cache_bytes_max
+        self._completed_sequence = 0  # segment in which the last completed job ended
+        self._synced_lsn = 0  # every record up to it is durable (written, in a log that never syncs)
+        self._cursor: RecordCursor | None = None  # None until the first record asks for a segment
+
+    @classmethod
+    def open(
+        cls, directory: Path, *, sync: bool, segment_bytes: int = SEGMENT_BYTES, cache_bytes_max: int = CACHE_BYTES_MAX
+    ) -> SegmentLog:
+        """Open the log in `directory`, made if it is not there; `sync` False means that nothing is ever fsynced.
+
+        Raises Corruption when something that may have been acknowledged is damaged (nothing is changed then), StorageError
+        when the operating system refuses.
+        """
+        assert segment_bytes < 1 << OFFSET_BITS, segment_bytes
+        files = SegmentFiles(directory, sync=sync, segment_bytes=segment_bytes)
+        log = cls(directory, files, sync=sync, segment_bytes=segment_bytes, cache_bytes_max=cache_bytes_max)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            if sync:
+                sync_directory(directory.parent)
+            log._load()
+        except OSError as error:
+            raise StorageError(f"{directory}: the log cannot be opened: {error}") from error
+        return log
+
+    def _load(self) -> None:
+        found = recover(self._directory, sync=self._sync)
+        self._groups, self._bases, self._cursor = found.groups, found.bases, found.cursor
+        for segment in found.segments:
+            self._segments[segment.sequence] = segment
+        if found.cursor is not None:
+            newest = found.segments[-1]
+            self._files.resume(newest)
+            self._completed_sequence = newest.sequence
+            self._synced_lsn = found.cursor.next_lsn - 1
+
+    def view(self, group: int) -> GroupView:
+        """The durable log of one group, live."""
+        return GroupView(self, group, self._groups[group])
+
+    def prepare(self, works: Sequence[StorageAppend]) -> SegmentJob:
+        """Encode one pass; every work's hard state comes before its entries, so no log is ahead of its current term."""
+        job = SegmentJob(self._files, any(work.must_sync for work in works))
+        for work in works:
+            base = self._bases.setdefault(work.group, GroupBase())
+            if work.hard_state is not None:
+                self._put(job, record_of_hard_state(work.group, work.hard_state))
+                base.hard_state = work.hard_state
+                job.hard_states.append((work.group, work.hard_state))
+            for entry in work.entries:
+                first_index = self._groups[work.group].first_index
+                assert first_index <= entry.index <= base.last_index + 1, (work.group, first_index, entry, base.last_index)
+                segment, offset = self._put(job, record_of_entry(work.group, entry))
+                segment.note(work.group, entry.index)
+                base.last_index, base.last_term = entry.index, entry.term
+                job.entries.append((work.group, entry, segment.sequence << OFFSET_BITS | offset))
+        if self._cursor is not None:
+            job.last_lsn = self._cursor.next_lsn - 1
+            job.sequence = next(reversed(self._segments))
+        return job
+
+    def _put(self, job: SegmentJob, record: Record) -> tuple[Segment, int]:
+        """Add one record to a job; returns where it will lie."""
+        cursor = self._cursor
+        segment = self._segments[next(reversed(self._segments))] if self._segments else None
+        if cursor is None or segment is None or cursor.position + record.size > segment.size_bytes:
+            segment, cursor = self._roll(job, record.size)
+        elif not job.writes:
+            job.writes.append(SegmentWrite(segment, cursor.position, []))
+        offset = cursor.position
+        job.writes[-1].buffers.extend(cursor.encode(record, self._synced_lsn))
+        job.size_bytes += record.size
+        return segment, offset
+
+    def _roll(self, job: SegmentJob, record_size: int) -> tuple[Segment, RecordCursor]:
+        """Begin the next segment; its header describes every group as the records before it leave it."""
+        sequence = next(reversed(self._segments)) + 1 if self._segments else 1
+        first_lsn = self._cursor.next_lsn if self._cursor is not None else 1
+        bases = {group: copy(base) for group, base in self._bases.items()}
+        header, data = encode_segment_header(
+            sequence, first_lsn, os.urandom(16), bases, segment_bytes=self._segment_bytes, record_size=record_size
+        )
+        segment = Segment(self._directory / segment_name(sequence), header)
+        self._segments[sequence] = segment
+        self._cursor = RecordCursor(segment.key, header.size, first_lsn)
+        job.writes.append(SegmentWrite(segment, header.size, [], data))
+        job.size_bytes += len(data)
+        return segment, self._cursor
+
+    def complete(self, job: WriteJob) -> None:
+        """Show what `job` wrote."""
+        assert isinstance(job, SegmentJob), job
+        for group, state in job.hard_states:
+            self._groups[group].hard_state = state
+        for group, entry, position in job.entries:
+            index = self._groups[group]
+            for replaced in range(entry.index, index.last_index + 1):
+                self._forget(group, replaced)
+            index.append(entry.index, entry.term, position, len(entry.data))
+            self._cache[group, entry.index] = entry
+            self._cache_bytes += len(entry.data)
+        while self._cache_bytes > self._cache_bytes_max:
+            self._cache_bytes -= len(self._cache.popitem(last=False)[1].data)
+        self._completed_sequence = max(self._completed_sequence, job.sequence)
+        if job.synced or not self._sync:
+            self._synced_lsn = max(self._synced_lsn, job.last_lsn)
+
+    def _forget(self, group: int, index: int) -> None:
+        entry = self._cache.pop((group, index), None)
+        if entry is not None:
+            self._cache_bytes -= len(entry.data)
+
+    def read(self, group: int, index: int) -> bytes:
+        """The payload of one entry. Raises Compacted, Corruption, or StorageError when the file cannot be read."""
+        return self.entry(group, index).data
+
+    def entry(self, group: int, index: int) -> Entry:
+        """One entry, from memory while it is young. Raises as `read`."""
+        sequence, offset, size = self._groups[group].locate(index)
+        cached = self._cache.get((group, index))
+        if cached is not None:
+            return cached
+        segment = self._segments[sequence]
+        try:
+            data = segment.read(offset, PAYLOAD_OFFSET + size)
+        except OSError as error:
+            raise StorageError(f"{segment.path}: offset {offset}: cannot be read: {error}") from error
+        return self._decode(segment, offset, data, group, index)
+
+    def _decode(self, segment: Segment, offset: int, data: bytes, group: int, index: int) -> Entry:
+        header = parse_header(data, 0, segment.key)
+        if header is None or (header.group, header.entry_index) != (group, index):
+            raise segment.damaged(offset, f"no record of group {group}, index {index}")
+        payload = restore_payload(header, data[PAYLOAD_OFFSET:], segment.key)
+        if payload is None:
+            raise segment.damaged(offset, f"the payload of group {group}, index {index} is damaged")
+        return to_entry(header, payload)
+
+    def trim(self, group: int, index: int) -> None:
+        """Entries of `group` up to `index` are not needed; the oldest segments go when that holds for all in them.
+
+        The files disappear with the next `housekeep` or new segment. The one that completed jobs write to stays.
+        """
+        self._trimmed[group] = max(index, self._trimmed.get(group, 0))
+        while self._segments:
+            sequence, segment = next(iter(self._segments.items()))
+            if sequence >= self._completed_sequence:
+                break
+            if any(highest > self._trimmed.get(owner, 0) for owner, highest in segment.highest.items()):
+                break
+            del self._segments[sequence]
+            for owner in segment.highest:
+                self._drop(owner, sequence)
+            self._files.doom(segment)
+
+    def _drop(self, group: int, sequence: int) -> None:
+        index = self._groups[group]
+        first_index = index.first_index
+        for dropped in range(first_index, first_index + index.drop_segment(sequence)):
+            self._forget(group, dropped)
+
+    def housekeep(self) -> None:
+        """Delete dropped segments and allocate the next one. For the writer's thread, between jobs. Raises OSError."""
+        self._files.housekeep()
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of disk that the log occupies, the spare segment included."""
+        return sum(segment.size_bytes for segment in self._segments.values()) + self._files.spare_bytes
+
+    def close(self) -> None:
+        """Close every file; the last job must have completed and the writer must have stopped."""
+        self._files.close()
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
+        self._cache.clear()

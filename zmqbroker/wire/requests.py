@@ -1,0 +1,339 @@
+"""Requests as values: fields and body frames become frozen dataclasses and back.
+
+Ranges, defaults and the number of body frames are those of docs/PROTOCOL.md §3 and are enforced when reading; what a client
+builds is trusted to be in range and refused by the node otherwise. Nothing here looks into a batch frame (`codec.read_batch`)
+or knows whether a channel exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from zmqbroker.commands import Receipt
+from zmqbroker.errors import (
+    InvalidChannel,
+    InvalidRequest,
+    LocalProtocolError,
+    MalformedFrame,
+    MessageTooLarge,
+    UnknownCommand,
+)
+from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, ID_SIZE_MAX, SEQUENCE_MAX, Buffer
+from zmqbroker.wire.frames import (
+    REQUEST_HEADER_SIZE_MAX,
+    U32_MAX,
+    Request,
+    binary,
+    channel_fault,
+    encode_header,
+    flag,
+    integer,
+    shown,
+    text,
+)
+from zmqbroker.wire.headers import MessageHeaders, encode_message_headers, is_tags
+
+__all__ = [
+    "RECEIPTS_MAX",
+    "RECEIVE_SIZE_MAX",
+    "SESSION_SIZE",
+    "AckRequest",
+    "AnyRequest",
+    "CloseRequest",
+    "Hello",
+    "Info",
+    "OpenProducerRequest",
+    "Ping",
+    "ReceiveRequest",
+    "Send",
+    "SendBatch",
+    "StatsRequest",
+    "command_of",
+    "decode_request",
+    "encode_request",
+]
+
+SESSION_SIZE = 16
+CLIENT_ID_SIZE_MAX = 255
+#: Receipts of one ACK.
+RECEIPTS_MAX = 4096
+#: Bytes of bodies in one MESSAGES reply, when the first message is not larger.
+RECEIVE_SIZE_MAX = 16 << 20
+RECEIVE_SIZE_DEFAULT = 1 << 20
+WAIT_MS_MAX = 60_000
+VISIBILITY_MS_MIN = 100
+#: Twelve hours.
+VISIBILITY_MS_MAX = 43_200_000
+VISIBILITY_MS_DEFAULT = 30_000
+
+
+@dataclass(slots=True, frozen=True)
+class Hello:
+    """Name the session of this connection; without one the node makes it."""
+
+    session: bytes | None = None
+    client_id: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class Ping:
+    """Ask for a sign of life, and who leads."""
+
+
+@dataclass(slots=True, frozen=True)
+class Info:
+    """Ask a node about itself and its cluster."""
+
+
+@dataclass(slots=True, frozen=True)
+class Send:
+    """Store one message, given without the batch format."""
+
+    channel: str
+    body: bytes
+    producer: int = 0  # 0 for none, and then `sequence` is 0 too
+    sequence: int = 0
+    id: str = ""
+    metadata: str | None = None
+    tags: Mapping[str, str] | None = None
+    forward: bool = False
+
+    @property
+    def headers(self) -> MessageHeaders:
+        """What belongs into the headers column."""
+        return MessageHeaders(self.metadata, self.tags)
+
+
+@dataclass(slots=True, frozen=True)
+class SendBatch:
+    """Store all messages of a batch frame, which nobody has looked into yet."""
+
+    batch: Buffer
+    forward: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class ReceiveRequest:
+    """Ask for messages."""
+
+    channel: str
+    count_min: int = 1
+    count_max: int = 1
+    size_max: int = RECEIVE_SIZE_DEFAULT
+    wait_ms: int = 0
+    visibility_ms: int = VISIBILITY_MS_DEFAULT
+    consumer: int = 0
+    plain: bool = False
+    forward: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class AckRequest:
+    """Finish messages."""
+
+    channel: str
+    receipts: tuple[Receipt, ...]
+    forward: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class OpenProducerRequest:
+    """Make a producer known to a channel."""
+
+    channel: str
+    producer: int
+    forward: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class StatsRequest:
+    """Ask for a channel's counters."""
+
+    channel: str
+
+
+@dataclass(slots=True, frozen=True)
+class CloseRequest:
+    """End a consumer, or with None the whole session."""
+
+    consumer: int | None = None
+    forward: bool = False
+
+
+AnyRequest = (
+    Hello | Ping | Info | Send | SendBatch | ReceiveRequest | AckRequest | OpenProducerRequest | StatsRequest | CloseRequest
+)
+
+_Fields = Mapping[str, Any]
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body_size_max: int = BODY_SIZE_MAX) -> AnyRequest:
+    """The request that a decoded header and its body frames make.
+
+    Raises UnknownCommand, MalformedFrame (wrong number of body frames), InvalidRequest, InvalidChannel, or MessageTooLarge
+    when the body of a SEND is over `body_size_max`. A batch's own limits are checked by `codec.read_batch`.
+    """
+    reader = _READERS.get(command)
+    if reader is None:
+        raise UnknownCommand(f"command {command:#04x} is not defined")
+    expected = 1 if command in (Request.SEND, Request.SEND_BATCH) else 0
+    if len(bodies) != expected:
+        raise MalformedFrame(f"{Request(command).name} has {len(bodies)} body frames, it must have {expected}")
+    request = reader(fields, bodies)
+    if isinstance(request, Send) and len(request.body) > body_size_max:
+        size = len(request.body)
+        raise MessageTooLarge(f"a message has {size} bytes, the limit is {body_size_max}", size=size, limit=body_size_max)
+    return request
+
+
+def _channel(fields: _Fields) -> str:
+    # Only the type is asked for here: a name that is too long breaks a channel rule, not a field rule.
+    name = text(fields, "channel", None, REQUEST_HEADER_SIZE_MAX)
+    fault = channel_fault(name)
+    if fault is not None:
+        raise InvalidChannel(fault)
+    return name
+
+
+def _read_hello(fields: _Fields, _bodies: Sequence[Buffer]) -> Hello:
+    return Hello(binary(fields, "session", SESSION_SIZE), text(fields, "client_id", "", CLIENT_ID_SIZE_MAX))
+
+
+def _read_ping(_fields: _Fields, _bodies: Sequence[Buffer]) -> Ping:
+    return Ping()
+
+
+def _read_info(_fields: _Fields, _bodies: Sequence[Buffer]) -> Info:
+    return Info()
+
+
+def _read_send(fields: _Fields, bodies: Sequence[Buffer]) -> Send:
+    channel = _channel(fields)
+    producer = integer(fields, "producer", 0, 0, SEQUENCE_MAX)
+    sequence = integer(fields, "sequence", 0, 0, SEQUENCE_MAX)
+    if (producer == 0) != (sequence == 0):
+        raise InvalidRequest(f"field sequence is {sequence} with producer {producer}: both are 0 or neither is")
+    identity = text(fields, "id", "", ID_SIZE_MAX)
+    metadata = text(fields, "metadata", None, REQUEST_HEADER_SIZE_MAX) if "metadata" in fields else None
+    tags = fields.get("tags")
+    if tags is not None and not is_tags(tags):
+        raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
+    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, flag(fields, "forward"))
+    try:
+        encode_message_headers(request.headers)
+    except LocalProtocolError as error:
+        raise InvalidRequest(f"fields metadata and tags: {error}") from error
+    return request
+
+
+def _read_send_batch(fields: _Fields, bodies: Sequence[Buffer]) -> SendBatch:
+    return SendBatch(bodies[0], flag(fields, "forward"))
+
+
+def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:
+    return ReceiveRequest(
+        channel=_channel(fields),
+        count_min=integer(fields, "min", 1, 1, COUNT_MAX),
+        count_max=integer(fields, "max", 1, 1, COUNT_MAX),
+        size_max=integer(fields, "max_bytes", RECEIVE_SIZE_DEFAULT, 1, RECEIVE_SIZE_MAX),
+        wait_ms=integer(fields, "wait_ms", 0, 0, WAIT_MS_MAX),
+        visibility_ms=integer(fields, "visibility_ms", VISIBILITY_MS_DEFAULT, VISIBILITY_MS_MIN, VISIBILITY_MS_MAX),
+        consumer=integer(fields, "consumer", 0, 0, U32_MAX),
+        plain=flag(fields, "plain"),
+        forward=flag(fields, "forward"),
+    )
+
+
+def _read_ack(fields: _Fields, _bodies: Sequence[Buffer]) -> AckRequest:
+    value = fields.get("receipts")
+    if not isinstance(value, list) or not 1 <= len(value) <= RECEIPTS_MAX:
+        raise InvalidRequest(f"field receipts must be a list of 1 to {RECEIPTS_MAX} receipts: {shown(value)}")
+    return AckRequest(_channel(fields), tuple(map(read_receipt, value)), flag(fields, "forward"))
+
+
+def read_receipt(value: object) -> Receipt:
+    """A receipt from its three numbers. Raises InvalidRequest."""
+    if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= SEQUENCE_MAX for part in value):
+        return Receipt(*value)
+    raise InvalidRequest(f"field receipts holds what is not [assigning, first, last]: {shown(value)}")
+
+
+def _read_open_producer(fields: _Fields, _bodies: Sequence[Buffer]) -> OpenProducerRequest:
+    producer = integer(fields, "producer", None, 1, SEQUENCE_MAX)
+    return OpenProducerRequest(_channel(fields), producer, flag(fields, "forward"))
+
+
+def _read_stats(fields: _Fields, _bodies: Sequence[Buffer]) -> StatsRequest:
+    return StatsRequest(_channel(fields))
+
+
+def _read_close(fields: _Fields, _bodies: Sequence[Buffer]) -> CloseRequest:
+    consumer = integer(fields, "consumer", None, 0, U32_MAX) if "consumer" in fields else None
+    return CloseRequest(consumer, flag(fields, "forward"))
+
+
+_READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
+    Request.HELLO: _read_hello,
+    Request.PING: _read_ping,
+    Request.INFO: _read_info,
+    Request.SEND: _read_send,
+    Request.SEND_BATCH: _read_send_batch,
+    Request.RECEIVE: _read_receive,
+    Request.ACK: _read_ack,
+    Request.OPEN_PRODUCER: _read_open_producer,
+    Request.STATS: _read_stats,
+    Request.CLOSE: _read_close,
+}
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+_COMMANDS: dict[type[AnyRequest], Request] = {
+    Hello: Request.HELLO,
+    Ping: Request.PING,
+    Info: Request.INFO,
+    Send: Request.SEND,
+    SendBatch: Request.SEND_BATCH,
+    ReceiveRequest: Request.RECEIVE,
+    AckRequest: Request.ACK,
+    OpenProducerRequest: Request.OPEN_PRODUCER,
+    StatsRequest: Request.STATS,
+    CloseRequest: Request.CLOSE,
+}
+
+
+def command_of(request: AnyRequest) -> Request:
+    """The command code of a request."""
+    return _COMMANDS[type(request)]
+
+
+def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
+    """The frames of a request: header, then body frames. Raises LocalProtocolError on what msgpack cannot carry."""
+    bodies: list[Buffer] = []
+    if isinstance(request, Send):
+        bodies = [request.body]
+    elif isinstance(request, SendBatch):
+        bodies = [request.batch]
+    return [encode_header(command_of(request), request_id, _fields_of(request)), *bodies]
+
+
+#: Names of attributes whose field on the wire is called otherwise; the ones mapped to "" are body frames.
+_FIELD_NAMES = {"count_min": "min", "count_max": "max", "size_max": "max_bytes", "body": "", "batch": ""}
+
+
+def _fields_of(request: AnyRequest) -> dict[str, Any]:
+    """Attributes that differ from their default, which the other side fills in."""
+    fields: dict[str, Any] = {}
+    for name, attribute in request.__dataclass_fields__.items():
+        value = getattr(request, name)
+        wire_name = _FIELD_NAMES.get(name, name)
+        if wire_name and value != attribute.default:
+            fields[wire_name] = value
+    if isinstance(request, AckRequest):
+        fields["receipts"] = [[receipt.assigning, receipt.first, receipt.last] for receipt in request.receipts]
+    return fields
