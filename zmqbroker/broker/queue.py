@@ -179,7 +179,7 @@ class Queue:
         """Make the messages of an assignment ready again, in their places; returns how many."""
         for first, last, delivery_count in assignment.held:
             self.in_flight.cut(first, last)
-            self.ready.add(first, last, delivery_count - 1)
+            self.ready.add(first, last, delivery_count)
         self._drop_assignment(assignment)
         return assignment.held.count
 
@@ -247,7 +247,6 @@ class Queue:
                 if chosen < last:
                     return chosen
                 count_max -= count
-                room -= batch.value.size_at_most(count)
             if end < part.last:
                 return chosen
         return chosen

@@ -109,13 +109,21 @@ async def _ask_member(connect: Callable[[str], Client], member: dict[str, Any], 
 @click.command()
 @url_option
 @timeout_option(2_000)
+@click.option("--alive", is_flag=True, help="Only ask whether a node at the URL answers, for health checks.")
 @json_option
 @click.pass_obj
-def status(context: CommandContext, url: str, timeout_ms: int, as_json: bool) -> int:
+def status(context: CommandContext, url: str, timeout_ms: int, alive: bool, as_json: bool) -> int:
     """Show every node with role, term and progress, and what the cluster tolerates.
 
     Ends with status 3 when no node answers or the cluster has no majority.
     """
+    if alive:
+        node = asyncio.run(_info(context.connect, url, timeout_ms))["node"]
+        if as_json:
+            emit_json(node)
+        else:
+            emit_line(f"{node['name']} answers")
+        return Exit.DONE
     found = asyncio.run(ask_cluster(context.connect, url, timeout_ms))
     if as_json:
         emit_json(

@@ -53,7 +53,6 @@ _OPTIONS = (
     (zmq.TCP_KEEPALIVE_IDLE, 30),
     (zmq.TCP_KEEPALIVE_INTVL, 10),
     (zmq.TCP_KEEPALIVE_CNT, 3),
-    (zmq.IPV6, 1),
 )
 
 
@@ -71,7 +70,7 @@ class Listener(Protocol):
 
 
 class Connection:
-    """One DEALER and its monitor, driven by the running event loop."""
+    """One DEALER and its monitor, driven by the running event loop. Raises zmq.ZMQError when `address` cannot be used."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, address: str, listener: Listener) -> None:
         self.endpoint = endpoint  # as the nodes call it
@@ -82,11 +81,17 @@ class Connection:
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
         self._socket = context.socket(zmq.DEALER)
+        option: int
         for option, value in _OPTIONS:
             self._socket.setsockopt(option, value)
+        self._socket.setsockopt(zmq.IPV6, int("[" in address))
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(_GONE | zmq.Event.HANDSHAKE_SUCCEEDED)
         self._descriptors = (int(self._socket.FD), int(self._monitor.FD))
-        self._socket.connect(address)
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError:
+            self._close_sockets()
+            raise
         self._loop.add_reader(self._descriptors[0], self._on_socket)
         self._loop.add_reader(self._descriptors[1], self._on_monitor)
         self._deadline = self._loop.call_later(_READY_S, self._end)
@@ -114,6 +119,9 @@ class Connection:
             self._retry.cancel()
         for descriptor in self._descriptors:  # before the sockets close, or their numbers may be others' already
             self._loop.remove_reader(descriptor)
+        self._close_sockets()
+
+    def _close_sockets(self) -> None:
         self._socket.disable_monitor()
         self._monitor.close(0)
         self._socket.close(0)
@@ -125,20 +133,17 @@ class Connection:
     def _on_monitor(self) -> None:
         while not self._closed:
             try:
-                event = parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"]
+                event = int(parse_monitor_message(self._monitor.recv_multipart(zmq.NOBLOCK))["event"])
             except zmq.Again:
                 return
             if event & _GONE:
                 self._on_socket()  # what came before the end is still there to read
-                self._end_once()
+                if not self._closed:
+                    self._end()
             elif not self.ready:
                 self.ready = True
                 self._deadline.cancel()
                 self._listener.on_ready(self)
-
-    def _end_once(self) -> None:
-        if not self._closed:
-            self._end()
 
     def _on_socket(self) -> None:
         if self._closed:

@@ -9,7 +9,6 @@ parent's. Bounds are the session's; names are resolved in the loop's executor.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 import time
@@ -34,11 +33,11 @@ _RECONNECT_MAX_S = 1.0
 
 
 class _Link:
-    """The way to one endpoint: being resolved, connected, or waiting to be tried again."""
+    """The way to one endpoint: being made, connected, or waiting to be tried again."""
 
     def __init__(self) -> None:
         self.connection: Connection | None = None
-        self.resolving: asyncio.Task[None] | None = None
+        self.connecting: asyncio.Task[None] | None = None
         self.retry: asyncio.TimerHandle | None = None
         self.pause_s = _RECONNECT_S
 
@@ -47,8 +46,8 @@ class _Link:
             self.connection.close()
         if self.retry is not None:
             self.retry.cancel()
-        if self.resolving is not None:
-            self.resolving.cancel()
+        if self.connecting is not None:
+            self.connecting.cancel()
 
 
 class Driver:
@@ -112,7 +111,11 @@ class Driver:
                 f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
             )
         if self.closed:
-            raise LocalProtocolError("this client is closed")
+            raise self.closed_error()
+
+    def closed_error(self) -> LocalProtocolError:
+        """What a call on a closed client gets."""
+        return LocalProtocolError("this client is closed")
 
     async def close(self) -> None:
         """End everything under way, close the sockets. May be repeated."""
@@ -123,7 +126,7 @@ class Driver:
         self._complete()
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [link.resolving for link in self._links.values() if link.resolving is not None]
+        tasks = [link.connecting for link in self._links.values() if link.connecting is not None]
         for link in self._links.values():
             link.close()
         self._links.clear()
@@ -151,7 +154,7 @@ class Driver:
 
     def _failed(self, endpoint: str) -> None:
         link = self._links[endpoint]
-        link.connection = link.resolving = None
+        link.connection = link.connecting = None
         link.retry = self._loop.call_later(link.pause_s, self._retry, link)
         link.pause_s = min(2 * link.pause_s, _RECONNECT_MAX_S)
         self._session.lost(endpoint, time.monotonic_ns())
@@ -165,28 +168,28 @@ class Driver:
         wanted = self._session.wanted()
         for endpoint in wanted:
             link = self._links.setdefault(endpoint, _Link())
-            if link.connection is None and link.resolving is None and link.retry is None:
-                self._connect(endpoint, link)
+            if link.connection is None and link.connecting is None and link.retry is None:
+                link.connecting = self._loop.create_task(self._connect(endpoint, link))
         for endpoint in self._links.keys() - wanted:
             self._links.pop(endpoint).close()
 
-    def _connect(self, endpoint: str, link: _Link) -> None:
-        if _is_address(endpoint):
-            link.connection = Connection(self._context, endpoint, endpoint, self)
-        else:
-            link.resolving = self._loop.create_task(self._resolve(endpoint, link))
-
-    async def _resolve(self, endpoint: str, link: _Link) -> None:
-        host, port = split_endpoint(endpoint)
+    async def _connect(self, endpoint: str, link: _Link) -> None:
         try:
-            found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except OSError:
+            address = await self._address(endpoint)
+            link.connection = Connection(self._context, endpoint, address, self)
+        except (OSError, zmq.ZMQError):  # a name that nobody knows, an address that cannot be, no descriptor left
             self._failed(endpoint)
-            return
+        else:
+            link.connecting = None
+
+    async def _address(self, endpoint: str) -> str:
+        """The endpoint with its host's name resolved."""
+        if endpoint.startswith("ipc://"):
+            return endpoint
+        host, port = split_endpoint(endpoint)
+        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         address = str(found[0][4][0])
-        shown = f"[{address}]" if ":" in address else address
-        link.connection = Connection(self._context, endpoint, f"tcp://{shown}:{port}", self)
-        link.resolving = None
+        return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
     # --- carrying out ------------------------------------------------------------------------------------------------
 
@@ -210,7 +213,7 @@ class Driver:
         completions = self._session.take_completions()
         for token, value, error in completions:
             _resolve_future(token, value, error)
-        if completions:
+        if completions or self.closed:
             for callback in list(self._progress):
                 callback()
 
@@ -240,14 +243,3 @@ def _resolve_future(future: asyncio.Future[Any], value: Any, error: BrokerError 
         return
     future.set_exception(error)
     future.exception()  # an error that nobody awaits is told by the producer's flush and not by the loop
-
-
-def _is_address(endpoint: str) -> bool:
-    """Whether an endpoint needs no name resolution."""
-    if endpoint.startswith("ipc://"):
-        return True
-    try:
-        ipaddress.ip_address(split_endpoint(endpoint)[0])
-    except ValueError:
-        return False
-    return True

@@ -70,7 +70,8 @@ def section_faults(sections: Mapping[str, Any]) -> list[Fault]:
             faults.append((key, f"{name!r} is not a name: {_NAME_RULE}"))
     if not node.data_dir or "\0" in node.data_dir:
         faults.append(("node.data_dir", f"{node.data_dir!r} is not a path"))
-    faults += _listen_faults(sections["listen"], node)
+    faults += _listen_faults(sections["listen"])
+    faults += _advertise_faults(node, sections["listen"], sections["cluster"])
     faults += _peer_faults(sections["cluster"], node)
     faults += _relation_faults(sections["raft"], sections["storage"], sections["limits"])
     return faults
@@ -98,8 +99,8 @@ def _endpoint_fault(endpoint: str) -> str | None:
     return f"{endpoint!r} is neither tcp://host:port nor ipc:///path"
 
 
-def _listen_faults(listen: ListenConfig, node: NodeSection) -> Iterator[Fault]:
-    """Check endpoints, and that what is advertised can be connected to."""
+def _listen_faults(listen: ListenConfig) -> Iterator[Fault]:
+    """Check where the sockets are bound."""
     if not 1 <= len(listen.client) <= _ENDPOINTS_MAX:
         yield "listen.client", f"there are {len(listen.client)} endpoints, not 1 to {_ENDPOINTS_MAX}"
     for endpoint in listen.client:
@@ -110,12 +111,18 @@ def _listen_faults(listen: ListenConfig, node: NodeSection) -> Iterator[Fault]:
         yield "listen.peer", f"{listen.peer!r} is not host:port"
     elif address[1] and f"tcp://{listen.peer}" in listen.client:
         yield "listen.peer", f"{listen.peer} is an address of listen.client too"
+
+
+def _advertise_faults(node: NodeSection, listen: ListenConfig, cluster: ClusterConfig) -> Iterator[Fault]:
+    """Check that clients can connect to what they are told."""
+    hosts = [address[0] for text in listen.client if (address := split_address(text.removeprefix("tcp://")))]
     if not node.advertise:
-        return
-    if fault := _endpoint_fault(node.advertise):
+        if hosts and hosts[0] in WILDCARD_HOSTS and not cluster.peers:
+            yield "node.advertise", f"clients cannot be told {hosts[0]} (listen.client): give the endpoint that they are to use"
+    elif fault := _endpoint_fault(node.advertise):
         yield "node.advertise", fault
-    elif (told := split_address(node.advertise.partition("://")[2])) and (told[0] in WILDCARD_HOSTS or not told[1]):
-        yield "node.advertise", f"clients cannot connect to {node.advertise!r}"
+    elif (told := split_address(node.advertise.removeprefix("tcp://"))) and (told[0] in WILDCARD_HOSTS or not told[1]):
+        yield "node.advertise", f"clients cannot connect to {node.advertise}"
 
 
 def _peer_faults(cluster: ClusterConfig, node: NodeSection) -> Iterator[Fault]:

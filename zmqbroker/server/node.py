@@ -195,7 +195,8 @@ class Node:
         """Why this node cannot serve a request now: NOT_LEADER, or NO_MAJORITY after an election timeout without a leader."""
         group = self.groups.get(number)
         if group is None:
-            text = "the cluster is not formed yet: waiting for " + ", ".join(self.formation.missing(time.monotonic_ns()))
+            missing = ", ".join(self.formation.missing(time.monotonic_ns()))
+            text = "the cluster is being formed" + (f", waiting for {missing}" if missing else "")
             return NoMajority(text, outcome_unknown=outcome_unknown)
         leader = self.leader_endpoint(group)
         if leader is None:

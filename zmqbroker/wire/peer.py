@@ -183,7 +183,7 @@ def decode_raft(frames: Sequence[Buffer]) -> list[Message]:
         messages.append(message)
     if position != len(table) or payload != len(frames):
         raise MalformedFrame(
-            f"a RAFT body ends at offset {position} with {payload - 1} payloads; it has {len(table)} bytes and {len(frames) - 1}"
+            f"a RAFT body ends at offset {position} with {payload - 1} payloads, it has {len(table)} bytes, {len(frames) - 1}"
         )
     return messages
 
