@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.errors import BaseError, CCompilerError
 
 #: Cython source -> the module that it becomes, beside its Python twin.
 SOURCES = {
@@ -32,26 +32,21 @@ def extensions() -> list[Extension]:
     except ImportError:
         print(MISSING + "Cython is not installed")
         return []
-    arguments = [] if sys.platform == "win32" else ["-O3"]
-    modules = [
-        Extension(name, [source], extra_compile_args=arguments, optional=True)
-        for source, name in SOURCES.items()
-        if Path(source).exists()
-    ]
+    arguments = [] if sys.platform == "win32" else ["-O3", "-g0"]
+    modules = [Extension(name, [source], extra_compile_args=arguments, optional=True) for source, name in SOURCES.items()]
     made: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives={"language_level": 3})
     return made
 
 
 class BuildExtensions(build_ext):
-    """build_ext that says in one line what an optional extension which cannot be built means."""
+    """build_ext that goes on, and says in one line what it means, when an extension cannot be built."""
 
     def build_extension(self, ext: Any) -> None:
-        """Build one extension; setuptools goes on without it when this raises, because it is optional."""
+        """Build one extension. setuptools' own `optional` forgives a failed compiler but not one that is not there."""
         try:
             super().build_extension(ext)
-        except Exception as error:
-            print(f"{MISSING}{ext.name} cannot be built ({error}); gcc and python3-dev are needed for it", file=sys.stderr)
-            raise
+        except (OSError, BaseError, CCompilerError) as error:
+            print(f"{MISSING}{ext.name} cannot be built ({error}); gcc and python3-dev are needed for it")
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExtensions})

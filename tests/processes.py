@@ -12,13 +12,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import zmqbroker
-from zmqbroker.errors import BrokerError
+from tests.raw import Raw
+from zmqbroker.wire.frames import Request
 
 __all__ = ["Cluster", "Node", "cluster", "free_ports", "wait_until"]
 
@@ -54,14 +54,23 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
     raise AssertionError(f"not within {timeout_s} s: {what}")
 
 
+def _is_stopped(thread: Path) -> bool:
+    """Whether a thread, named by its directory in /proc, is stopped: state T, or t under a tracer."""
+    _, _, rest = (thread / "stat").read_text().rpartition(")")
+    return rest.split()[0] in "Tt"
+
+
 class Node:
     """One node's process and files."""
 
-    def __init__(self, name: str, client_port: int, environment: dict[str, str], directory: Path, command: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, client_port: int, environment: dict[str, str], directory: Path, command: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.endpoint = f"tcp://127.0.0.1:{client_port}"
         self.directory = directory / name
-        self._environment, self._command = environment, list(command)
+        self.environment = environment  # its configuration
+        self._command = list(command)
         self._log_path = directory / f"{name}.log"
         self._log: IO[bytes] | None = None
         self.process: subprocess.Popen[bytes] | None = None
@@ -73,7 +82,7 @@ class Node:
             self._log = self._log_path.open("ab")
         self.process = subprocess.Popen(
             [*self._command, sys.executable, "-m", "zmqbroker.server"],
-            env={**os.environ, **self._environment},
+            env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -94,6 +103,17 @@ class Node:
         self.signal(signal.SIGKILL)
         assert self.process is not None
         self.process.wait(10)
+
+    def pause(self) -> None:
+        """SIGSTOP, and wait until no thread of the process runs any more."""
+        self.signal(signal.SIGSTOP)
+        assert self.process is not None
+        threads = Path(f"/proc/{self.process.pid}/task")
+        wait_until(lambda: all(_is_stopped(thread) for thread in threads.iterdir()), 10, f"{self.name} stopped")
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self.signal(signal.SIGCONT)
 
     def stop(self, timeout_s: float = 15) -> int:
         """SIGTERM; the exit status."""
@@ -160,29 +180,38 @@ class Cluster:
     def info(self, name: str, timeout_ms: int = 1000) -> dict[str, Any] | None:
         """NODE of one node, None when it does not answer."""
         try:
-            with zmqbroker.SyncClient(self.nodes[name].endpoint) as client:
-                return client.info(timeout_ms=timeout_ms)
-        except BrokerError:
+            with Raw(self.nodes[name].endpoint) as raw:
+                return raw.ask(Request.INFO, timeout_ms=timeout_ms).fields
+        except TimeoutError:
             return None
 
+    def leadership(self, without: Collection[Node] = ()) -> tuple[int, Node] | None:
+        """The highest term in which a running node says that it leads, and that node; `without` some that cannot answer."""
+        best: tuple[int, Node] | None = None
+        for node in self.nodes.values():
+            info = self.info(node.name) if node.running and node not in without else None
+            for group in info["groups"] if info else ():
+                if group["role"] == "leader" and (best is None or group["term"] > best[0]):
+                    best = (group["term"], node)
+        return best
+
     def leader(self, timeout_s: float = 15) -> Node:
-        """The node that leads, by its own word, with the highest term among the running ones."""
-
-        def find() -> Node | None:
-            best: tuple[int, Node] | None = None
-            for node in self.nodes.values():
-                info = self.info(node.name) if node.running else None
-                for group in info["groups"] if info else ():
-                    if group["role"] == "leader" and (best is None or group["term"] > best[0]):
-                        best = (group["term"], node)
-            return best[1] if best else None
-
+        """The node that leads, as soon as there is one."""
         try:
-            found: Node = wait_until(find, timeout_s, "a leader")
+            found: tuple[int, Node] = wait_until(self.leadership, timeout_s, "a leader")
         except AssertionError:
             logs = "\n".join(f"--- {node.name}\n{node.log()[-2000:]}" for node in self.nodes.values())
             raise AssertionError(f"no leader in {timeout_s} s\n{logs}") from None
-        return found
+        return found[1]
+
+    def caught_up(self, node: Node) -> bool:
+        """Whether a node has applied what the leader had committed when it was asked."""
+        leading = self.leadership()
+        fields = self.info(leading[1].name) if leading else None
+        own = self.info(node.name)
+        if not fields or not own or not fields["groups"] or not own["groups"]:
+            return False
+        return bool(own["groups"][0]["applied_index"] >= fields["groups"][0]["commit_index"])
 
     def close(self) -> None:
         """End every process."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from zmqbroker.broker.deadlines import Deadlines
-from zmqbroker.broker.ranges import RangeMap
+from zmqbroker.broker.ranges import Range
 from zmqbroker.commands import Receive, ReceiveKey
 
 __all__ = ["Assignment", "Claim", "Claims", "Waiter"]
@@ -41,7 +41,7 @@ class Assignment:
     deadline_unix_ns: int  # end of the visibility timeout
     key: ReceiveKey
     assigning: int  # the first part of its receipts
-    held: RangeMap[int] = field(default_factory=RangeMap)  # delivery counts; never empty while the claim exists
+    held: list[Range[int]]  # with delivery counts, ascending, disjoint; never empty while the claim exists
 
 
 Claim = Waiter | Assignment
@@ -80,7 +80,9 @@ class Claims:
         """Index a new claim."""
         self._by_order[claim.order] = claim
         self._deadlines.add(claim.order, claim.deadline_unix_ns)
-        holdings = self._sessions.setdefault(claim.key.session, _Holdings())
+        holdings = self._sessions.get(claim.key.session)
+        if holdings is None:
+            holdings = self._sessions[claim.key.session] = _Holdings()
         if isinstance(claim, Waiter):
             holdings.waiters[claim.order] = claim
         else:

@@ -20,7 +20,7 @@ from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.producers import Producers
-from zmqbroker.broker.ranges import Range, RangeMap, TrackedRangeMap
+from zmqbroker.broker.ranges import Range, RangeMap, TrackedRangeMap, cut_from_list
 from zmqbroker.broker.waiting import WaitingReceives
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
@@ -72,7 +72,7 @@ class BatchRecord:
 
     def fitting(self, count: int, room: int) -> int:
         """How many of `count` messages surely have at most `room` bytes of bodies together."""
-        return count if self.body_bytes <= room else min(count, max(room, 0) // max(self.body_size_max, 1))
+        return count if self.size_at_most(count) <= room else max(room, 0) // max(self.body_size_max, 1)
 
     def size_at_most(self, count: int) -> int:
         """Bytes that the bodies of any `count` messages of this batch cannot exceed."""
@@ -177,11 +177,13 @@ class Queue:
 
     def give_back(self, assignment: Assignment) -> int:
         """Make the messages of an assignment ready again, in their places; returns how many."""
+        returned = 0
         for first, last, delivery_count in assignment.held:
             self.in_flight.cut(first, last)
             self.ready.add(first, last, delivery_count)
+            returned += last - first + 1
         self._drop_assignment(assignment)
-        return assignment.held.count
+        return returned
 
     def stats(self) -> QueueStats:
         """The counters of this channel."""
@@ -225,11 +227,12 @@ class Queue:
         if last == 0:
             return Delivery(command.key, self.name, ())
         deadline = deadline_after(moment.now_unix_ns, command.visibility_ms)
-        assignment = Assignment(self._claims.take_order(), self.number, deadline, command.key, moment.assigning)
-        for part in self.ready.cut(1, last):
-            assignment.held.add(part.first, part.last, part.value + 1)
-            if part.value:
-                self.redelivered += part.last - part.first + 1
+        held: list[Range[int]] = []
+        for first, end, delivery_count in self.ready.cut(1, last):
+            held.append(Range(first, end, delivery_count + 1))
+            if delivery_count:
+                self.redelivered += end - first + 1
+        assignment = Assignment(self._claims.take_order(), self.number, deadline, command.key, moment.assigning, held)
         self.add_assignment(assignment)
         return Delivery(command.key, self.name, self._pieces(assignment))
 
@@ -247,6 +250,7 @@ class Queue:
                 if chosen < last:
                     return chosen
                 count_max -= count
+                room -= batch.value.size_at_most(count)
             if end < part.last:
                 return chosen
         return chosen
@@ -282,8 +286,8 @@ class Queue:
     def _finish(self, first: int, last: int) -> None:
         for part in self.in_flight.cut(first, last):
             assignment = part.value
-            assignment.held.cut(part.first, part.last)
-            if assignment.held.count:
+            cut_from_list(assignment.held, part.first, part.last)
+            if assignment.held:
                 self.dirty_assignments.changed(assignment.order)
             else:
                 self._drop_assignment(assignment)

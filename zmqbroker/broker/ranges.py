@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from zmqbroker.broker.dirty import Dirty
 
-__all__ = ["Range", "RangeMap", "SortedKeys", "TrackedRangeMap"]
+__all__ = ["Range", "RangeMap", "SortedKeys", "TrackedRangeMap", "cut_from_list"]
 
 Value = TypeVar("Value")
 
@@ -29,6 +29,30 @@ class Range(NamedTuple, Generic[Value]):
     first: int
     last: int
     value: Value
+
+
+def cut_from_list(parts: list[Range[Value]], first: int, last: int) -> None:
+    """Cut first..last out of a list of disjoint ranges in ascending order, in place.
+
+    For the few ranges of one assignment, where a map would cost more than it saves.
+    """
+    low = bisect_left(parts, first, key=_last_of)
+    high = bisect_right(parts, last, key=_first_of)
+    rest: list[Range[Value]] = []
+    for part in parts[low:high]:
+        if part.first < first:
+            rest.append(Range(part.first, first - 1, part.value))
+        if part.last > last:
+            rest.append(Range(last + 1, part.last, part.value))
+    parts[low:high] = rest
+
+
+def _first_of(part: Range[Value]) -> int:
+    return part.first
+
+
+def _last_of(part: Range[Value]) -> int:
+    return part.last
 
 
 class SortedKeys:
@@ -108,8 +132,13 @@ class RangeMap(Generic[Value]):
         """The ranges that share a sequence with first..last, whole, ascending."""
         found: list[Range[Value]] = []
         below = self._keys.floor(first)
-        start = first if below is None or self._ranges[below].last < first else below
-        for key in self._keys.start_from(start):
+        if below is not None:
+            part = self._ranges[below]
+            if part.last >= last:  # as a rule: one batch, one ready range
+                return [part]
+            if part.last >= first:
+                found.append(part)
+        for key in self._keys.start_from(first + 1):
             if key > last:
                 break
             found.append(self._ranges[key])
@@ -123,15 +152,15 @@ class RangeMap(Generic[Value]):
     def add(self, first: int, last: int, value: Value) -> None:
         """Add first..last, none of which is in a range yet; merges with neighbours of an equal value."""
         assert first <= last
-        assert not self.overlaps(first, last)
         self.count += last - first + 1
+        below = self._keys.floor(last)
         after = self._ranges.get(last + 1)
         if after is not None and after.value == value:
             self._drop(after.first)
             last = after.last
-        below = self._keys.floor(first)
         if below is not None:
             before = self._ranges[below]
+            assert before.last < first, "over a present range"
             if before.last == first - 1 and before.value == value:
                 first = below
         self._put(first, last, value)
@@ -139,7 +168,12 @@ class RangeMap(Generic[Value]):
     def cut(self, first: int, last: int) -> list[Range[Value]]:
         """Remove first..last and return the removed parts, ascending; ranges that reach over the ends keep their rest."""
         removed: list[Range[Value]] = []
-        for part in self.overlapping(first, last):
+        parts = self.overlapping(first, last)
+        if len(parts) == 1 and parts[0].first == first and parts[0].last == last:  # as a rule: what was assigned is acked
+            self._drop(first)
+            self.count -= last - first + 1
+            return parts
+        for part in parts:
             low, high = max(part.first, first), min(part.last, last)
             if part.first < low:
                 self._put(part.first, low - 1, part.value)

@@ -31,6 +31,7 @@ from zmqbroker.broker.claims import Assignment, Waiter
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.producers import Producer, StoredBatch
 from zmqbroker.broker.queue import BatchRecord, Queue
+from zmqbroker.broker.ranges import Range
 from zmqbroker.commands import Receive, ReceiveKey
 from zmqbroker.errors import Corruption
 
@@ -260,10 +261,8 @@ def _read_ready(queue: Queue, first: int, values: list[Any]) -> None:
 
 def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
     deadline, session, consumer, request, assigning, held = values
-    assignment = Assignment(order, queue.number, deadline, ReceiveKey(session, consumer, request), assigning)
-    for first, last, delivery_count in held:
-        assignment.held.add(first, last, delivery_count)
-    queue.add_assignment(assignment)
+    parts = [Range[int](*part) for part in held]
+    queue.add_assignment(Assignment(order, queue.number, deadline, ReceiveKey(session, consumer, request), assigning, parts))
 
 
 def _read_waiter(queue: Queue, order: int, values: list[Any]) -> None:

@@ -13,6 +13,7 @@ import struct
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +149,9 @@ async def _produce(context: CommandContext, url: str, workload: Workload, tally:
     filler = bytes(workload.size - _STAMP.size)
     async with (
         context.connect(url) as client,
-        client.queue(workload.channel).producer(batch_messages=workload.batch) as producer,
+        client.queue(workload.channel).producer(
+            batch_messages=workload.batch, linger_ms=0 if workload.batch == 1 else 1
+        ) as producer,
     ):
         sent = 0
         while sent != share and (share is not None or time.perf_counter() < deadline):
@@ -156,7 +159,7 @@ async def _produce(context: CommandContext, url: str, workload: Workload, tally:
             confirm = await producer.send(_STAMP.pack(started_ns) + filler)
             sent += 1
             tally.sent += 1
-            confirm.add_done_callback(lambda done, started_ns=started_ns: _confirmed(tally, started_ns, done))
+            confirm.add_done_callback(partial(_confirmed, tally, started_ns))
             if workload.batch == 1:
                 await confirm
         await producer.flush()

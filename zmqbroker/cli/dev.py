@@ -239,7 +239,7 @@ async def _watch(children: list[Child]) -> None:
         while waiting:
             done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
-                child = waiting.pop(task)  # type: ignore[arg-type]
+                child = waiting.pop(task)
                 note(f"{child.plan.name} ended with status {child.process.returncode}; its log is {child.plan.log_path}")
     finally:
         for task in waiting:

@@ -3,35 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
-
-from zmqbroker.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from zmqbroker.client import Client
 
-__all__ = ["CommandContext", "connect_lazily", "json_option", "timeout_option", "together", "url_option", "within"]
+__all__ = ["CommandContext", "Connect", "connect_lazily", "json_option", "timeout_option", "together", "url_option"]
 
-_Result = TypeVar("_Result")
+#: Ends a request for which the command has no option of its own.
+TIMEOUT_MS = 30_000
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def connect_lazily(url: str) -> Client:
+class Connect(Protocol):
+    """The way to make a client."""
+
+    def __call__(self, url: str, timeout_ms: int = TIMEOUT_MS) -> Client:
+        """A client for the nodes at `url`, whose requests end after `timeout_ms`."""
+        ...
+
+
+def connect_lazily(url: str, timeout_ms: int = TIMEOUT_MS) -> Client:
     """Make a client; the module is loaded now, so that `--help` does not wait for ZeroMQ."""
     from zmqbroker.client import Client
 
-    return Client(url)
+    return Client(url, client_id="zmqbroker command line", timeout_ms=timeout_ms)
 
 
 @dataclass(frozen=True)
 class CommandContext:
-    """What commands get from outside: the way to make a client for a URL."""
+    """What commands get from outside: the way to make a client."""
 
-    connect: Callable[[str], Client] = connect_lazily
+    connect: Connect = connect_lazily
 
 
 def url_option(function: _Function) -> _Function:
@@ -70,11 +78,3 @@ async def together(*jobs: Coroutine[Any, Any, Any]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def within(timeout_ms: int, what: str, action: Awaitable[_Result]) -> _Result:
-    """Await `action`; DeadlineExceeded naming `what` when it takes longer than `timeout_ms`."""
-    try:
-        return await asyncio.wait_for(action, timeout_ms / 1000)
-    except TimeoutError as error:
-        raise DeadlineExceeded(f"no answer from {what} within {timeout_ms} ms") from error

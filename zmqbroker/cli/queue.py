@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zmqbroker.cli.exits import Exit
-from zmqbroker.cli.options import CommandContext, json_option, timeout_option, together, url_option, within
+from zmqbroker.cli.options import CommandContext, json_option, timeout_option, together, url_option
 from zmqbroker.cli.output import body_fields, body_text, emit_json, emit_line, emit_table, note
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ __all__ = ["queue"]
 
 #: Sends under way at once; the client's own window bounds what is on the wire.
 _UNDER_WAY_MAX = 1_024
-#: Beyond the wait that the broker was asked for, the time that an answer may take.
-_ANSWER_MS = 30_000
 
 
 @click.group()
@@ -86,7 +84,7 @@ async def _send(
     context: CommandContext, url: str, channel: str, source: AsyncIterator[bytes], timeout_ms: int, as_json: bool
 ) -> None:
     """Send in order through one producer, and print each confirm as it comes, in the order of the messages."""
-    confirms = asyncio.Queue[Awaitable[SendResult] | None](_UNDER_WAY_MAX)
+    confirms: asyncio.Queue[Awaitable[SendResult] | None] = asyncio.Queue(_UNDER_WAY_MAX)
 
     async def produce(producer: Producer) -> None:
         async for body in source:
@@ -97,7 +95,7 @@ async def _send(
         while (confirm := await confirms.get()) is not None:
             _show_sent(await confirm, channel, as_json)
 
-    async with context.connect(url) as client, client.queue(channel).producer(timeout_ms=timeout_ms) as producer:
+    async with context.connect(url, timeout_ms) as client, client.queue(channel).producer() as producer:
         await together(produce(producer), show())
 
 
@@ -165,11 +163,7 @@ async def _receive(
 ) -> int:
     async with context.connect(url) as client:
         source = client.queue(channel)
-        messages = await within(
-            wait_ms + _ANSWER_MS,
-            url,
-            source.receive(max=count_max, wait_ms=wait_ms, visibility_ms=visibility_ms),
-        )
+        messages = await source.receive(max=count_max, wait_ms=wait_ms, visibility_ms=visibility_ms)
         if messages:
             _show_messages(messages, as_json)
             sys.stdout.flush()
@@ -216,5 +210,5 @@ def stats(context: CommandContext, channel: str, url: str, timeout_ms: int, as_j
 
 
 async def _stats(context: CommandContext, url: str, channel: str, timeout_ms: int) -> dict[str, Any]:
-    async with context.connect(url) as client:
-        return dict(await within(timeout_ms, url, client.queue(channel).stats()))
+    async with context.connect(url, timeout_ms) as client:
+        return await client.queue(channel).stats()

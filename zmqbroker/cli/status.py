@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from zmqbroker.cli.exits import Exit
-from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option, within
+from zmqbroker.cli.options import CommandContext, Connect, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line, emit_table, note
 from zmqbroker.errors import BrokerError
-
-if TYPE_CHECKING:
-    from zmqbroker.client import Client
 
 __all__ = ["ClusterStatus", "NodeRow", "ask_cluster", "status"]
 
@@ -67,19 +63,19 @@ class ClusterStatus:
         )
 
 
-async def ask_cluster(connect: Callable[[str], Client], url: str, timeout_ms: int) -> ClusterStatus:
+async def ask_cluster(connect: Connect, url: str, timeout_ms: int) -> ClusterStatus:
     """Ask one node who belongs to the cluster, then every member for itself. Raises what the first question ends in."""
     first = await _info(connect, url, timeout_ms)
     rows = await asyncio.gather(*(_ask_member(connect, member, timeout_ms) for member in first["members"]))
     return ClusterStatus(dict(first["cluster"]), tuple(sorted(rows, key=lambda row: row.name)))
 
 
-async def _info(connect: Callable[[str], Client], url: str, timeout_ms: int) -> dict[str, Any]:
-    async with connect(url) as client:
-        return dict(await within(timeout_ms, url, client.info()))
+async def _info(connect: Connect, url: str, timeout_ms: int) -> dict[str, Any]:
+    async with connect(url, timeout_ms) as client:
+        return await client.info()
 
 
-async def _ask_member(connect: Callable[[str], Client], member: dict[str, Any], timeout_ms: int) -> NodeRow:
+async def _ask_member(connect: Connect, member: dict[str, Any], timeout_ms: int) -> NodeRow:
     """One row; a member that does not answer, or whose endpoint nobody knows yet, is unreachable."""
     name, endpoint = str(member["name"]), str(member["client"])
     if not endpoint:

@@ -81,7 +81,6 @@ class Connection:
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
         self._socket = context.socket(zmq.DEALER)
-        option: int
         for option, value in _OPTIONS:
             self._socket.setsockopt(option, value)
         self._socket.setsockopt(zmq.IPV6, int("[" in address))
@@ -106,7 +105,7 @@ class Connection:
 
     def look_again(self) -> None:
         """Sends are done for now: see whether one of them swallowed the sign that something came."""
-        if not self._closed and self._socket.getsockopt(zmq.EVENTS) & zmq.POLLIN:
+        if not self._closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._on_socket)
 
     def close(self) -> None:

@@ -60,6 +60,7 @@ class Driver:
         self._session = Session(seeds, os.urandom(16), client_id, SystemRandom(), time.monotonic_ns())
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._links: dict[str, _Link] = {}
+        self._settling = False  # whether a call of _settle is on its way
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = FOREVER_NS  # when the timer fires
         self._progress: dict[Callable[[], None], None] = {}  # to be called whenever something ended
@@ -72,14 +73,22 @@ class Driver:
         """The largest body that the cluster takes, as far as it is known."""
         return self._session.message_bytes_max
 
+    @property
+    def worth_closing(self) -> bool:
+        """Whether the session may hold messages, and a node is there to be told that it ends."""
+        return self._session.worth_closing
+
     def submit(self, request: AnyRequest, timeout_ms: int) -> asyncio.Future[Answer]:
         """Start a request; the future ends with the answer or a `BrokerError`."""
         self.check_usable()
         future: asyncio.Future[Answer] = self._loop.create_future()
-        now_ns = time.monotonic_ns()
-        self._session.submit(request, future, now_ns + timeout_ms * 1_000_000, now_ns)
-        self._settle()
+        self._session.submit(request, future, time.monotonic_ns() + timeout_ms * 1_000_000)
+        self._settle_soon()
         return future
+
+    def forget(self, future: asyncio.Future[Answer]) -> None:
+        """Nobody waits for that request any more."""
+        self._session.forget(future)
 
     def pipeline(self, channel: str, settings: PipelineSettings) -> Pipeline:
         """A new producer."""
@@ -94,8 +103,8 @@ class Driver:
     def activate(self, pipeline: Pipeline) -> None:
         """Something was appended to a pipeline, or its flush was asked for."""
         self.check_usable()
-        self._session.activate(pipeline, time.monotonic_ns())
-        self._settle()
+        self._session.activate(pipeline)
+        self._settle_soon()
 
     def on_progress(self, callback: Callable[[], None], wanted: bool) -> None:
         """Call `callback` from now on whenever something ended, or no longer."""
@@ -122,6 +131,8 @@ class Driver:
         if self.closed:
             return
         self.closed = True
+        if os.getpid() != self._process_id:
+            return  # the sockets are the parent's
         self._session.abort()
         self._complete()
         if self._timer is not None:
@@ -193,12 +204,19 @@ class Driver:
 
     # --- carrying out ------------------------------------------------------------------------------------------------
 
+    def _settle_soon(self) -> None:
+        """Settle in the next pass of the loop, once for all calls of this one: they share batches and system calls."""
+        if not self._settling:
+            self._settling = True
+            self._loop.call_soon(self._settle)
+
     def _settle(self) -> None:
         """Do what the session asks for."""
+        self._settling = False
         if self.closed:
             return
         used: dict[Connection, None] = {}
-        for endpoint, frames in self._session.take_frames():
+        for endpoint, frames in self._session.pump(time.monotonic_ns()):
             link = self._links.get(endpoint)
             if link is not None and link.connection is not None:
                 link.connection.send(frames)

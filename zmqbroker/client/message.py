@@ -5,10 +5,9 @@ Nothing here holds a connection; `Message` of queue.py and `SyncMessage` of sync
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
-from zmqbroker.client.session import Answer
 from zmqbroker.errors import (
     InvalidChannel,
     LocalProtocolError,
@@ -22,7 +21,9 @@ from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers, encode_message_headers
 
-__all__ = ["Content", "SendResult", "check_channel", "encode_message", "read_messages"]
+__all__ = ["Content", "Received", "SendResult", "check_channel", "encode_message", "read_messages"]
+
+Received = TypeVar("Received", bound="Content")
 
 
 class SendResult(NamedTuple):
@@ -90,18 +91,23 @@ def encode_message(
     return data, encoded_id, encode_message_headers(MessageHeaders(metadata, tags))
 
 
-def read_messages(channel: str, answer: Answer) -> list[Content]:
-    """The messages of a MESSAGES reply, in order. Raises RemoteProtocolError when it is not one."""
-    pieces = answer.fields.get("pieces", [])
-    if not isinstance(pieces, list) or len(pieces) != len(answer.bodies):
-        raise RemoteProtocolError(f"MESSAGES has {len(answer.bodies)} body frames for pieces {pieces!r}")
-    found: list[Content] = []
-    for piece, frame in zip(pieces, answer.bodies, strict=True):
-        found += _read_piece(channel, piece, frame)
+def read_messages(
+    channel: str, fields: Mapping[str, Any], bodies: Sequence[Buffer], make: Callable[..., Received]
+) -> list[Received]:
+    """The messages of a MESSAGES reply, in order, each made by `make`, which is called like `Content`.
+
+    Raises RemoteProtocolError when it is not such a reply.
+    """
+    pieces = fields.get("pieces", [])
+    if not isinstance(pieces, list) or len(pieces) != len(bodies):
+        raise RemoteProtocolError(f"MESSAGES has {len(bodies)} body frames for pieces {pieces!r}")
+    found: list[Received] = []
+    for piece, frame in zip(pieces, bodies, strict=True):
+        found += _read_piece(channel, piece, frame, make)
     return found
 
 
-def _read_piece(channel: str, piece: object, frame: Buffer) -> list[Content]:
+def _read_piece(channel: str, piece: object, frame: Buffer, make: Callable[..., Received]) -> list[Received]:
     if not isinstance(piece, list) or len(piece) != 5 or not all(type(number) is int for number in piece):
         raise RemoteProtocolError(f"MESSAGES has a piece that is not five numbers: {piece!r}")
     assigning, first, last, delivery_count, time_unix_ns = piece
@@ -112,7 +118,7 @@ def _read_piece(channel: str, piece: object, frame: Buffer) -> list[Content]:
     if last - first + 1 != len(batch.bodies):
         raise RemoteProtocolError(f"MESSAGES has {len(batch.bodies)} messages for {first} to {last}")
     return [
-        Content(
+        make(
             channel,
             body,
             first + at,

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.message import SendResult, encode_message
@@ -18,6 +17,9 @@ from zmqbroker.client.pipeline import Item, PipelineSettings
 from zmqbroker.wire.batch import Buffer
 
 __all__ = ["Producer", "Sender"]
+
+#: A sender that never waits for room lets the loop have its turn after this much, so that batches leave while it goes on.
+_BURST_BYTES = 256 << 10
 
 
 class Sender:
@@ -27,6 +29,7 @@ class Sender:
         self._driver = driver
         self._pipeline = driver.pipeline(channel, settings)
         self._entrants: deque[tuple[Item, asyncio.Future[None]]] = deque()  # waiting for room, in order
+        self._burst_bytes = 0  # appended since the loop last had its turn
         self._idle: list[asyncio.Future[None]] = []  # waiting until nothing is pending
 
     @property
@@ -43,13 +46,17 @@ class Sender:
             self._watch()
             await admitted
         else:
-            self._pipeline.append(item)
             self._driver.activate(self._pipeline)
+            self._pipeline.append(item)
+            self._burst_bytes += item.size
+            if self._burst_bytes >= _BURST_BYTES:
+                self._burst_bytes = 0
+                await asyncio.sleep(0)
         future: asyncio.Future[SendResult] = item.token
         return future
 
-    async def flush(self) -> None:
-        """Wait until nothing is pending. Raises the first failure since the last flush, whoever saw it before."""
+    async def wait_idle(self) -> None:
+        """Send what waits for company, and wait until nothing is pending."""
         if self.busy:
             idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(idle)
@@ -57,6 +64,10 @@ class Sender:
             self._pipeline.flushing = True
             self._driver.activate(self._pipeline)
             await idle
+
+    async def flush(self) -> None:
+        """Wait until nothing is pending. Raises the first failure since the last flush, whoever saw it before."""
+        await self.wait_idle()
         failure, self._pipeline.failure = self._pipeline.failure, None
         if failure is not None:
             raise failure
@@ -94,13 +105,11 @@ class Producer:
     all and raises the first failure since the last flush. A message that failed with an unknown outcome may be stored.
     """
 
-    def __init__(
-        self, sender: Sender, driver: Driver, timeout_ms: int, finished: Callable[[Producer], None]
-    ) -> None:
+    def __init__(self, sender: Sender, driver: Driver, timeout_ms: int, active: set[Producer]) -> None:
         self._sender = sender
         self._driver = driver
         self._timeout_ms = timeout_ms
-        self._finished = finished
+        self._active = active  # it is in there while its block is
 
     async def send(
         self,
@@ -120,9 +129,14 @@ class Producer:
         await self._sender.flush()
 
     async def __aenter__(self) -> Producer:
+        self._active.add(self)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> Any:
-        if error is None:
-            await self.flush()
-        self._finished(self)
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                await self.flush()
+        finally:
+            self._active.discard(self)

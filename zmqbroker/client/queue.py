@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from zmqbroker.client.acks import AckGatherer
-from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.consumer import CLOSE_MS, Consumer
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.message import Content, SendResult, encode_message, read_messages
+from zmqbroker.client.message import Content, SendResult, check_channel, encode_message, read_messages
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
+from zmqbroker.client.session import Answer
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.frames import U32_MAX
 from zmqbroker.wire.requests import (
     RECEIVE_SIZE_DEFAULT,
     VISIBILITY_MS_DEFAULT,
-    AckRequest,
     CloseRequest,
     ReceiveRequest,
     StatsRequest,
 )
 
-if TYPE_CHECKING:
-    from zmqbroker.client.aio import Client
-
-__all__ = ["Message", "Queue"]
+__all__ = ["Book", "Message", "Queue"]
 
 #: Batches under way and bytes pending that a user may ask for. The broker keeps 128 results per producer (PROTOCOL §4).
 _WINDOW_MAX = 128
@@ -41,11 +41,144 @@ class Message(Content):
 
     __slots__ = ("_queue",)
 
-    def __init__(self, queue: Queue, content: Content) -> None:
-        for name in Content.__slots__:
-            setattr(self, name, getattr(content, name))
+    def __init__(self, queue: Queue, *content: Any) -> None:
+        super().__init__(*content)
         self._queue = queue
 
     async def ack(self) -> None:
         """Finish the message for good. Raises StaleReceipt when it was not held any more."""
         await self._queue.ack((self,))
+
+
+class Queue:
+    """One queue. Made by `Client.queue`; it exists at the broker as soon as it is used."""
+
+    def __init__(
+        self, name: str, driver: Driver, book: Book, timeout_ms: int, make: Callable[..., Message] | None = None
+    ) -> None:
+        check_channel(name)
+        self.name = name
+        self._driver = driver
+        self._book = book
+        self._timeout_ms = timeout_ms
+        self._make = make or partial(Message, self)
+        self._sender = Sender(driver, name, PipelineSettings())
+        self._acks = AckGatherer(name, lambda request: driver.submit(request, timeout_ms))
+
+    async def send(
+        self,
+        body: Buffer,
+        *,
+        id: str | None = None,
+        metadata: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        timeout_ms: int | None = None,
+    ) -> SendResult:
+        """Store one message and wait for the confirm.
+
+        Calls at the same time are stored in their order, and share batches when more wait than the window takes.
+        """
+        encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max)
+        return await (await self._sender.send(self._driver.item(*encoded, timeout_ms or self._timeout_ms)))
+
+    def producer(
+        self,
+        *,
+        linger_ms: int = 1,
+        batch_bytes: int = 256 << 10,
+        batch_messages: int = 4096,
+        window: int = 64,
+        pending_bytes_max: int = 16 << 20,
+        timeout_ms: int | None = None,
+    ) -> Producer:
+        """A producer for many messages: a batch goes out when it has `batch_bytes` or `batch_messages`, or after `linger_ms`.
+
+        At most `window` batches are unanswered, and about `pending_bytes_max` bytes wait in memory. Raises LocalProtocolError
+        when a setting is out of its range.
+        """
+        _check("linger_ms", linger_ms, 0, _LINGER_MS_MAX)
+        _check("batch_bytes", batch_bytes, 1, _BATCH_BYTES_MAX)
+        _check("batch_messages", batch_messages, 1, _BATCH_MESSAGES_MAX)
+        _check("window", window, 1, _WINDOW_MAX)
+        settings = PipelineSettings(
+            linger_ns=linger_ms * 1_000_000,
+            batch_bytes=batch_bytes,
+            batch_messages=batch_messages,
+            window=window,
+            pending_bytes_max=pending_bytes_max,
+        )
+        sender = Sender(self._driver, self.name, settings)
+        return Producer(sender, self._driver, timeout_ms or self._timeout_ms, self._book.producers)
+
+    async def receive(
+        self,
+        max: int = 1,
+        *,
+        min: int = 1,
+        wait_ms: int = 0,
+        visibility_ms: int = VISIBILITY_MS_DEFAULT,
+        max_bytes: int = RECEIVE_SIZE_DEFAULT,
+        timeout_ms: int | None = None,
+    ) -> list[Message]:
+        """Up to `max` messages as soon as `min` are ready, or what there is after `wait_ms`.
+
+        Each is in flight for `visibility_ms`, then it is ready again. When the call is cancelled or times out, what may have
+        been assigned to it goes back at once.
+        """
+        consumer = self._book.next_consumer()
+        request = ReceiveRequest(self.name, min, max, max_bytes, wait_ms, visibility_ms, consumer)
+        future = self._driver.submit(request, wait_ms + (timeout_ms or self._timeout_ms))
+        try:
+            answer = await future
+        except (asyncio.CancelledError, DeadlineExceeded):
+            self._give_back(future, consumer)
+            raise
+        return read_messages(self.name, *answer, self._make)
+
+    def consume(
+        self, *, credit: int = 256, visibility_ms: int = VISIBILITY_MS_DEFAULT, max_bytes: int = RECEIVE_SIZE_DEFAULT
+    ) -> Consumer[Message]:
+        """An iterator over the queue's messages, with up to `credit` of them (`max_bytes` for each half) kept ready here."""
+        _check("credit", credit, 1, 2 * _BATCH_MESSAGES_MAX)
+        numbers = (self._book.next_consumer(), self._book.next_consumer())[: 1 if credit == 1 else 2]
+        requests = Consumer.requests(self.name, numbers, credit, visibility_ms, max_bytes)
+        return Consumer(self._driver, requests, self._timeout_ms, self._make, self._book.consumers)
+
+    async def ack(self, messages: Iterable[Message]) -> None:
+        """Finish messages for good. Raises StaleReceipt naming those that were not held any more; the others are acked."""
+        held = [(message.assigning, message.sequence) for message in messages]
+        if held:
+            await self._acks.ack(held)
+
+    async def stats(self) -> dict[str, Any]:
+        """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""
+        return (await self._driver.submit(StatsRequest(self.name), self._timeout_ms)).fields
+
+    async def wait_idle(self) -> None:
+        """Wait until every `send` under way has ended."""
+        await self._sender.wait_idle()
+
+    def _give_back(self, future: asyncio.Future[Answer], consumer: int) -> None:
+        self._driver.forget(future)
+        with contextlib.suppress(BrokerError):
+            # Nobody waits for the answer; without one the session's end does the same.
+            self._driver.submit(CloseRequest(consumer), CLOSE_MS)
+
+
+class Book:
+    """What is in use at one client: consumer numbers, consumers that iterate, producers that are open."""
+
+    def __init__(self) -> None:
+        self.consumers: set[Consumer[Message]] = set()
+        self.producers: set[Producer] = set()
+        self._last_consumer = 0
+
+    def next_consumer(self) -> int:
+        """A number that no other consumer of the session has, but after four thousand million of them."""
+        self._last_consumer = self._last_consumer % U32_MAX + 1
+        return self._last_consumer
+
+
+def _check(name: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise LocalProtocolError(f"{name} is {value}, allowed is {low} to {high}")

@@ -1,11 +1,11 @@
 """The client without its sockets: requests in, frames out; frames in, results out.
 
-    submit, append ──▶ ┌─────────┐ ──▶ take_frames()       what to send, per endpoint, in order
+    submit, append ──▶ ┌─────────┐ ──▶ pump()              what to send, per endpoint, in order
     received ────────▶ │ Session │ ──▶ take_completions()  what ended, and how
     connected, lost ─▶ │         │ ──▶ wanted()            endpoints that should have a connection
     tick ────────────▶ └─────────┘ ──▶ wake_ns()           when to call tick, if nothing else happens
 
-Every call takes `now_ns`, a monotonic clock that the caller reads. HELLO with the same session is the first frame on every
+After one or many inputs the caller asks for the outputs. `now_ns` is a monotonic clock that the caller reads. HELLO with the same session is the first frame on every
 connection; nothing else is sent before its WELCOME. Plain requests may overtake each other, those of one `Pipeline` may not.
 A request ends once: with its reply, with an error that repeating cannot cure, or at its deadline.
 
@@ -42,6 +42,7 @@ from zmqbroker.wire.requests import (
     Hello,
     OpenProducerRequest,
     Ping,
+    ReceiveRequest,
     command_of,
     encode_request,
 )
@@ -93,13 +94,13 @@ class Session:
         self._table = RequestTable()
         self._batches: dict[int, Pipeline] = {}  # request id of each unanswered batch
         self._active: dict[Pipeline, None] = {}  # pipelines that hold anything, the one served longest ago first
+        self._received_once = False  # whether any RECEIVE was ever asked for
         self._unwelcome: RequestError | None = None  # why the latest HELLO was refused
-        self._frames: list[Transmit] = []
         self._completions: list[Completion] = []
 
     # --- the user's side ---------------------------------------------------------------------------------------------
 
-    def submit(self, request: AnyRequest, token: Any, deadline_ns: int, now_ns: int) -> None:
+    def submit(self, request: AnyRequest, token: Any, deadline_ns: int) -> None:
         """Start a request; it ends with a `Completion` of `token` and an `Answer` or an error.
 
         Raises Busy when too many are under way, LocalProtocolError on what cannot be encoded.
@@ -107,16 +108,21 @@ class Session:
         if len(self._table) >= BACKLOG_MAX:
             raise Busy(f"this client has {BACKLOG_MAX} requests under way", retry_ms=100)
         self._add(request, token, deadline_ns)
-        self._pump(now_ns)
+        self._received_once = self._received_once or isinstance(request, ReceiveRequest)
+
+    def forget(self, token: Any) -> None:
+        """Nobody waits for that request any more: it is not sent again and has no completion."""
+        plain = self._table.find(token)
+        if plain is not None:
+            self._table.remove(plain)
 
     def pipeline(self, channel: str, settings: PipelineSettings) -> Pipeline:
         """A new producer of a channel. After each append, `activate` it."""
         return Pipeline(channel, settings, self._completions, self._batches)
 
-    def activate(self, pipeline: Pipeline, now_ns: int) -> None:
-        """Something was appended to a pipeline, or its flush was asked for."""
+    def activate(self, pipeline: Pipeline) -> None:
+        """Something was appended to a pipeline."""
         self._active[pipeline] = None
-        self._pump(now_ns)
 
     def abort(self) -> None:
         """End everything under way: the client closes."""
@@ -127,11 +133,24 @@ class Session:
             if not isinstance(plain.token, _Opening):
                 self._completions.append(Completion(plain.token, None, _closed(plain.exchange.may_have_happened)))
 
+    @property
+    def worth_closing(self) -> bool:
+        """Whether the session may hold messages, and a node is there to be told that it ends."""
+        node = self._routes.node(self._routes.target)
+        return self._received_once and node is not None and node.phase is Phase.READY
+
     # --- the shell's side --------------------------------------------------------------------------------------------
 
-    def take_frames(self) -> list[Transmit]:
-        """What to send since the last call."""
-        frames, self._frames = self._frames, []
+    def pump(self, now_ns: int) -> list[Transmit]:
+        """Everything that can go out now, to be sent in this order."""
+        frames = [self._call(node) for node in self._routes.nodes() if node.call_due and node.phase is not Phase.CLOSED]
+        for pipeline in list(self._active):
+            self._tend(pipeline)
+        target = self._routes.target
+        if self._routes.open(now_ns):
+            frames += [Transmit(target, exchange.frames) for exchange in self._next_requests(target, now_ns)]
+        if any(endpoint == target for endpoint, _ in frames) and self._owed():
+            self._routes.asked(target, now_ns)
         return frames
 
     def take_completions(self) -> list[Completion]:
@@ -156,7 +175,6 @@ class Session:
         node = self._routes.node(endpoint)
         if node is not None:
             self._routes.connected(node, now_ns)
-            self._pump(now_ns)
 
     def lost(self, endpoint: str, now_ns: int) -> None:
         """A connection, or an attempt to make one, failed: what was under way there is sent again elsewhere."""
@@ -166,7 +184,6 @@ class Session:
         node = self._routes.node(endpoint)
         if node is not None:
             self._routes.lost(node, now_ns)
-        self._pump(now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
@@ -176,7 +193,6 @@ class Session:
         for pipeline in self._active:
             pipeline.expire(now_ns, self._unwelcome)
         self._routes.review(now_ns, self._table.waiting_count > 0)
-        self._pump(now_ns)
 
     def received(self, endpoint: str, frames: Sequence[Buffer], now_ns: int) -> None:
         """A message came from a node."""
@@ -190,7 +206,6 @@ class Session:
             return
         self._dispatch(node, command, request_id, Answer(fields, frames[1:]), now_ns)
         self._routes.heard(node, now_ns, self._owed())
-        self._pump(now_ns)
 
     # --- replies -----------------------------------------------------------------------------------------------------
 
@@ -279,7 +294,9 @@ class Session:
 
     def _owed(self) -> bool:
         """Whether the target owes a prompt answer."""
-        return bool(self._batches) or self._table.open_count > self._table.waiting_count
+        node = self._routes.node(self._routes.target)
+        called = node is not None and (node.ping_id or node.hello_id)
+        return bool(called or self._batches) or self._table.open_count > self._table.waiting_count
 
     def _new_id(self) -> int:
         self._last_id += 1
@@ -291,16 +308,7 @@ class Session:
         self._table.add(PlainRequest(exchange, request, token, deadline_ns))
         return request_id
 
-    def _pump(self, now_ns: int) -> None:
-        """Send everything that can go out now."""
-        for node in self._routes.nodes():
-            if node.call_due and node.phase is not Phase.CLOSED:
-                self._call(node, now_ns)
-        for pipeline in list(self._active):
-            self._tend(pipeline)
-        if not self._routes.open(now_ns):
-            return
-        target = self._routes.target
+    def _next_requests(self, target: str, now_ns: int) -> list[Exchange]:
         if target != self._routed:
             self._table.redirect(target)
             self._routed = target
@@ -311,9 +319,7 @@ class Session:
                 exchanges += sent
                 del self._active[pipeline]  # to the end of the line for slots
                 self._active[pipeline] = None
-        self._frames += [Transmit(target, exchange.frames) for exchange in exchanges]
-        if exchanges and self._owed():
-            self._routes.asked(target, now_ns)
+        return exchanges
 
     def _slots(self) -> int:
         return max(0, SLOTS - len(self._batches) - self._table.open_count)
@@ -331,17 +337,14 @@ class Session:
                 pipeline.opening = 0
             del self._active[pipeline]
 
-    def _call(self, node: Node, now_ns: int) -> None:
+    def _call(self, node: Node) -> Transmit:
         """HELLO to a node that has not welcomed this client yet, PING to any other."""
         node.call_due, request_id = False, self._new_id()
         if node.phase is Phase.GREETING:
             node.hello_id = request_id
-            frames = encode_request(request_id, Hello(self.session, self._client_id))
-        else:
-            node.ping_id = request_id
-            frames = encode_request(request_id, Ping())
-        self._frames.append(Transmit(node.endpoint, frames))
-        self._routes.asked(node.endpoint, now_ns)
+            return Transmit(node.endpoint, encode_request(request_id, Hello(self.session, self._client_id)))
+        node.ping_id = request_id
+        return Transmit(node.endpoint, encode_request(request_id, Ping()))
 
 
 def _closed(outcome_unknown: bool) -> BrokerError:

@@ -65,6 +65,10 @@ class RequestTable:
         """The request with that id, None when it has ended or never was."""
         return self._requests.get(request_id)
 
+    def find(self, token: Any) -> PlainRequest | None:
+        """The request with that token, None when it has ended or never was."""
+        return next((request for request in self._requests.values() if request.token is token), None)
+
     @property
     def backlog_count(self) -> int:
         """Requests to be sent as soon as that is possible."""

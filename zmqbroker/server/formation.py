@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from zmqbroker.commands import Member
 
@@ -49,6 +49,11 @@ def members_from_wire(value: object) -> tuple[Member, ...]:
             raise ValueError(f"not a member: {item!r}")
         members.append(Member(item[0], str(item[1]), item[2], str(item[3])))
     return tuple(members)
+
+
+def _is_range(value: object) -> TypeGuard[list[int]]:
+    """Whether a HELLO's versions are [lowest, highest]."""
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) for number in value)
 
 
 class Formation:
@@ -139,8 +144,10 @@ class Formation:
             return f"{name} is configured with the peers {fields.get('peers')}, this node with {sorted(self.addresses)}"
         for key, (low, high) in (("protocol", PROTOCOL_VERSIONS), ("machine", MACHINE_VERSIONS)):
             spoken = fields.get(key)
-            if not (isinstance(spoken, list) and len(spoken) == 2 and spoken[0] <= high and spoken[1] >= low):
+            if not (_is_range(spoken) and spoken[0] <= high and spoken[1] >= low):
                 return f"{name} speaks {key} versions {spoken}, this node {low} to {high}"
+        if fields.get("formed") and not cluster_uid:
+            return f"{name} says that it is a member and names no cluster"
         if self.formed and cluster_uid.strip(b"\0") and cluster_uid != self.cluster_uid:
             return f"{name} belongs to another cluster ({cluster_uid.hex()}), this node to {self.cluster_uid.hex()}"
         return ""

@@ -225,4 +225,5 @@ class Group:
     def end_receives(self, session: bytes, consumer: int | None) -> None:
         """Answer the waiting RECEIVEs of a consumer that is being closed: with nothing."""
         for key in [key for key in self.receivers if key.session == session and consumer in (None, key.consumer)]:
-            self._host.reply(self.receivers.pop(key), Reply.MESSAGES, {"pieces": []})
+            pending = self.receivers.pop(key)
+            self._host.reply(pending, Reply.MESSAGES, {"messages" if pending.plain else "pieces": []})

@@ -28,6 +28,7 @@ _CRC = struct.Struct("<I")
 _INDEX = struct.Struct("<Q")
 _SLICE_COUNT = 1000  # records per read transaction of `load`
 _MAP_SIZE_MIN = 1 << 30
+_ENGINE = 0  # LMDB 0.9: its format is read by every release of the last ten years; that of 1.0 is months old
 _MAP_SIZE_STEP = 1 << 20  # LMDB wants a multiple of the page size
 
 #: Largest key that a caller may use: LMDB's 511 bytes less the group.
@@ -74,7 +75,7 @@ class LmdbState:
         except OSError as error:
             raise StorageError(f"{path}: the state store cannot be opened: {error}") from error
         with _mapped(path):
-            environment = lmdb.open(str(path), map_size=size, max_dbs=0, sync=sync, mode=0o600)
+            environment = lmdb.open(str(path), map_size=size, max_dbs=0, sync=sync, mode=0o600, lib_version=_ENGINE)
             environment.reader_check()
         return cls(path, environment)
 

@@ -141,17 +141,17 @@ class RecordCursor:
 
     def encode(self, record: Record, synced_lsn: int) -> list[bytes]:
         """The record's bytes as buffers to write one after the other; the cursor moves behind it."""
-        payload, flags = record.payload, record.entry_type << ENTRY_TYPE_SHIFT
+        payload, size, flags = record.payload, record.size, record.entry_type << ENTRY_TYPE_SHIFT
         if has_zero_sector(payload, self.position + PAYLOAD_OFFSET):
             payload, flags = self.key.mask(payload), flags | FLAG_MASKED
         fields = (_MAGIC, len(payload), record.type, flags, record.group, self.previous_crc, record.index, record.term)
         header = _HEADER.pack(*fields, self.next_lsn, synced_lsn, crc32c(payload), 0)[:_CHECKED_SIZE]
         header_crc = crc32c(header, self.key.seed)
-        self.pass_by(record.size, header_crc)
+        self.pass_by(size, header_crc)
         buffers = [header + _CRC.pack(header_crc)]
         if payload:
             buffers.append(payload)
-        padding = record.size - PAYLOAD_OFFSET - len(payload)
+        padding = size - PAYLOAD_OFFSET - len(payload)
         if padding:
             buffers.append(bytes(padding))
         return buffers

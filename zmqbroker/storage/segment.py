@@ -76,7 +76,7 @@ class SegmentHeader:
 
 def encode_segment_header(
     sequence: int, first_lsn: int, uuid: bytes, groups: dict[int, GroupBase], *, segment_bytes: int, record_size: int
-) -> tuple[SegmentHeader, bytes]:
+) -> bytes:
     """A header for a file of `segment_bytes`, or of as much as one record of `record_size` bytes needs."""
     table = b"".join(_encode_group(group, base) for group, base in sorted(groups.items()))
     size = -(-(_PREFIX.size + len(table)) // BLOCK_SIZE) * BLOCK_SIZE
@@ -84,8 +84,7 @@ def encode_segment_header(
     prefix = _PREFIX.pack(_MAGIC, 0, FORMAT_VERSION, size, len(groups), sequence, first_lsn, uuid, file_size)
     data = (prefix + table).ljust(size, b"\0")
     crc = crc32c(data[_CHECKED_FROM:])
-    header = SegmentHeader(sequence, first_lsn, uuid, file_size, size, groups)
-    return header, data[:8] + struct.pack("<I", crc) + data[_CHECKED_FROM:]
+    return data[:8] + struct.pack("<I", crc) + data[_CHECKED_FROM:]
 
 
 def _encode_group(group: int, base: GroupBase) -> bytes:
@@ -122,13 +121,13 @@ def decode_segment_header(data: bytes, source: str) -> SegmentHeader:
 class Segment:
     """A segment and, once it exists, its open file."""
 
-    __slots__ = ("descriptor", "header", "highest", "key", "path")
+    __slots__ = ("descriptor", "header", "key", "last_indexes", "path")
 
     def __init__(self, path: Path, header: SegmentHeader) -> None:
         self.path = path
         self.header = header
         self.key = SegmentKey(header.uuid)
-        self.highest: dict[int, int] = {}  # group -> highest index ever written here, replaced ones included
+        self.last_indexes: dict[int, int] = {}  # group -> index of its last entry here, which the next header will name
         self.descriptor = -1  # set by the thread that creates or opens the file
 
     @property
@@ -142,8 +141,8 @@ class Segment:
         return self.header.file_size
 
     def note(self, group: int, index: int) -> None:
-        """Remember that an entry of `group` at `index` lies here."""
-        self.highest[group] = max(index, self.highest.get(group, 0))
+        """Remember that the next entry of `group` here is that at `index`, in the place of all after it."""
+        self.last_indexes[group] = index
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""

@@ -63,9 +63,8 @@ class SegmentFiles:
             self._create(write.segment, write.header)
             self._delete_doomed()
         self._current = write.segment
-        if write.buffers:
-            self._dirty = True
-            write_all(write.segment.descriptor, write.buffers, write.offset)
+        self._dirty = True
+        write_all(write.segment.descriptor, write.buffers, write.offset)
 
     def _create(self, segment: Segment, header: bytes) -> None:
         self.sync()

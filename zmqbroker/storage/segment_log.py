@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,7 +30,14 @@ from zmqbroker.storage.record import (
     to_entry,
 )
 from zmqbroker.storage.recovery import recover
-from zmqbroker.storage.segment import GroupBase, Segment, encode_segment_header, segment_name, sync_directory
+from zmqbroker.storage.segment import (
+    GroupBase,
+    Segment,
+    decode_segment_header,
+    encode_segment_header,
+    segment_name,
+    sync_directory,
+)
 from zmqbroker.storage.segment_files import SegmentFiles, SegmentWrite
 
 __all__ = ["CACHE_BYTES_MAX", "SEGMENT_BYTES", "GroupView", "SegmentJob", "SegmentLog"]
@@ -184,29 +190,29 @@ class SegmentLog:
 
     def _put(self, job: SegmentJob, record: Record) -> tuple[Segment, int]:
         """Add one record to a job; returns where it will lie."""
-        cursor = self._cursor
+        cursor, size = self._cursor, record.size
         segment = self._segments[next(reversed(self._segments))] if self._segments else None
-        if cursor is None or segment is None or cursor.position + record.size > segment.size_bytes:
-            segment, cursor = self._roll(job, record.size)
+        if cursor is None or segment is None or cursor.position + size > segment.size_bytes:
+            segment, cursor = self._roll(job, size)
         elif not job.writes:
             job.writes.append(SegmentWrite(segment, cursor.position, []))
         offset = cursor.position
         job.writes[-1].buffers.extend(cursor.encode(record, self._synced_lsn))
-        job.size_bytes += record.size
+        job.size_bytes += size
         return segment, offset
 
     def _roll(self, job: SegmentJob, record_size: int) -> tuple[Segment, RecordCursor]:
         """Begin the next segment; its header describes every group as the records before it leave it."""
         sequence = next(reversed(self._segments)) + 1 if self._segments else 1
         first_lsn = self._cursor.next_lsn if self._cursor is not None else 1
-        bases = {group: copy(base) for group, base in self._bases.items()}
-        header, data = encode_segment_header(
-            sequence, first_lsn, os.urandom(16), bases, segment_bytes=self._segment_bytes, record_size=record_size
+        data = encode_segment_header(
+            sequence, first_lsn, os.urandom(16), self._bases, segment_bytes=self._segment_bytes, record_size=record_size
         )
-        segment = Segment(self._directory / segment_name(sequence), header)
+        path = self._directory / segment_name(sequence)
+        segment = Segment(path, decode_segment_header(data, str(path)))
         self._segments[sequence] = segment
-        self._cursor = RecordCursor(segment.key, header.size, first_lsn)
-        job.writes.append(SegmentWrite(segment, header.size, [], data))
+        self._cursor = RecordCursor(segment.key, segment.header.size, first_lsn)
+        job.writes.append(SegmentWrite(segment, segment.header.size, [], data))
         job.size_bytes += len(data)
         return segment, self._cursor
 
@@ -269,10 +275,10 @@ class SegmentLog:
             sequence, segment = next(iter(self._segments.items()))
             if sequence >= self._completed_sequence:
                 break
-            if any(highest > self._trimmed.get(owner, 0) for owner, highest in segment.highest.items()):
+            if any(last_index > self._trimmed.get(owner, 0) for owner, last_index in segment.last_indexes.items()):
                 break
             del self._segments[sequence]
-            for owner in segment.highest:
+            for owner in segment.last_indexes:
                 self._drop(owner, sequence)
             self._files.doom(segment)
 

@@ -7,6 +7,7 @@ It reads and writes no bytes itself. Source: docs/PROTOCOL.md §5.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from zmqbroker.commands import BatchHeader
@@ -142,16 +143,21 @@ def value_too_large(column: str, message: int, value: int, limit: int) -> Malfor
 
 def column_not_text(column: str, values: bytes, sizes: Sequence[int]) -> MalformedFrame:
     """A text column holds a value that is not UTF-8; finds the first one."""
-    position = 0
-    message = 0
-    for message, size in enumerate(sizes):  # noqa: B007 - the number of the bad one is what is asked for
-        value = values[position : position + size]
-        position += size
-        try:
-            value.decode()
-        except UnicodeDecodeError:
-            break
+    starts = accumulate(sizes, initial=0)
+    message = next(
+        message
+        for message, (start, size) in enumerate(zip(starts, sizes, strict=False))
+        if not _is_text(values[start : start + size])
+    )
     return MalformedFrame(f"{column} of message {message} in a batch is not valid UTF-8")
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def body_too_large(size: int, limit: int) -> MessageTooLarge:

@@ -221,7 +221,7 @@ def _read_send(fields: _Fields, bodies: Sequence[Buffer]) -> Send:
     identity = text(fields, "id", "", ID_SIZE_MAX)
     metadata = text(fields, "metadata", None, REQUEST_HEADER_SIZE_MAX) if "metadata" in fields else None
     tags = fields.get("tags")
-    if tags is not None and not is_tags(tags):
+    if "tags" in fields and not is_tags(tags):
         raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
     request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, flag(fields, "forward"))
     try:

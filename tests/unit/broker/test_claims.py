@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from tests.unit.broker.builders import ALICE, BOB, key, receive
 from zmqbroker.broker.claims import Assignment, Claims, Waiter
+from zmqbroker.broker.ranges import Range
 
 
 def test_claims_of_a_session_are_listed_oldest_first() -> None:
     claims = Claims()
     newer, older = Waiter(7, 1, 50, receive()), Waiter(3, 1, 60, receive())
-    held = Assignment(5, 2, 55, key(), 99)
+    held = Assignment(5, 2, 55, key(), 99, [Range(1, 1, 1)])
     for claim in (newer, older, held):
         claims.add(claim)
     assert claims.waiters(ALICE) == [older, newer]
@@ -21,7 +22,7 @@ def test_claims_of_a_session_are_listed_oldest_first() -> None:
 
 def test_claims_removed_ones_leave_no_session_behind() -> None:
     claims = Claims()
-    waiter, held = Waiter(1, 1, 50, receive()), Assignment(2, 1, 50, key(), 99)
+    waiter, held = Waiter(1, 1, 50, receive()), Assignment(2, 1, 50, key(), 99, [Range(1, 1, 1)])
     claims.add(waiter)
     claims.add(held)
     claims.remove(waiter)

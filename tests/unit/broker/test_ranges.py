@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zmqbroker.broker import ranges
-from zmqbroker.broker.ranges import Range, RangeMap, SortedKeys, TrackedRangeMap
+from zmqbroker.broker.ranges import Range, RangeMap, SortedKeys, TrackedRangeMap, cut_from_list
 
 SEQUENCE_MAX = 40
 
@@ -46,8 +46,11 @@ def test_range_map_random_adds_and_cuts_equal_single_sequences(moves: list[tuple
             tracked.add(first, first + extra, value)
             singles |= dict.fromkeys(span, value)
         elif not adding:
+            expected = list(tracked)
+            cut_from_list(expected, first, first + extra)
             inside = {sequence: singles.pop(sequence) for sequence in span if sequence in singles}
             assert tracked.cut(first, first + extra) == runs(inside)
+            assert list(tracked) == expected
         expected = runs(singles)
         assert list(tracked) == expected
         assert tracked.count == len(singles)

@@ -1,0 +1,183 @@
+"""The bytes of golden_frames.json: every kind of frame of docs/PROTOCOL.md, both ways, and the batches with both codecs.
+
+The file is for writers of clients in other languages too: it may grow, but what is in it never changes within a protocol
+version.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from zmqbroker.commands import Ack, Close, OpenProducer, Publish, Receipt, Receive, ReceiveKey, Tick, Trim
+from zmqbroker.raft.messages import Entry, Message, MessageType
+from zmqbroker.wire import codec
+from zmqbroker.wire.batch import BatchContents
+from zmqbroker.wire.entries import EntryBuilder, decode_entry
+from zmqbroker.wire.frames import Reply, Request, decode_header, encode_header
+from zmqbroker.wire.peer import (
+    Envelope,
+    PeerKind,
+    decode_envelope,
+    decode_fields,
+    decode_raft,
+    encode_peer,
+    encode_raft,
+)
+from zmqbroker.wire.requests import (
+    AckRequest,
+    AnyRequest,
+    CloseRequest,
+    Hello,
+    Info,
+    OpenProducerRequest,
+    Ping,
+    ReceiveRequest,
+    Send,
+    SendBatch,
+    StatsRequest,
+    decode_request,
+    encode_request,
+)
+
+GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden_frames.json").read_text(encoding="utf-8"))
+BATCHES = [bytes.fromhex(item["frame"]) for item in GOLDEN["batches"]]
+SESSION = bytes(range(16))
+
+
+def plain(value: Any) -> Any:
+    """A value of the file with its binary parts as bytes."""
+    if isinstance(value, dict):
+        return bytes.fromhex(value["hex"]) if set(value) == {"hex"} else {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(params=["_codec_py", "_codec"])
+def twin(request: pytest.FixtureRequest) -> ModuleType:
+    try:
+        return importlib.import_module(f"zmqbroker.wire.{request.param}")
+    except ImportError as error:
+        pytest.skip(f"the compiled codec is not built here: {error}")
+
+
+# --- batches ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("item", GOLDEN["batches"], ids=lambda item: item["name"])
+def test_golden_batch_both_ways(twin: ModuleType, item: dict[str, Any]) -> None:
+    frame, values = bytes.fromhex(item["frame"]), plain(item["values"])
+    assert twin.encode_batch(**{**values, "channel": values["channel"].encode()}) == frame
+    contents: BatchContents = twin.decode_batch(frame)
+    assert contents[1:] == (values["bodies"], values["ids"], values["headers"])
+    header = contents.header
+    assert (header.channel, header.count) == (values["channel"], len(values["bodies"]))
+    assert (header.producer, header.base_sequence) == (values["producer"], values["base_sequence"])
+
+
+# --- client frames ---------------------------------------------------------------------------------------------------
+
+
+def client_name(item: dict[str, Any]) -> str:
+    return f"{item['name']}-{len(item['fields'])}"
+
+
+@pytest.mark.parametrize("item", GOLDEN["client"], ids=client_name)
+def test_golden_client_header_both_ways(item: dict[str, Any]) -> None:
+    header, fields = bytes.fromhex(item["header"]), plain(item["fields"])
+    assert decode_header(header) == (item["command"], item["request_id"], fields)
+    assert encode_header(item["command"], item["request_id"], fields) == header
+
+
+REQUESTS: list[AnyRequest] = [
+    Hello(SESSION, "till-1"),
+    Ping(),
+    Info(),
+    Send("orders", b"hello"),
+    Send("orders", b"", 5, 1, "a-1", "m", {"eu": "yes"}, True),
+    SendBatch(BATCHES[0]),
+    SendBatch(BATCHES[2], True),
+    ReceiveRequest("orders"),
+    ReceiveRequest("orders", 2, 100, 65_536, 5_000, 60_000, 3, True, True),
+    AckRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6))),
+    OpenProducerRequest("orders", 0x0102030405060708),
+    StatsRequest("orders"),
+    CloseRequest(3),
+    CloseRequest(),
+]
+
+
+def test_golden_requests_are_the_values_they_stand_for() -> None:
+    items = [item for item in GOLDEN["client"] if item["command"] < 0x80]
+    for item, request in zip(items, REQUESTS, strict=True):
+        frames = [bytes.fromhex(item["header"]), *map(bytes.fromhex, item["bodies"])]
+        assert decode_request(item["command"], plain(item["fields"]), frames[1:]) == request
+        assert encode_request(item["request_id"], request) == frames
+
+
+def test_golden_client_frames_name_every_request_and_reply() -> None:
+    named = {(item["name"], item["command"]) for item in GOLDEN["client"]}
+    assert named == {(member.name, int(member)) for kind in (Request, Reply) for member in kind}
+
+
+# --- between nodes ---------------------------------------------------------------------------------------------------
+
+
+def envelope(kind: int) -> Envelope:
+    return Envelope(PeerKind(kind), b"c" * 16, b"s" * 16, b"r" * 16)
+
+
+@pytest.mark.parametrize("item", GOLDEN["peer"], ids=lambda item: item["name"])
+def test_golden_peer_frame_both_ways(item: dict[str, Any]) -> None:
+    frames = [bytes.fromhex(item["envelope"]), *map(bytes.fromhex, item["frames"])]
+    assert decode_envelope(frames[0]) == envelope(item["kind"])
+    assert decode_fields(frames[0]) == plain(item["fields"])
+    assert encode_peer(envelope(item["kind"]), plain(item["fields"]), frames[1:]) == frames
+
+
+def test_golden_peer_frames_name_every_kind() -> None:
+    named = {item["name"]: item["kind"] for item in GOLDEN["peer"]} | {"RAFT": 1}
+    assert named == {kind.name: int(kind) for kind in PeerKind}
+
+
+def test_golden_raft_frames_both_ways() -> None:
+    golden = GOLDEN["raft"]
+    frames = [bytes.fromhex(golden["envelope"]), *map(bytes.fromhex, golden["payloads"])]
+    messages = []
+    for item in plain(golden["messages"]):
+        entries = tuple(Entry(**entry) for entry in item["entries"])
+        messages.append(Message(**{**item, "type": MessageType[item["type"]], "entries": entries}))
+    assert decode_envelope(frames[0]) == envelope(1)
+    assert decode_raft(frames) == messages
+    assert encode_raft(envelope(1), messages) == frames
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+
+def test_golden_entry_both_ways() -> None:
+    golden = GOLDEN["entry"]
+    data = bytes.fromhex(golden["data"])
+    commands = (
+        Publish(codec.read_batch(BATCHES[0]), 32, len(BATCHES[0]), 3),
+        OpenProducer("orders", 5, 0),
+        Receive(ReceiveKey(SESSION, 1, 7), "orders", 1, 10, 1 << 20, 0, 30_000, 3),
+        Ack(SESSION, "orders", (Receipt(655_360, 1, 4),)),
+        Close(SESSION),
+        Close(SESSION, 3),
+        Tick(),
+        Trim(12),
+    )
+    assert [item["name"] for item in golden["commands"]] == [type(command).__name__ for command in commands]
+    assert decode_entry(data) == (1, golden["time_unix_ns"], commands)
+    builder = EntryBuilder()
+    for command in commands:
+        if isinstance(command, Publish):
+            builder.add_publish(BATCHES[0], command.incarnation)
+        else:
+            builder.add(command)
+    assert builder.build(golden["time_unix_ns"]) == data

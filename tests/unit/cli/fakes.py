@@ -1,0 +1,224 @@
+"""A broker in memory with the client's interface, for commands to talk to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, cast
+
+from zmqbroker.cli.options import CommandContext, Connect
+from zmqbroker.client import SendResult
+from zmqbroker.errors import BrokerError, ChannelNotFound, DeadlineExceeded
+
+__all__ = ["FakeBroker", "FakeMessage", "node_fields"]
+
+
+def endpoints_of(url: str) -> list[str]:
+    """The endpoints that a URL of these tests names."""
+    if not url.startswith("zmqbroker://"):
+        return [url]
+    return [f"tcp://{host if ':' in host else host + ':5590'}" for host in url.removeprefix("zmqbroker://").split(",")]
+
+
+def node_fields(
+    name: str, names: list[str], *, role: str = "follower", leader: str | None = None, term: int = 3
+) -> dict[str, Any]:
+    """NODE of one node in a cluster of `names`, whose client ports are 5590, 5593, …"""
+    size = len(names)
+    return {
+        "node": {"name": name, "pid": 1},
+        "cluster": {
+            "name": "dev",
+            "size": size,
+            "majority": size // 2 + 1,
+            "tolerated": (size - 1) // 2,
+            "volume": "ephemeral",
+            "confirm": "quorum",
+        },
+        "groups": [
+            {
+                "group": 1,
+                "role": role,
+                "term": term,
+                "leader": leader,
+                "commit_index": 40,
+                "applied_index": 39,
+                "last_index": 41,
+            }
+        ],
+        "members": [
+            {
+                "id": number + 1,
+                "name": member,
+                "client": f"tcp://127.0.0.1:{5590 + 3 * number}",
+                "reachable": True,
+                "self": member == name,
+            }
+            for number, member in enumerate(names)
+        ],
+    }
+
+
+@dataclass
+class FakeMessage:
+    """A received message; the attributes that commands use."""
+
+    queue: FakeQueue
+    body: bytes
+    sequence: int
+    delivery_count: int = 1
+    time_unix_ns: int = 1_700_000_000_000_000_000
+    id: str = ""
+    metadata: str | None = None
+    tags: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def channel(self) -> str:
+        """The channel's name."""
+        return self.queue.name
+
+    async def ack(self) -> None:
+        """Finish it."""
+        await self.queue.ack([self])
+
+
+class FakeQueue:
+    """One queue; also what a producer of it is."""
+
+    def __init__(self, broker: FakeBroker, name: str) -> None:
+        self.broker, self.name = broker, name
+
+    @property
+    def _bodies(self) -> deque[tuple[int, bytes]]:
+        return self.broker.ready[self.name]
+
+    def _store(self, body: bytes) -> SendResult:
+        if self.broker.failure is not None:
+            raise self.broker.failure
+        self.broker.last_sequence[self.name] += 1
+        sequence = self.broker.last_sequence[self.name]
+        if sequence not in self.broker.swallowed:
+            self._bodies.append((sequence, body))
+        return SendResult(sequence, 5, duplicate=False, confirm="quorum")
+
+    async def send(self, body: bytes) -> SendResult:
+        """Store one message."""
+        return self._store(body)
+
+    def producer(self, **settings: int) -> FakeProducer:
+        """A producer; its settings are remembered."""
+        self.broker.producer_settings.append(settings)
+        return FakeProducer(self)
+
+    async def receive(self, max: int = 1, *, wait_ms: int = 0, visibility_ms: int = 30_000) -> list[FakeMessage]:
+        """Take up to `max` messages; a wait ends at once."""
+        await asyncio.sleep(0)  # let the others run, as a real request does
+        taken = [self._bodies.popleft() for _ in range(min(max, len(self._bodies)))]
+        messages = [FakeMessage(self, body, sequence) for sequence, body in taken]
+        self.broker.in_flight[self.name] += messages
+        return messages
+
+    async def ack(self, messages: Iterable[FakeMessage]) -> None:
+        """Finish messages."""
+        for message in messages:
+            self.broker.in_flight[self.name].remove(message)
+            self.broker.acked.append((self.name, message.sequence))
+
+    async def stats(self) -> dict[str, Any]:
+        """Some counters."""
+        if self.name not in self.broker.last_sequence:
+            raise ChannelNotFound(f"there is no channel {self.name!r}")
+        return {"channel": self.name, "ready": len(self._bodies), "last_sequence": self.broker.last_sequence[self.name]}
+
+
+class FakeProducer:
+    """A producer whose confirms come at once."""
+
+    def __init__(self, queue: FakeQueue) -> None:
+        self._queue = queue
+
+    async def send(self, body: bytes) -> asyncio.Future[SendResult]:
+        """Store a message; the future is done."""
+        future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
+        try:
+            future.set_result(self._queue._store(body))
+        except BrokerError as error:
+            future.set_exception(error)
+        await asyncio.sleep(0)
+        return future
+
+    async def flush(self) -> None:
+        """Nothing is ever pending."""
+
+    async def __aenter__(self) -> FakeProducer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.flush()
+
+
+class FakeClient:
+    """A client of the fake broker."""
+
+    def __init__(self, broker: FakeBroker, url: str) -> None:
+        self._broker, self._url = broker, url
+
+    async def info(self) -> dict[str, Any]:
+        """NODE of the first node of the URL that is up."""
+        await asyncio.sleep(0)
+        for endpoint in endpoints_of(self._url):
+            if endpoint in self._broker.nodes:
+                return self._broker.nodes[endpoint]
+        raise DeadlineExceeded(f"no answer from {self._url}")
+
+    def queue(self, name: str) -> FakeQueue:
+        """A queue by name."""
+        return FakeQueue(self._broker, name)
+
+    async def __aenter__(self) -> FakeClient:
+        self._broker.open_clients += 1
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._broker.open_clients -= 1
+
+
+class FakeBroker:
+    """Queues and nodes in memory."""
+
+    def __init__(self) -> None:
+        self.nodes: dict[str, dict[str, Any]] = {}  # by client endpoint; a node that is absent is down
+        self.ready: dict[str, deque[tuple[int, bytes]]] = defaultdict(deque)
+        self.in_flight: dict[str, list[FakeMessage]] = defaultdict(list)
+        self.acked: list[tuple[str, int]] = []
+        self.last_sequence: dict[str, int] = defaultdict(int)
+        self.swallowed: set[int] = set()  # sequences that are confirmed and never delivered
+        self.failure: BrokerError | None = None  # what every send ends in
+        self.producer_settings: list[dict[str, int]] = []
+        self.urls: list[tuple[str, int]] = []
+        self.open_clients = 0
+
+    @property
+    def context(self) -> CommandContext:
+        """What to give to `app.run`."""
+        return CommandContext(connect=cast(Connect, self._connect))
+
+    def _connect(self, url: str, timeout_ms: int = 30_000) -> FakeClient:
+        self.urls.append((url, timeout_ms))
+        return FakeClient(self, url)
+
+    def start(self, size: int, *, down: Iterable[int] = (), leader: int | None = 0) -> None:
+        """Let a cluster of `size` nodes answer, but those that are down."""
+        names = [f"node-{number + 1}" for number in range(size)]
+        for number, name in enumerate(names):
+            if number not in down:
+                leading = None if leader is None else names[leader]
+                role = "leader" if number == leader else "follower"
+                self.nodes[f"tcp://127.0.0.1:{5590 + 3 * number}"] = node_fields(name, names, role=role, leader=leading)

@@ -1,0 +1,277 @@
+"""A broker in memory that follows docs/PROTOCOL.md, for tests of the client: no Raft, no disk, no clock, no sockets.
+
+`FakeBroker` is what all nodes agree on. `FakeNode` speaks for one endpoint: it leads, or it knows who does, or nobody does.
+It keeps the rules of PROTOCOL §4 strictly, so that a client that breaks them loses messages or gets errors here too.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from zmqbroker.errors import (
+    Busy,
+    ChannelNotFound,
+    Duplicate,
+    NoMajority,
+    NotLeader,
+    OutOfSequence,
+    RequestError,
+    StaleReceipt,
+    UnknownProducer,
+)
+from zmqbroker.wire.codec import decode_batch, encode_batch
+from zmqbroker.wire.frames import Reply, decode_header, encode_error, encode_header
+from zmqbroker.wire.requests import (
+    AckRequest,
+    AnyRequest,
+    CloseRequest,
+    Hello,
+    Info,
+    OpenProducerRequest,
+    Ping,
+    ReceiveRequest,
+    SendBatch,
+    StatsRequest,
+    decode_request,
+)
+
+RESULTS_KEPT = 128
+
+
+@dataclass
+class Stored:
+    """One message of a channel."""
+
+    body: bytes
+    id: bytes
+    headers: bytes
+    delivery_count: int = 0
+
+
+@dataclass
+class FakeProducer:
+    """Last sequence, and the results of the latest batches by (base, count)."""
+
+    last: int = 0
+    results: dict[tuple[int, int], int] = field(default_factory=dict)
+
+
+@dataclass
+class Waiting:
+    """A RECEIVE that has no answer yet, and where its answer goes."""
+
+    request: ReceiveRequest
+    request_id: int
+    session: bytes
+    reply_to: Any
+
+
+class FakeChannel:
+    """Messages by sequence from 1, and their producers."""
+
+    def __init__(self) -> None:
+        self.messages: list[Stored] = []
+        self.ready: deque[int] = deque()
+        self.in_flight: dict[int, tuple[int, bytes, int]] = {}  # sequence -> assigning, session, consumer
+        self.acked: set[int] = set()
+        self.producers: dict[int, FakeProducer] = {}
+
+    @property
+    def bodies(self) -> list[bytes]:
+        """All stored bodies, in order."""
+        return [message.body for message in self.messages]
+
+    def publish(self, frame: Any) -> dict[str, Any]:
+        """Store a batch by the rules of PROTOCOL §4; the fields of SENT."""
+        batch = decode_batch(frame)
+        producer = self.producers.get(batch.header.producer)
+        if producer is None:
+            raise UnknownProducer(f"producer {batch.header.producer} is not open")
+        base, count = batch.header.base_sequence, batch.header.count
+        if base <= producer.last:
+            return self._repeat(producer, base, count)
+        if base != producer.last + 1:
+            raise OutOfSequence(f"{base} does not follow {producer.last}", expected=producer.last + 1)
+        first = len(self.messages) + 1
+        for at, body in enumerate(batch.bodies):
+            ids, headers = batch.ids or [b""] * count, batch.headers or [b""] * count
+            self.messages.append(Stored(bytes(body), bytes(ids[at]), bytes(headers[at])))
+            self.ready.append(first + at)
+        producer.last += count
+        producer.results[base, count] = first
+        if len(producer.results) > RESULTS_KEPT:
+            del producer.results[next(iter(producer.results))]
+        return self._sent(first, count, False)
+
+    def _repeat(self, producer: FakeProducer, base: int, count: int) -> dict[str, Any]:
+        first = producer.results.get((base, count))
+        if first is not None:
+            return self._sent(first, count, True)
+        if producer.results and base < next(iter(producer.results))[0]:
+            raise Duplicate(f"{base} was stored long ago")
+        raise OutOfSequence(f"{base} with other boundaries", expected=producer.last + 1)
+
+    @staticmethod
+    def _sent(first: int, count: int, duplicate: bool) -> dict[str, Any]:
+        return {"sequence": first, "count": count, "time_unix_ns": first, "duplicate": duplicate, "confirm": "quorum"}
+
+
+class FakeBroker:
+    """The state that all nodes share."""
+
+    def __init__(self) -> None:
+        self.channels: dict[str, FakeChannel] = {}
+        self.waiting: list[Waiting] = []
+        self.assigned: dict[tuple[bytes, int, int], tuple[dict[str, Any], list[bytes]]] = {}  # by ReceiveKey
+        self.assignings = 0
+        self.closed_consumers: list[int | None] = []
+        self.acks: list[AckRequest] = []
+
+    def channel(self, name: str) -> FakeChannel:
+        """The channel of that name, made when it is new."""
+        return self.channels.setdefault(name, FakeChannel())
+
+    def apply(self, request: AnyRequest, request_id: int, session: bytes, reply_to: Any) -> list[bytes] | None:
+        """Serve a request at the leader; None when the answer comes later."""
+        match request:
+            case OpenProducerRequest():
+                producer = self.channel(request.channel).producers.setdefault(request.producer, FakeProducer())
+                return [encode_header(Reply.PRODUCER, request_id, {"last_sequence": producer.last})]
+            case SendBatch():
+                name = decode_batch(request.batch).header.channel
+                return [encode_header(Reply.SENT, request_id, self.channel(name).publish(request.batch))]
+            case AckRequest():
+                return [encode_header(Reply.ACKED, request_id, self._ack(request, session))]
+            case CloseRequest():
+                return [encode_header(Reply.CLOSED, request_id, {"returned": self._close(session, request.consumer)})]
+            case ReceiveRequest():
+                return self._receive(request, request_id, session, reply_to)
+            case _:
+                raise AssertionError(f"not a request for a leader: {request!r}")
+
+    def _receive(self, request: ReceiveRequest, request_id: int, session: bytes, reply_to: Any) -> list[bytes] | None:
+        key = (session, request.consumer, request_id)
+        if key not in self.assigned:
+            if len(self.channel(request.channel).ready) < request.count_min and request.wait_ms > 0:
+                self.waiting = [one for one in self.waiting if (one.session, one.request_id) != (session, request_id)]
+                self.waiting.append(Waiting(request, request_id, session, reply_to))
+                return None
+            self.assigned[key] = self._assign(request, session)
+        fields, frames = self.assigned[key]
+        return [encode_header(Reply.MESSAGES, request_id, fields), *frames]
+
+    def _assign(self, request: ReceiveRequest, session: bytes) -> tuple[dict[str, Any], list[bytes]]:
+        channel, self.assignings = self.channel(request.channel), self.assignings + 1
+        pieces, frames = [], []
+        for _ in range(min(request.count_max, len(channel.ready))):
+            sequence = channel.ready.popleft()
+            stored = channel.messages[sequence - 1]
+            stored.delivery_count += 1
+            channel.in_flight[sequence] = (self.assignings, session, request.consumer)
+            pieces.append([self.assignings, sequence, sequence, stored.delivery_count, sequence])
+            frames.append(encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers]))
+        return {"pieces": pieces}, frames
+
+    def served_now(self) -> list[tuple[Any, list[bytes]]]:
+        """Answers to waiting receives that have messages by now: (where to, frames)."""
+        answers: list[tuple[Any, list[bytes]]] = []
+        for one in list(self.waiting):
+            if len(self.channel(one.request.channel).ready) >= one.request.count_min:
+                self.waiting.remove(one)
+                frames = self._receive(one.request, one.request_id, one.session, one.reply_to)
+                assert frames is not None
+                answers.append((one.reply_to, frames))
+        return answers
+
+    def _ack(self, request: AckRequest, session: bytes) -> dict[str, Any]:
+        channel, stale, count = self.channel(request.channel), [], 0
+        self.acks.append(request)
+        for receipt in request.receipts:
+            sequences = range(receipt.first, receipt.last + 1)
+            held = [channel.in_flight.get(at, (0, b"", 0))[:2] == (receipt.assigning, session) for at in sequences]
+            if all(one or at in channel.acked for one, at in zip(held, sequences, strict=True)):
+                for sequence in sequences:
+                    channel.in_flight.pop(sequence, None)
+                    channel.acked.add(sequence)
+                count += len(sequences)
+            else:
+                stale.append([receipt.assigning, receipt.first, receipt.last])
+        if stale:
+            raise StaleReceipt(f"{len(stale)} receipts are stale", stale=stale, count=count)
+        return {"count": count, "confirm": "quorum"}
+
+    def _close(self, session: bytes, consumer: int | None) -> int:
+        self.closed_consumers.append(consumer)
+        self.waiting = [one for one in self.waiting if one.session != session or consumer not in (None, one.request.consumer)]
+        returned = 0
+        for channel in self.channels.values():
+            for sequence, (_, holder, number) in sorted(channel.in_flight.items(), reverse=True):
+                if holder == session and consumer in (None, number):
+                    del channel.in_flight[sequence]
+                    channel.ready.appendleft(sequence)
+                    returned += 1
+        return returned
+
+
+class FakeNode:
+    """One endpoint of a fake cluster."""
+
+    def __init__(self, endpoint: str, broker: FakeBroker) -> None:
+        self.endpoint = endpoint
+        self.leader: str | None = endpoint  # who leads, as this node believes
+        self.leader_term = 1
+        self.majority = True  # whether what it leads can be confirmed
+        self.refusals: list[RequestError] = []  # raised instead of serving the next requests for a leader
+        self.hello_errors: list[RequestError] = []  # raised instead of WELCOME
+        self.hello_fields: dict[str, Any] = {"protocol": 1, "message_bytes_max": 1 << 20}
+        self.seen: list[AnyRequest] = []
+        self.sessions: dict[Any, bytes] = {}  # by connection
+        self._broker = broker
+
+    def handle(self, connection: Any, frames: Sequence[Any]) -> list[tuple[Any, list[bytes]]]:
+        """Serve one message that came on a connection; (connection, frames) of every answer that is ready now."""
+        command, request_id, fields = decode_header(frames[0])
+        request = decode_request(command, fields, frames[1:])
+        self.seen.append(request)
+        try:
+            answer = self._serve(request, request_id, connection)
+        except RequestError as error:
+            answer = [encode_error(request_id, error)]
+        answers = [] if answer is None else [(connection, answer)]
+        return answers + self._broker.served_now()
+
+    def _serve(self, request: AnyRequest, request_id: int, connection: Any) -> list[bytes] | None:
+        match request:
+            case Hello():
+                if self.hello_errors:
+                    raise self.hello_errors.pop(0)
+                self.sessions[connection] = request.session or b""
+                return [encode_header(Reply.WELCOME, request_id, self.hello_fields)]
+            case Ping():
+                fields = {"node": self.endpoint, "leader": self.leader, "leader_term": self.leader_term}
+                return [encode_header(Reply.PONG, request_id, fields)]
+            case Info():
+                return [encode_header(Reply.NODE, request_id, {"node": {"name": self.endpoint}})]
+            case StatsRequest():
+                return [encode_header(Reply.CHANNEL, request_id, self._stats(request.channel))]
+        if self.leader != self.endpoint:
+            raise NotLeader("ask the leader", leader=self.leader)
+        if not self.majority:
+            raise NoMajority("too few nodes")
+        if self.refusals:
+            raise self.refusals.pop(0)
+        return self._broker.apply(request, request_id, self.sessions[connection], connection)
+
+    def _stats(self, name: str) -> dict[str, Any]:
+        channel = self._broker.channels.get(name)
+        if channel is None:
+            raise ChannelNotFound(f"no channel {name!r}")
+        return {"channel": name, "ready": len(channel.ready), "in_flight": len(channel.in_flight)}
+
+
+def busy(retry_ms: int = 20) -> Busy:
+    """A refusal that passes."""
+    return Busy("full", retry_ms=retry_ms)

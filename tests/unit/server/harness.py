@@ -1,0 +1,132 @@
+"""A group on a core and a log in memory, and a host that keeps what it is told."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+from typing import Any
+
+from zmqbroker.broker import Machine, MachineLimits
+from zmqbroker.commands import Delivery, Receive, ReceiveKey
+from zmqbroker.errors import NotLeader, RequestError
+from zmqbroker.raft import RaftConfig, RaftCore
+from zmqbroker.raft.messages import Message, SoftState, StorageAppend
+from zmqbroker.server.group import Group
+from zmqbroker.server.routes import Pending, Route
+from zmqbroker.storage.memory import MemoryLog
+from zmqbroker.wire import codec
+from zmqbroker.wire.frames import Reply
+
+GROUP = 1
+ALICE, BOB = b"a" * 16, b"b" * 16
+
+
+class Host:
+    """A `group.Host` that writes down what a node would do."""
+
+    def __init__(self) -> None:
+        self.replies: list[tuple[int, Reply, dict[str, Any]]] = []  # request id, code, fields
+        self.refused: list[tuple[int, RequestError]] = []
+        self.delivered: list[tuple[Pending, Delivery]] = []
+        self.roles: list[SoftState] = []
+
+    def reply(self, pending: Pending, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+        self.replies.append((pending.request_id, code, fields))
+
+    def refuse(self, pending: Pending, error: RequestError) -> None:
+        self.refused.append((pending.request_id, error))
+
+    def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
+        assert group == GROUP
+        self.delivered.append((pending, delivery))
+
+    def not_leading(self, group: int, *, outcome_unknown: bool) -> RequestError:
+        return NotLeader("another node leads", outcome_unknown=outcome_unknown, leader="tcp://other:5590")
+
+    def role_changed(self, group: int, soft_state: SoftState) -> None:
+        self.roles.append(soft_state)
+
+
+class StillClock:
+    """A `LeaderClock` that the test moves."""
+
+    def __init__(self, now_unix_ns: int) -> None:
+        self.stamp = now_unix_ns
+
+    def now_unix_ns(self) -> int:
+        return self.stamp
+
+
+class Site:
+    """One node: its group, its log, and the messages that it wants sent."""
+
+    def __init__(
+        self,
+        number: int = 1,
+        voters: tuple[int, ...] = (1,),
+        *,
+        requests_max: int = 1000,
+        limits: MachineLimits | None = None,
+        **raft: Any,
+    ) -> None:
+        self.host = Host()
+        self.log = MemoryLog()
+        self.machine = Machine(limits)
+        config = RaftConfig(id=number, voters=voters, group=GROUP, **raft)
+        core = RaftCore(config, self.log.view(GROUP), random.Random(number))
+        self.group = Group(GROUP, core, self.machine, self.host, "quorum", requests_max)
+        self.outgoing: list[Message] = []
+
+    def lead(self) -> Site:
+        """Win an election, in a group of one."""
+        self.group.core.campaign()
+        self.run()
+        assert self.group.leading
+        return self
+
+    def run(self) -> None:
+        """Do all that a node would do in a pass, with a log that is done at once."""
+        while True:
+            works: list[StorageAppend] = []
+            self.group.collect(self.outgoing, works)
+            if not works:
+                return
+            self.log.complete(self.log.prepare(works))
+            for work in works:
+                self.outgoing += self.group.core.advance(work)
+
+
+def exchange(sites: dict[int, Site]) -> None:
+    """Carry messages between the nodes until there are none; those for nodes that are not in `sites` are lost."""
+    while True:
+        for site in sites.values():
+            site.run()
+        messages = [message for site in sites.values() for message in site.outgoing]
+        if not messages:
+            return
+        for site in sites.values():
+            site.outgoing.clear()
+        for message in messages:
+            if message.to in sites:
+                sites[message.to].group.step(message)
+
+
+def pending(request: int, session: bytes = ALICE, *, plain: bool = False) -> Pending:
+    """A request that is no RECEIVE."""
+    return Pending(Route(b"r", False), request, session, None, plain)
+
+
+def waiting(request: int, session: bytes = ALICE, *, consumer: int = 0, plain: bool = False, route: bytes = b"r") -> Pending:
+    """A RECEIVE."""
+    return Pending(Route(route, False), request, session, ReceiveKey(session, consumer, request), plain)
+
+
+def receive(asked: Pending, *, count_max: int = 10, wait_ms: int = 0, visibility_ms: int = 30_000) -> Receive:
+    """The command of a `waiting` request."""
+    assert asked.key is not None
+    return Receive(asked.key, "c", count_max=count_max, wait_ms=wait_ms, visibility_ms=visibility_ms)
+
+
+def batch(*bodies: bytes, producer: int = 0, base: int = 0) -> bytes:
+    """A batch frame for the channel c."""
+    return codec.encode_batch(b"c", list(bodies), producer, base)

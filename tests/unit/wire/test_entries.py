@@ -1,0 +1,203 @@
+"""The payload of a Raft entry: docs/PROTOCOL.md §9."""
+
+from __future__ import annotations
+
+import struct
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.wire.samples import batches, damaged
+from zmqbroker.commands import Ack, Close, Command, OpenProducer, Publish, Receipt, Receive, ReceiveKey, Tick, Trim
+from zmqbroker.errors import LocalProtocolError, MalformedFrame, UnsupportedVersion
+from zmqbroker.wire import codec
+from zmqbroker.wire.entries import COMMANDS_MAX, EntryBuilder, SmallCommand, decode_entry
+
+U64 = st.integers(0, 2**64 - 1)
+SESSION = st.binary(min_size=16, max_size=16)
+CHANNEL = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+SMALL: st.SearchStrategy[SmallCommand] = st.one_of(
+    st.builds(OpenProducer, CHANNEL, U64, U64),
+    st.builds(Receive, st.builds(ReceiveKey, SESSION, U64, U64), CHANNEL, U64, U64, U64, U64, U64, U64),
+    st.builds(Ack, SESSION, CHANNEL, st.lists(st.builds(Receipt, U64, U64, U64), max_size=3).map(tuple)),
+    st.builds(Close, SESSION, st.none() | U64),
+    st.just(Tick()),
+    st.builds(Trim, U64),
+)
+SESSION_1 = bytes(range(16))
+KEY = ReceiveKey(SESSION_1, 1, 2)
+EVERY: tuple[SmallCommand, ...] = (
+    OpenProducer("q", 7, 8),
+    Receive(KEY, "q", 1, 2, 3, 4, 5, 6),
+    Ack(SESSION_1, "q", (Receipt(1, 2, 3),)),
+    Close(SESSION_1, None),
+    Close(SESSION_1, 4),
+    Tick(),
+    Trim(9),
+)
+
+
+def build(*commands: SmallCommand, time_unix_ns: int = 5) -> bytes:
+    builder = EntryBuilder()
+    for command in commands:
+        builder.add(command)
+    return builder.build(time_unix_ns)
+
+
+def by_hand(
+    kind: int, payload: bytes, *, count: int = 1, entry_format: int = 1, version: int = 1, zeros: bytes = bytes(3)
+) -> bytes:
+    command = struct.pack("<IB", len(payload), kind) + zeros + payload
+    return struct.pack("<HHIQ", entry_format, version, count, 5) + command
+
+
+@given(st.lists(SMALL | batches().map(lambda arguments: codec.encode_batch(**arguments)), min_size=1, max_size=6), U64, U64)
+def test_entry_built_and_decoded_is_the_same(parts: list[SmallCommand | bytes], incarnation: int, time_unix_ns: int) -> None:
+    builder = EntryBuilder()
+    for number, part in enumerate(parts):
+        assert builder.count == number
+        if isinstance(part, bytes):
+            builder.add_publish(part, incarnation)
+        else:
+            builder.add(part)
+    data = builder.build(time_unix_ns)
+    assert builder.size_bytes == len(data)
+    decoded = decode_entry(data)
+    assert (decoded.machine_version, decoded.time_unix_ns, len(decoded.commands)) == (1, time_unix_ns, len(parts))
+    for command, part in zip(decoded.commands, parts, strict=True):
+        if isinstance(part, bytes):
+            assert isinstance(command, Publish)
+            assert data[command.position : command.position + command.size] == part
+            assert (command.header, command.incarnation) == (codec.read_batch(part), incarnation)
+        else:
+            assert command == part
+
+
+def test_entry_of_a_small_command_has_the_bytes_of_the_protocol() -> None:
+    assert build(OpenProducer("q", 7, 8)) == by_hand(2, msgpack.packb(["q", 7, 8]))
+    assert build(Receive(KEY, "q", 1, 2, 3, 4, 5, 6)) == by_hand(3, msgpack.packb([SESSION_1, 1, 2, "q", 1, 2, 3, 4, 5, 6]))
+    assert build(Ack(SESSION_1, "q", (Receipt(1, 2, 3),))) == by_hand(4, msgpack.packb([SESSION_1, "q", [[1, 2, 3]]]))
+    assert build(Close(SESSION_1)) == by_hand(5, msgpack.packb([SESSION_1, None]))
+    assert build(Tick()) == by_hand(6, b"")
+    assert build(Trim(9)) == by_hand(7, msgpack.packb([9]))
+
+
+def test_entry_publish_keeps_the_batch_without_checking_its_checksum_again() -> None:
+    batch = bytearray(codec.encode_batch(b"q", [b"body"]))
+    batch[4] ^= 1
+    builder = EntryBuilder()
+    builder.add_publish(bytes(batch), 3)
+    data = builder.build(5)
+    assert data == by_hand(1, struct.pack("<Q", 3) + batch)
+    assert decode_entry(data).commands == (Publish(codec.read_batch(batch, verify=False), 32, len(batch), 3),)
+
+
+def test_entry_builder_refuses_more_commands_than_a_receipt_can_number() -> None:
+    builder = EntryBuilder()
+    for _ in range(COMMANDS_MAX):
+        builder.add(Tick())
+    with pytest.raises(LocalProtocolError, match="an entry has at most 65535 commands"):
+        builder.add(Tick())
+    with pytest.raises(LocalProtocolError, match="an entry has at most 65535 commands"):
+        builder.add_publish(b"")
+    assert builder.count == len(decode_entry(builder.build(0)).commands) == COMMANDS_MAX
+
+
+BAD_COMMANDS: list[SmallCommand] = [
+    OpenProducer("", 1),
+    OpenProducer("x" * 256, 1),
+    OpenProducer("q", -1),
+    OpenProducer("q", 2**64),
+    Receive(ReceiveKey(b"short", 0, 0), "q"),
+    Receive(KEY, "q", count_max=-1),
+    Receive(KEY, "q", wait_ms=True),
+    Ack(bytes(17), "q", ()),
+    Ack(SESSION_1, "q", (Receipt(1, 2, -3),)),
+    Close(SESSION_1, -1),
+    Trim(-1),
+]
+
+
+@pytest.mark.parametrize("command", BAD_COMMANDS, ids=repr)
+def test_entry_builder_refuses_what_no_node_could_read(command: SmallCommand) -> None:
+    builder = EntryBuilder()
+    with pytest.raises(LocalProtocolError, match="a value of this command is out of its range"):
+        builder.add(command)
+    assert builder.count == 0
+
+
+def test_entry_builder_refuses_other_numbers_that_do_not_fit() -> None:
+    builder = EntryBuilder()
+    with pytest.raises(LocalProtocolError, match="incarnation -1 is not a u64"):
+        builder.add_publish(b"", -1)
+    with pytest.raises(LocalProtocolError, match="an entry of 0 commands at 5 ns is not replicated"):
+        builder.build(5)
+    builder.add(Tick())
+    with pytest.raises(LocalProtocolError, match="an entry of 1 commands at -1 ns is not replicated"):
+        builder.build(-1)
+
+
+def test_entry_of_an_unknown_format_or_machine_is_unsupported() -> None:
+    with pytest.raises(UnsupportedVersion, match="entry format 2 is not known"):
+        decode_entry(by_hand(6, b"", entry_format=2))
+    with pytest.raises(UnsupportedVersion, match="machine version 2 is not known") as caught:
+        decode_entry(by_hand(6, b"", version=2))
+    assert caught.value.fields == {"minimum": 1, "maximum": 1}
+
+
+FAULTS: list[tuple[bytes, str]] = [
+    (b"", "an entry of 0 bytes is shorter than 16"),
+    (by_hand(6, b"", count=0), "an entry says that it has 0 commands, allowed is 1 to 65535"),
+    (by_hand(6, b"", count=65_536), "an entry says that it has 65536 commands, allowed is 1 to 65535"),
+    (by_hand(6, b"", count=2), "an entry of 24 bytes is cut at offset 24"),
+    (by_hand(6, b"") + b"x", "commands of an entry end at offset 24, it has 25 bytes"),
+    (by_hand(6, b"", zeros=b"\0\0\1"), "a command of 0 bytes at offset 16 does not fit"),
+    (by_hand(7, msgpack.packb([1]))[:-1], "a command of 2 bytes at offset 16 does not fit an entry of 25 bytes"),
+    (by_hand(0, b""), "command type 0 at offset 16 is not known"),
+    (by_hand(8, b""), "command type 8 at offset 16 is not known"),
+    (by_hand(1, bytes(7)), "Publish at offset 24 has 7 bytes, fewer than 8"),
+    (by_hand(1, bytes(8)), "a batch frame of 0 bytes is shorter than its 40 byte header"),
+    (by_hand(6, b"x"), "Tick at offset 16 has wrong values: \\[120\\]"),
+    (by_hand(7, b"\xc1"), "Trim of 1 bytes are not valid msgpack"),
+    (by_hand(7, msgpack.packb({})), "Trim at offset 16 has wrong values: {}"),
+    (by_hand(7, msgpack.packb([1, 2])), "Trim at offset 16 has wrong values: \\[1, 2\\]"),
+    (by_hand(7, msgpack.packb([True])), "Trim at offset 16 has wrong values: \\[True\\]"),
+    (by_hand(5, msgpack.packb(["text" * 4, 1])), "Close at offset 16 has wrong values"),
+    (by_hand(4, msgpack.packb([SESSION_1, "q", [[1, 2]]])), "Ack at offset 16 has wrong values"),
+    (by_hand(4, msgpack.packb([SESSION_1, "q", [7]])), "Ack at offset 16 has wrong values"),
+    (by_hand(4, msgpack.packb([SESSION_1, "q", None])), "Ack at offset 16 has wrong values"),
+    (by_hand(2, msgpack.packb([b"q", 1, 2])), "OpenProducer at offset 16 has wrong values"),
+]
+
+
+@pytest.mark.parametrize(("data", "message"), FAULTS, ids=[fault for _, fault in FAULTS])
+def test_entry_malformed_names_what_is_wrong(data: bytes, message: str) -> None:
+    with pytest.raises(MalformedFrame, match=message):
+        decode_entry(data)
+
+
+def refused_or_commands(data: bytes) -> tuple[Command, ...]:
+    try:
+        return decode_entry(data).commands
+    except (MalformedFrame, UnsupportedVersion):
+        return ()
+
+
+def test_entry_damaged_anywhere_raises_only_named_errors() -> None:
+    builder = EntryBuilder()
+    builder.add_publish(codec.encode_batch(b"q", [b"a"], 1, 1, [b"i"], [b""]))
+    for command in EVERY:
+        builder.add(command)
+    data = builder.build(5)
+    assert len(refused_or_commands(data)) == 8
+    for frame in damaged(data):
+        assert len(refused_or_commands(frame)) in (0, 8)
+        assert len(frame) == len(data) or refused_or_commands(frame) == ()
+
+
+@given(st.binary(max_size=60), st.integers(0, 9), st.binary(max_size=40))
+def test_entry_arbitrary_bytes_raise_only_named_errors(anything: bytes, kind: int, payload: bytes) -> None:
+    for data in (anything, by_hand(kind, payload)):
+        assert len(refused_or_commands(data)) <= len(data) // 8

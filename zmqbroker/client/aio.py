@@ -1,0 +1,118 @@
+"""The client for asyncio.
+
+    async with Client("zmqbroker://127.0.0.1") as client:
+        await client.queue("orders").send(b"...")
+
+It belongs to the event loop and the process that first used it. It holds no logic of the protocol: sockets are the driver's,
+requests the session's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from zmqbroker.client.driver import Driver
+from zmqbroker.client.queue import Book, Message, Queue
+from zmqbroker.client.url import DEFAULT_URL, parse_url
+from zmqbroker.errors import BrokerError, Busy, LocalProtocolError
+from zmqbroker.wire.requests import CloseRequest, Info
+
+__all__ = ["Client"]
+
+_TIMEOUT_MS = 30_000
+#: Queues with their implicit producers are remembered by name; more than this many are a leak of names.
+_QUEUES_MAX = 10_000
+#: CLOSE of the whole session is a courtesy: its end without one comes after 15 s of silence.
+_FAREWELL_MS = 1_000
+
+
+class Client:
+    """A connection to a cluster. Use it inside `async with`, or call `close`."""
+
+    def __init__(self, url: str | None = None, *, client_id: str = "", timeout_ms: int = _TIMEOUT_MS) -> None:
+        """Make a client; it connects when it is first used.
+
+        `url` is by default that of the environment's ZMQBROKER_URL, or zmqbroker://127.0.0.1; `client_id` names this client
+        to people; `timeout_ms` ends every request that does not bring its own. Raises ConfigError on a bad URL.
+        """
+        self._endpoints = parse_url(url if url is not None else os.environ.get("ZMQBROKER_URL", DEFAULT_URL)).endpoints
+        self._client_id = client_id
+        self._timeout_ms = timeout_ms
+        self._driver: Driver | None = None  # made when first used, in the loop that it will belong to
+        self._closed = False
+        self._queues: dict[str, Queue] = {}
+        self._book = Book()
+
+    def queue(self, name: str) -> Queue:
+        """The queue of that name. Must be called inside the event loop. Raises InvalidChannel."""
+        queue = self._queues.get(name)
+        if queue is None:
+            if len(self._queues) >= _QUEUES_MAX:
+                raise Busy(f"this client uses {_QUEUES_MAX} queues")
+            queue = Queue(name, self._running(), self._book, self._timeout_ms, self._message_maker())
+            self._queues[name] = queue
+        return queue
+
+    async def info(self) -> dict[str, Any]:
+        """What a node tells of itself and its cluster (PROTOCOL §7)."""
+        return (await self._running().submit(Info(), self._timeout_ms)).fields
+
+    async def drain(self, timeout_ms: int = _TIMEOUT_MS) -> None:
+        """Stop receiving, let handlers finish the message they have, send what producers hold, close.
+
+        After `timeout_ms` it closes all the same. Raises the first failure of a producer.
+        """
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                consumers = list(self._book.consumers)
+                for consumer in consumers:
+                    consumer.stop()
+                for consumer in consumers:
+                    await consumer.wait_closed()
+                for producer in list(self._book.producers):
+                    await producer.flush()
+                for queue in list(self._queues.values()):
+                    await queue.wait_idle()
+        except TimeoutError:
+            pass  # what did not finish in time ends with its own error
+        finally:
+            await self.close()
+
+    async def close(self) -> None:
+        """End at once what is under way; messages that are not acked go back to their queues. May be repeated."""
+        self._closed = True
+        if self._driver is None or self._driver.closed:
+            return
+        for consumer in list(self._book.consumers):
+            consumer.stop()
+        try:
+            if self._driver.worth_closing:
+                await self._driver.submit(CloseRequest(), _FAREWELL_MS)
+        except BrokerError:
+            pass  # without an answer the session ends by its silence
+        finally:
+            await self._driver.close()
+
+    async def __aenter__(self) -> Client:
+        self._running()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _message_maker(self) -> Callable[..., Message] | None:
+        """What makes the messages of this client's queues, called like `Content`; None: they are `Message`."""
+        return None
+
+    def _running(self) -> Driver:
+        if self._driver is None:
+            if self._closed:
+                raise LocalProtocolError("this client is closed")
+            self._driver = Driver(self._endpoints, self._client_id)
+        return self._driver

@@ -1,0 +1,165 @@
+"""Push with credit: an iterator over a queue's messages that asks for more before it runs dry.
+
+Two RECEIVE requests are kept at the broker, each for half of the credit and under a consumer number of its own; one is asked
+again when all messages it brought have been taken. So at most `credit` messages wait here, and while one half is handled the
+other is on its way. Messages come in the order of their sequence as far as both halves are here.
+
+Closing returns to the queue, at once, what was not acked (CLOSE of the two consumers). An error that the session could not
+cure within its time limit ends the iteration with that error, after what was already here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from functools import partial
+from types import TracebackType
+from typing import Generic
+
+from zmqbroker.client.driver import Driver
+from zmqbroker.client.message import Received, read_messages
+from zmqbroker.client.session import Answer
+from zmqbroker.errors import BrokerError
+from zmqbroker.wire.requests import CloseRequest, ReceiveRequest
+
+__all__ = ["CLOSE_MS", "Consumer"]
+
+#: How long one RECEIVE waits at the broker before it is asked anew.
+_WAIT_MS = 10_000
+#: How long to wait for the answer to CLOSE; without one, the messages return when the session expires.
+CLOSE_MS = 5_000
+
+
+class _Lane(Generic[Received]):
+    """One of the two halves."""
+
+    def __init__(self, request: ReceiveRequest) -> None:
+        self.request = request
+        self.under_way: asyncio.Future[Answer] | None = None
+        self.messages: deque[Received] = deque()
+
+
+class Consumer(Generic[Received]):
+    """Messages of one queue: `async for message in consumer`, best inside `async with consumer`."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        requests: tuple[ReceiveRequest, ...],
+        timeout_ms: int,
+        make: Callable[..., Received],
+        active: set[Consumer[Received]],
+    ) -> None:
+        self._driver = driver
+        self._timeout_ms = timeout_ms + _WAIT_MS
+        self._make = make
+        self._active = active  # it is in there from the first request to the end of close
+        self._lanes = [_Lane[Received](request) for request in requests]
+        self._change = asyncio.Event()  # set when a lane got something, or the consumer stops
+        self._error: BrokerError | None = None
+        self._stopping = False
+        self._closing = False
+        self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    @staticmethod
+    def requests(
+        channel: str, numbers: tuple[int, ...], credit: int, visibility_ms: int, size_max: int
+    ) -> tuple[ReceiveRequest, ...]:
+        """What the lanes ask for: `credit` messages shared by consumers with these numbers."""
+        share = max(1, credit // len(numbers))
+        ask = ReceiveRequest(channel, 1, share, size_max=size_max, wait_ms=_WAIT_MS, visibility_ms=visibility_ms)
+        return tuple(replace(ask, consumer=number) for number in numbers)
+
+    def __aiter__(self) -> AsyncIterator[Received]:
+        return self._iterate()
+
+    async def __aenter__(self) -> Consumer[Received]:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def take(self) -> list[Received]:
+        """All messages of one half as soon as there are any; none when the consumer has stopped."""
+        lane = await self._ready_lane()
+        if lane is None:
+            return []
+        messages = list(lane.messages)
+        lane.messages.clear()
+        return messages
+
+    def stop(self) -> None:
+        """End the iteration the next time it asks for a message."""
+        self._stopping = True
+        self._change.set()
+
+    async def wait_closed(self) -> None:
+        """Wait until whoever iterates has asked for the next message, found that there is none, and closed."""
+        await asyncio.shield(self._closed)
+
+    async def close(self) -> None:
+        """Stop, and return to the queue what was not acked. May be repeated."""
+        if self._closing:
+            await self.wait_closed()
+            return
+        self._closing = True
+        self.stop()
+        try:
+            await self._return_messages()
+        finally:
+            self._active.discard(self)
+            self._closed.set_result(None)
+
+    async def _return_messages(self) -> None:
+        for lane in self._lanes:
+            if lane.under_way is not None:
+                self._driver.forget(lane.under_way)
+                lane.under_way.cancel()
+            lane.messages.clear()
+        try:
+            for answer in [self._driver.submit(CloseRequest(lane.request.consumer), CLOSE_MS) for lane in self._lanes]:
+                await answer
+        except BrokerError:
+            pass  # closed already, or nobody leads now: then the session's end returns them
+
+    async def _iterate(self) -> AsyncIterator[Received]:
+        try:
+            while (lane := await self._ready_lane()) is not None:
+                yield lane.messages.popleft()
+        finally:
+            await self.close()
+
+    async def _ready_lane(self) -> _Lane[Received] | None:
+        """The lane that holds the lowest sequence, once any lane holds one; None when stopped. Raises what ended a RECEIVE."""
+        while not self._stopping:
+            self._active.add(self)
+            if self._error is None:
+                self._ask()
+            ready = [lane for lane in self._lanes if lane.messages]
+            if ready:
+                return min(ready, key=lambda lane: lane.messages[0].sequence)
+            if self._error is not None:
+                raise self._error
+            self._change.clear()
+            await self._change.wait()
+        return None
+
+    def _ask(self) -> None:
+        for lane in self._lanes:
+            if lane.under_way is None and not lane.messages:
+                lane.under_way = self._driver.submit(lane.request, self._timeout_ms)
+                lane.under_way.add_done_callback(partial(self._answered, lane))
+
+    def _answered(self, lane: _Lane[Received], future: asyncio.Future[Answer]) -> None:
+        if future.cancelled():
+            return  # by close
+        lane.under_way = None
+        try:
+            lane.messages.extend(read_messages(lane.request.channel, *future.result(), self._make))
+        except BrokerError as error:
+            self._error = error
+        self._change.set()

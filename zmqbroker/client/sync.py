@@ -1,0 +1,269 @@
+"""The client for threads: the asyncio client in a thread of its own, and the same names without `await`.
+
+    with SyncClient("zmqbroker://127.0.0.1") as client:
+        client.queue("orders").send(b"...")
+
+It holds no logic but the way into the loop and back. All of it may be used from any thread at the same time, but not from a
+forked child, which must make its own client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from functools import partial
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from zmqbroker.client.aio import Client
+from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.message import Content, SendResult
+from zmqbroker.client.producer import Producer
+from zmqbroker.client.queue import Message, Queue
+from zmqbroker.errors import LocalProtocolError
+from zmqbroker.wire.batch import Buffer
+
+__all__ = ["SyncClient", "SyncConsumer", "SyncMessage", "SyncProducer", "SyncQueue"]
+
+_Result = TypeVar("_Result")
+
+
+class SyncMessage(Content):
+    """A received message. It is ready again for others when it is not acked within its visibility timeout."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: SyncClient, *content: Any) -> None:
+        super().__init__(*content)
+        self._client = client
+
+    def ack(self) -> None:
+        """Finish the message for good. Raises StaleReceipt when it was not held any more."""
+        self._client.queue(self.channel).ack((self,))
+
+
+class _LoopClient(Client):
+    """The client inside the thread; its queues make messages for threads."""
+
+    def __init__(self, owner: SyncClient, url: str | None, options: dict[str, Any]) -> None:
+        super().__init__(url, **options)
+        self._owner = owner
+
+    def _message_maker(self) -> Callable[..., Message]:
+        return cast(Callable[..., Message], partial(SyncMessage, self._owner))
+
+
+class SyncClient:
+    """A connection to a cluster. Use it inside `with`, or call `close`. Options are those of `Client`."""
+
+    def __init__(self, url: str | None = None, **options: Any) -> None:
+        self._client = _LoopClient(self, url, options)
+        self._process_id = os.getpid()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._queues: dict[str, SyncQueue] = {}  # two threads may make one twice: both are the same queue
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._serve, name="zmqbroker-client", daemon=True)
+        self._thread.start()
+
+    def queue(self, name: str) -> SyncQueue:
+        """The queue of that name. Raises InvalidChannel."""
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = SyncQueue(self, self.run(self._queue(name)))
+        return queue
+
+    def info(self) -> dict[str, Any]:
+        """What a node tells of itself and its cluster (PROTOCOL §7)."""
+        return self.run(self._client.info())
+
+    def drain(self, timeout_ms: int = 30_000) -> None:
+        """Stop receiving, let handlers finish the message they have, send what producers hold, close.
+
+        Handlers run in other threads; called from the one that iterates, it would wait for itself until `timeout_ms`.
+        """
+        try:
+            self.run(self._client.drain(timeout_ms))
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """End at once what is under way; messages that are not acked go back to their queues. May be repeated."""
+        if os.getpid() != self._process_id:
+            return  # the thread is the parent's
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def run(self, action: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run a coroutine of the inner client in its loop, and wait for the result."""
+        if os.getpid() != self._process_id:
+            action.close()
+            raise LocalProtocolError(
+                f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
+            )
+        with self._lock:
+            if self._closed:
+                action.close()
+                raise LocalProtocolError("this client is closed")
+            future = asyncio.run_coroutine_threadsafe(action, self._loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError as error:
+            raise LocalProtocolError("this client was closed") from error
+        except BaseException:
+            future.cancel()  # Ctrl-C in the waiting thread ends the request too
+            raise
+
+    def __enter__(self) -> SyncClient:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    async def _queue(self, name: str) -> Queue:
+        return self._client.queue(name)
+
+    def _serve(self) -> None:
+        """The thread: runs the loop until `close` stops it, then ends what is left in it."""
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            self._loop.run_until_complete(self._end_tasks())
+        finally:
+            self._loop.close()
+
+    async def _end_tasks(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._loop.shutdown_asyncgens()
+        await self._loop.shutdown_default_executor()
+
+
+class SyncQueue:
+    """One queue. Made by `SyncClient.queue`."""
+
+    def __init__(self, client: SyncClient, queue: Queue) -> None:
+        self._client = client
+        self._queue = queue
+        self.name = queue.name
+
+    def send(
+        self,
+        body: Buffer,
+        *,
+        id: str | None = None,
+        metadata: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        timeout_ms: int | None = None,
+    ) -> SendResult:
+        """Store one message and wait for the confirm."""
+        return self._client.run(self._queue.send(body, id=id, metadata=metadata, tags=tags, timeout_ms=timeout_ms))
+
+    def producer(self, **settings: Any) -> SyncProducer:
+        """A producer for many messages. Settings are those of `Queue.producer`."""
+        return SyncProducer(self._client, self._client.run(self._producer(settings)))
+
+    def receive(self, max: int = 1, **options: Any) -> list[SyncMessage]:
+        """Up to `max` messages. Options are those of `Queue.receive`."""
+        return cast(list[SyncMessage], self._client.run(self._queue.receive(max, **options)))
+
+    def consume(self, **options: Any) -> SyncConsumer:
+        """An iterator over the queue's messages. Options are those of `Queue.consume`."""
+        return SyncConsumer(self._client, self._client.run(self._consumer(options)))
+
+    def ack(self, messages: Iterable[SyncMessage]) -> None:
+        """Finish messages for good. Raises StaleReceipt naming those that were not held any more; the others are acked."""
+        self._client.run(self._queue.ack(cast(Iterable[Message], messages)))
+
+    def stats(self) -> dict[str, Any]:
+        """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""
+        return self._client.run(self._queue.stats())
+
+    async def _producer(self, settings: dict[str, Any]) -> Producer:
+        return await self._queue.producer(**settings).__aenter__()
+
+    async def _consumer(self, options: dict[str, Any]) -> Consumer[Message]:
+        return self._queue.consume(**options)
+
+
+class SyncProducer:
+    """Sends many messages to one channel, in order, in batches, each stored exactly once. Use it inside `with`."""
+
+    def __init__(self, client: SyncClient, producer: Producer) -> None:
+        self._client = client
+        self._producer = producer
+
+    def send(
+        self,
+        body: Buffer,
+        *,
+        id: str | None = None,
+        metadata: str | None = None,
+        tags: Mapping[str, str] | None = None,
+        timeout_ms: int | None = None,
+    ) -> concurrent.futures.Future[SendResult]:
+        """Send a message after all earlier ones, waiting only for room; the returned future has its result."""
+        result: concurrent.futures.Future[SendResult] = concurrent.futures.Future()
+        options = {"id": id, "metadata": metadata, "tags": tags, "timeout_ms": timeout_ms}
+        self._client.run(self._send(body, options, result))
+        return result
+
+    def flush(self) -> None:
+        """Wait until every message sent so far has ended. Raises the first failure since the last flush."""
+        self._client.run(self._producer.flush())
+
+    def __enter__(self) -> SyncProducer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._client.run(self._producer.__aexit__(kind, error, trace))
+
+    async def _send(self, body: Buffer, options: dict[str, Any], result: concurrent.futures.Future[SendResult]) -> None:
+        future = await self._producer.send(body, **options)
+        future.add_done_callback(partial(_hand_over, result))
+
+
+class SyncConsumer:
+    """Messages of one queue: `for message in consumer`, best inside `with consumer`."""
+
+    def __init__(self, client: SyncClient, consumer: Consumer[Message]) -> None:
+        self._client = client
+        self._consumer = consumer
+
+    def __iter__(self) -> Iterator[SyncMessage]:
+        try:
+            while messages := self._client.run(self._consumer.take()):
+                yield from cast(list[SyncMessage], messages)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Stop, and return to the queue what was not acked. May be repeated."""
+        with contextlib.suppress(LocalProtocolError):  # a closed client has returned everything
+            self._client.run(self._consumer.close())
+
+    def __enter__(self) -> SyncConsumer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _hand_over(result: concurrent.futures.Future[SendResult], future: asyncio.Future[SendResult]) -> None:
+    """Give what a future of the loop ended with to a future for threads."""
+    error = future.exception()
+    if error is None:
+        result.set_result(future.result())
+    else:
+        result.set_exception(error)
