@@ -123,7 +123,7 @@ class Relay:
         self._peers = PeerPort(context, settings.peer)
         self._clients = ClientPort(zmq.Context[zmq.Socket[bytes]](), [settings.client]) if settings.client else None
         self._links = {int(number): PeerLink(context, address) for number, address in settings.links.items()}
-        self._durable = {number: -1 for number in self._links}  # as each link's process said; -1: not heard of
+        self._durable = dict.fromkeys(self._links, -1)  # as each link's process said; -1: not heard of
         self._passes = 0  # number of the last pass; at a follower, of the last that arrived
         self._answered = 0  # number of the last pass that was confirmed, or answered to the leader
         self._waiting: deque[tuple[int, list[tuple[bytes, bytes]]]] = deque()  # pass -> routing and request ids
@@ -132,7 +132,9 @@ class Relay:
     def run(self) -> None:
         """Serve until standard input ends."""
         poller = select.poll()
-        ports = [self._peers, *([self._clients] if self._clients else [])]
+        ports: list[ClientPort | PeerPort] = [self._peers]
+        if self._clients is not None:
+            ports.append(self._clients)
         for descriptor in (sys.stdin.fileno(), self._journal.descriptor, *(port.descriptor for port in ports)):
             poller.register(descriptor, select.POLLIN)
         gc.collect()

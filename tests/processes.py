@@ -20,7 +20,7 @@ from typing import IO, Any
 from tests.raw import Raw
 from zmqbroker.wire.frames import Request
 
-__all__ = ["Cluster", "Node", "cluster", "free_ports", "wait_until"]
+__all__ = ["Cluster", "Node", "cluster", "free_ports", "stays", "wait_until"]
 
 
 def free_ports(count: int) -> list[int]:
@@ -52,6 +52,14 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
             return value
         time.sleep(0.02)
     raise AssertionError(f"not within {timeout_s} s: {what}")
+
+
+def stays(condition: Callable[[], Any], duration_s: float, what: str) -> None:
+    """AssertionError as soon as `condition` is false; it is looked at again and again for `duration_s`."""
+    end = time.monotonic() + duration_s
+    while time.monotonic() < end:
+        assert condition(), f"no longer: {what}"
+        time.sleep(0.02)
 
 
 def _is_stopped(thread: Path) -> bool:

@@ -67,7 +67,7 @@ def traced_run(directory: Path, volume: str, count: int, confirm: str) -> tuple[
 def _has_ended(trace: Path, node: Node) -> bool:
     """Whether strace, which outlives the node by a moment, has written the node's end."""
     assert node.process is not None
-    return re.search(rf"^{node.process.pid} \S+ \+\+\+ exited with", trace.read_text(), re.MULTILINE) is not None
+    return re.search(rf"^{node.process.pid} +\S+ \+\+\+ exited with", trace.read_text(), re.MULTILINE) is not None
 
 
 @pytest.mark.timeout(600)

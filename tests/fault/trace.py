@@ -29,7 +29,7 @@ STRACE = (
 #: Times are cut to microseconds: an end is moved by one for itself and one for the duration, so that it is not too early.
 _RESOLUTION_S = 2e-6
 
-_LINE = re.compile(r"(?P<thread>\d+) (?P<time>\d+\.\d+) (?P<rest>.*)")
+_LINE = re.compile(r"(?P<thread>\d+) +(?P<time>\d+\.\d+) (?P<rest>.*)")
 _RESUMED = re.compile(r"<\.\.\. (?P<name>\w+) resumed>(?P<rest>.*)")
 _UNFINISHED = " <unfinished ...>"
 _CALL = re.compile(r"(?P<name>\w+)\((?P<arguments>.*)\) += (?P<result>-?\d+)[^<]*<(?P<duration>\d+\.\d+)>")

@@ -40,7 +40,7 @@ def test_parse_interrupted_call_is_joined_with_its_end() -> None:
 
 
 def test_parse_failed_call_keeps_its_result() -> None:
-    (call,) = parse(["12 100.0 fdatasync(9) = -1 EIO (Input/output error) <0.000010>"])
+    (call,) = parse(["7     100.0 fdatasync(9) = -1 EIO (Input/output error) <0.000010>"])
     assert call.result == -1
 
 

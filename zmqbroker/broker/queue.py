@@ -71,8 +71,8 @@ class BatchRecord:
     live: int  # messages that are not finished; derived from the ranges and not stored
 
     def fitting(self, count: int, room: int) -> int:
-        """How many of `count` messages surely have at most `room` bytes of bodies together."""
-        return count if self.size_at_most(count) <= room else max(room, 0) // max(self.body_size_max, 1)
+        """How many of `count` messages surely have at most `room` bytes of bodies together; below 1 for none."""
+        return count if self.size_at_most(count) <= room else room // max(self.body_size_max, 1)
 
     def size_at_most(self, count: int) -> int:
         """Bytes that the bodies of any `count` messages of this batch cannot exceed."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -68,15 +69,20 @@ async def _standard_input() -> AsyncIterator[bytes]:
     A thread reads, because a pipe may be silent for long while confirms come in; it is a daemon, because nothing can wake it
     when the command is interrupted.
     """
-    loop, read_lines = asyncio.get_running_loop(), asyncio.Queue[bytes | None](_UNDER_WAY_MAX)
+    loop, read_lines, room = asyncio.get_running_loop(), asyncio.Queue[bytes | None](), threading.Semaphore(_UNDER_WAY_MAX)
+
+    standard_input = sys.stdin
 
     def read() -> None:
-        for line in sys.stdin.buffer:
-            asyncio.run_coroutine_threadsafe(read_lines.put(line.removesuffix(b"\n").removesuffix(b"\r")), loop).result()
-        asyncio.run_coroutine_threadsafe(read_lines.put(None), loop).result()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the command has failed, and nobody wants more lines
+            for line in standard_input.buffer:
+                room.acquire()
+                loop.call_soon_threadsafe(read_lines.put_nowait, line.removesuffix(b"\n").removesuffix(b"\r"))
+            loop.call_soon_threadsafe(read_lines.put_nowait, None)
 
     threading.Thread(target=read, name="standard-input", daemon=True).start()
     while (line := await read_lines.get()) is not None:
+        room.release()
         yield line
 
 
@@ -84,11 +90,13 @@ async def _send(
     context: CommandContext, url: str, channel: str, source: AsyncIterator[bytes], timeout_ms: int, as_json: bool
 ) -> None:
     """Send in order through one producer, and print each confirm as it comes, in the order of the messages."""
-    confirms: asyncio.Queue[Awaitable[SendResult] | None] = asyncio.Queue(_UNDER_WAY_MAX)
+    confirms: asyncio.Queue[asyncio.Future[SendResult] | None] = asyncio.Queue(_UNDER_WAY_MAX)
 
     async def produce(producer: Producer) -> None:
         async for body in source:
-            await confirms.put(await producer.send(body))
+            confirm = await producer.send(body)
+            confirm.add_done_callback(_mark_seen)
+            await confirms.put(confirm)
         await confirms.put(None)
 
     async def show() -> None:
@@ -97,6 +105,12 @@ async def _send(
 
     async with context.connect(url, timeout_ms) as client, client.queue(channel).producer() as producer:
         await together(produce(producer), show())
+
+
+def _mark_seen(confirm: asyncio.Future[SendResult]) -> None:
+    """Only the first failure is shown; the others need not be reported as forgotten."""
+    if not confirm.cancelled():
+        confirm.exception()
 
 
 def _show_sent(result: SendResult, channel: str, as_json: bool) -> None:

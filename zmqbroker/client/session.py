@@ -5,9 +5,10 @@
     connected, lost ─▶ │         │ ──▶ wanted()            endpoints that should have a connection
     tick ────────────▶ └─────────┘ ──▶ wake_ns()           when to call tick, if nothing else happens
 
-After one or many inputs the caller asks for the outputs. `now_ns` is a monotonic clock that the caller reads. HELLO with the same session is the first frame on every
-connection; nothing else is sent before its WELCOME. Plain requests may overtake each other, those of one `Pipeline` may not.
-A request ends once: with its reply, with an error that repeating cannot cure, or at its deadline.
+After one or many inputs the caller asks for the outputs. `now_ns` is a monotonic clock that the caller reads. HELLO with the
+same session is the first frame on every connection; nothing else is sent before its WELCOME. Plain requests may overtake each
+other, those of one `Pipeline` may not. A request ends once: with its reply, with an error that repeating cannot cure, or at
+its deadline.
 
 It opens no sockets, reads no clock, starts no threads. Bounds: `SLOTS` requests under way on the wire, `BACKLOG_MAX` plain
 requests in all; senders are bounded by their pipelines. Source: PROTOCOL §2, §3, §6.

@@ -65,6 +65,8 @@ class Node:
         self._desk = Desk(self, port)
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
         self._leaderless_ns: dict[int, int] = {}  # group -> since when this node knows no leader; absent while it knows one
+        self._tick_s = config.raft.tick_ms / 1000
+        self._next_tick_s = 0.0  # on the loop's clock
         self._wake_planned = False
         self._stopped = False
 
@@ -75,7 +77,8 @@ class Node:
         for descriptor in descriptors:
             self._loop.add_reader(descriptor, self._pass)
         self._loop.call_soon(self._pass)
-        self._loop.call_later(self.config.raft.tick_ms / 1000, self._tick)
+        self._next_tick_s = self._loop.time() + self._tick_s
+        self._loop.call_at(self._next_tick_s, self._tick)
 
     def stop(self, descriptors: Iterable[int]) -> None:
         """Stop listening and wait for the log; the sockets belong to the caller."""
@@ -148,7 +151,10 @@ class Node:
         for group in self.groups.values():
             group.tick()
         self._pump()
-        self._loop.call_later(self.config.raft.tick_ms / 1000, self._tick)
+        # On time when this tick was; after a pause one interval from now, so that missed ticks are not made up.
+        now_s = self._loop.time()
+        self._next_tick_s = max(self._next_tick_s, now_s - self._tick_s) + self._tick_s
+        self._loop.call_at(self._next_tick_s, self._tick)
 
     # --- once a second -----------------------------------------------------------------------------------------------
 

@@ -9,12 +9,14 @@ from typing import Any
 import click
 import pytest
 
+import zmqbroker
 from tests.unit.cli.fakes import FakeBroker
 from zmqbroker import errors
 from zmqbroker.cli import __main__ as door
 from zmqbroker.cli import main
 from zmqbroker.cli.app import application, run
 from zmqbroker.cli.exits import Exit, exit_status
+from zmqbroker.cli.options import connect_lazily
 
 
 def every_error() -> list[type[errors.BrokerError]]:
@@ -112,6 +114,19 @@ def test_module_runs_as_a_program_and_loads_no_zeromq_for_help() -> None:
 
 
 def test_reader_that_goes_away_ends_quietly() -> None:
-    command = f"{sys.executable} -m zmqbroker --help | true; exit ${{PIPESTATUS[0]}}"
-    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
+    program = "import sys; from zmqbroker.cli import main; sys.stdin.read(); sys.argv[1:] = ['--help']; sys.exit(main())"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stdin.close()  # only now it begins to write
+    with process.stderr as errors_said:
+        assert errors_said.read() == ""
+    assert process.wait() == Exit.REFUSED
+
+
+def test_connect_lazily_makes_a_client_of_the_package() -> None:
+    assert isinstance(connect_lazily("tcp://127.0.0.1:1", 5), zmqbroker.Client)

@@ -16,7 +16,7 @@ from tests.unit.cli.fakes import FakeBroker
 from zmqbroker.cli import dev
 from zmqbroker.cli.app import run
 from zmqbroker.cli.exits import Exit
-from zmqbroker.cli.local_cluster import Child, NodePlan, plan_nodes
+from zmqbroker.cli.local_cluster import Child, NodePlan, plan_nodes, stop
 from zmqbroker.errors import NoMajority
 
 WAITS = "import signal; signal.pause()"
@@ -122,6 +122,19 @@ def test_dev_json_names_processes_and_stays_until_all_have_ended(
         "log": f"{data_dir}/node-3.log",
     }
     assert captured.err.count("ended with status -9") == 3
+
+
+def test_dev_node_that_had_to_be_killed_is_named(
+    stand_ins: Stand, data_dir: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_ins(WAITS)
+
+    async def stop_hard(children: list[Child]) -> list[str]:
+        return [child.plan.name for child in children if await stop([child]) == []]
+
+    monkeypatch.setattr(dev, "stop", stop_hard)
+    assert run(["dev", "--demo", "--data-dir", data_dir], cluster_of(3).context) == Exit.DONE
+    assert capsys.readouterr().err.count("did not stop in time and was killed") == 3
 
 
 def test_dev_node_that_ends_at_once_is_reported_with_its_words(

@@ -88,6 +88,7 @@ class Simulation:
     def run(self, duration_ms: int) -> None:
         """Let that much time pass."""
         end_ns = self.now_ns + duration_ms * MS
+        self._settle()
         for _ in range(200_000):
             wake_ns = self.session.wake_ns(self.now_ns)
             event_ns = self._events[0][0] if self._events else end_ns + 1
