@@ -18,6 +18,7 @@ import zmq
 
 from bench.load import BenchError
 from bench.macro import NODES, measure_publish
+from bench.meter import Meter
 from bench.plan import Plan
 from bench.relay import Settings
 from tests.processes import free_ports
@@ -29,17 +30,19 @@ def run_ceiling(plan: Plan, volume: str, directory: Path) -> dict[str, dict[str,
     """Run every publish case against three new relays; figures by the name of the case."""
     context = zmq.Context[zmq.Socket[bytes]]()
     try:
-        with _relays(plan.segment_bytes, directory, sync=volume == "persistent") as endpoint:
+        with _relays(plan.segment_bytes, directory, sync=volume == "persistent") as (endpoint, pids):
+            meter = Meter(pids)
             return {
-                case.name: measure_publish(context, endpoint, case, settle=plan.settle, broker=False) for case in plan.publish
+                case.name: measure_publish(context, endpoint, meter, case, settle=plan.settle, broker=False)
+                for case in plan.publish
             }
     finally:
         context.destroy(linger=0)
 
 
 @contextmanager
-def _relays(segment_bytes: int, directory: Path, *, sync: bool) -> Iterator[str]:
-    """Three processes; yields the leader's endpoint once all of them talk to each other."""
+def _relays(segment_bytes: int, directory: Path, *, sync: bool) -> Iterator[tuple[str, list[int]]]:
+    """Three processes; yields the leader's endpoint and their ids once all of them talk to each other."""
     client_port, *peer_ports = free_ports(NODES + 1)
     client = f"tcp://127.0.0.1:{client_port}"
     addresses = {str(number): f"127.0.0.1:{port}" for number, port in enumerate(peer_ports)}
@@ -60,7 +63,7 @@ def _relays(segment_bytes: int, directory: Path, *, sync: bool) -> Iterator[str]
             assert process.stdout is not None
             if process.stdout.readline() != b"ready\n":
                 raise BenchError("a process of the ceiling did not start")
-        yield client
+        yield client, [process.pid for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -15,6 +15,7 @@ from random import Random
 import zmq
 from hdrh.histogram import HdrHistogram
 
+from bench.meter import Meter, Spent
 from bench.plan import SEED, ConsumeCase, EndToEndCase, PublishCase
 from zmqbroker.commands import Receipt
 from zmqbroker.wire.codec import encode_batch
@@ -52,15 +53,19 @@ class Figures:
 
     message_count: int
     body_bytes: int
-    seconds: float
+    spent: Spent
     latencies_ns: list[int] = field(default_factory=list)  # in no promised order; empty when the case measures none
 
     def summary(self) -> dict[str, float]:
         """Rates and percentiles, under the names of the result file."""
+        seconds = self.spent.seconds
         found = {
-            "seconds": round(self.seconds, 4),
-            "messages_per_s": round(self.message_count / self.seconds, 1),
-            "mb_per_s": round(self.body_bytes / self.seconds / 1e6, 3),
+            "seconds": round(seconds, 4),
+            "messages_per_s": round(self.message_count / seconds, 1),
+            "mb_per_s": round(self.body_bytes / seconds / 1e6, 3),
+            "server_cores": round(self.spent.server_cpu_s / seconds, 3),
+            "client_cores": round(self.spent.client_cpu_s / seconds, 3),
+            "server_cpu_us_per_message": round(self.spent.server_cpu_s * 1e6 / self.message_count, 2),
         }
         if self.latencies_ns:
             histogram = HdrHistogram(1, HISTOGRAM_US_MAX, HISTOGRAM_DIGITS)
@@ -151,15 +156,17 @@ def build_requests(case: PublishCase, first_id: int) -> list[tuple[bytes, bytes]
     return requests
 
 
-def publish(connection: Connection, case: PublishCase, requests: Sequence[tuple[bytes, bytes]], first_id: int) -> Figures:
+def publish(
+    connection: Connection, meter: Meter, case: PublishCase, requests: Sequence[tuple[bytes, bytes]], first_id: int
+) -> Figures:
     """Send all requests and wait for every confirm; the clock starts when those of the warm-up have come."""
     warmup_count = case.warmup_count
     _exchange(connection, requests[:warmup_count], first_id, case.window)
-    started_ns = time.perf_counter_ns()
+    meter.start()
     latencies_ns = _exchange(connection, requests[warmup_count:], first_id + warmup_count, case.window)
-    seconds = (time.perf_counter_ns() - started_ns) / 1e9
+    spent = meter.stop()
     message_count = case.request_count * case.bodies_per_request
-    return Figures(message_count, message_count * case.body_bytes, seconds, latencies_ns)
+    return Figures(message_count, message_count * case.body_bytes, spent, latencies_ns)
 
 
 def _exchange(connection: Connection, requests: Sequence[tuple[bytes, bytes]], first_id: int, window: int) -> list[int]:
@@ -190,7 +197,7 @@ def _exchange(connection: Connection, requests: Sequence[tuple[bytes, bytes]], f
 # --- consuming -------------------------------------------------------------------------------------------------------
 
 
-def consume(connection: Connection, case: ConsumeCase, source: PublishCase) -> Figures:
+def consume(connection: Connection, meter: Meter, case: ConsumeCase, source: PublishCase) -> Figures:
     """Receive and ack everything in the channel of `source`; every message must come exactly once."""
     total = (source.warmup_count + source.request_count) * source.bodies_per_request
     receive = ReceiveRequest(
@@ -198,7 +205,7 @@ def consume(connection: Connection, case: ConsumeCase, source: PublishCase) -> F
     )
     parts: list[tuple[int, int]] = []
     received = acked = 0
-    started_ns = time.perf_counter_ns()
+    meter.start()
     for _ in range(case.window):
         connection.post(receive)
     while acked < total:
@@ -215,10 +222,10 @@ def consume(connection: Connection, case: ConsumeCase, source: PublishCase) -> F
         connection.post(AckRequest(source.name, tuple(Receipt(*piece[:3]) for piece in pieces)))
         if received < total:
             connection.post(receive)
-    seconds = (time.perf_counter_ns() - started_ns) / 1e9
+    spent = meter.stop()
     connection.ask(CloseRequest(1))
     check_parts(parts, total)
-    return Figures(total, total * source.body_bytes, seconds)
+    return Figures(total, total * source.body_bytes, spent)
 
 
 def check_parts(parts: Sequence[tuple[int, int]], total: int) -> None:
@@ -232,16 +239,16 @@ def check_parts(parts: Sequence[tuple[int, int]], total: int) -> None:
         raise BenchError(f"{expected - 1} messages were delivered, {total} were sent")
 
 
-def end_to_end(publisher: Connection, consumer: Connection, case: EndToEndCase) -> Figures:
+def end_to_end(publisher: Connection, consumer: Connection, meter: Meter, case: EndToEndCase) -> Figures:
     """From the send to the arrival at a consumer whose RECEIVE waits, one message at a time."""
     receive = ReceiveRequest(case.name, wait_ms=RECEIVE_WAIT_MS, consumer=1)
     body = Random(SEED).randbytes(case.body_bytes)
     first_id = publisher.take_ids(case.warmup_count + case.request_count)
-    latencies_ns, started_ns = [], 0
+    latencies_ns: list[int] = []
     consumer.post(receive)
     for number in range(case.warmup_count + case.request_count):
         if number == case.warmup_count:
-            started_ns = time.perf_counter_ns()
+            meter.start()
         message = encode_request(first_id + number, Send(case.name, body))
         sent_ns = time.perf_counter_ns()
         publisher.socket.send_multipart(message)
@@ -254,7 +261,7 @@ def end_to_end(publisher: Connection, consumer: Connection, case: EndToEndCase) 
         # The ACK is behind the next RECEIVE: once it is confirmed, the RECEIVE waits at the leader.
         consumer.post(receive)
         consumer.ask(AckRequest(case.name, (Receipt(*pieces[0][:3]),)))
-    seconds = (time.perf_counter_ns() - started_ns) / 1e9
+    spent = meter.stop()
     consumer.ask(CloseRequest(1))
     measured = latencies_ns[case.warmup_count :]
-    return Figures(len(measured), len(measured) * case.body_bytes, seconds, measured)
+    return Figures(len(measured), len(measured) * case.body_bytes, spent, measured)

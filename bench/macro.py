@@ -13,6 +13,7 @@ from pathlib import Path
 import zmq
 
 from bench.load import BenchError, Connection, build_requests, consume, end_to_end, producer_of, publish
+from bench.meter import Meter
 from bench.plan import Plan, PublishCase
 from tests.processes import Cluster
 from zmqbroker.wire.requests import OpenProducerRequest, Ping
@@ -35,7 +36,7 @@ def run_broker(plan: Plan, volume: str, directory: Path) -> dict[str, dict[str, 
         for node in cluster.nodes.values():
             node.start()
         leader = find_leader(context, [node.endpoint for node in cluster.nodes.values()])
-        return _run_cases(plan, context, leader)
+        return _run_cases(plan, context, leader, Meter(cluster_pids(cluster)))
     except BenchError as error:
         logs = "\n".join(f"--- {node.name}\n{node.log()[-2000:]}" for node in cluster.nodes.values())
         raise BenchError(f"{error}\n{logs}") from error
@@ -44,24 +45,31 @@ def run_broker(plan: Plan, volume: str, directory: Path) -> dict[str, dict[str, 
         cluster.close()
 
 
-def _run_cases(plan: Plan, context: Context, endpoint: str) -> dict[str, dict[str, float]]:
+def cluster_pids(cluster: Cluster) -> list[int]:
+    """The process ids of the nodes."""
+    return [node.process.pid for node in cluster.nodes.values() if node.process is not None]
+
+
+def _run_cases(plan: Plan, context: Context, endpoint: str, meter: Meter) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     sources = {case.name: case for case in plan.publish}
     for published in plan.publish:
-        found[published.name] = measure_publish(context, endpoint, published, settle=plan.settle, broker=True)
+        found[published.name] = measure_publish(context, endpoint, meter, published, settle=plan.settle, broker=True)
     for consumed in plan.consume:
         connection = Connection(context, endpoint)
-        found[consumed.name] = consume(connection, consumed, sources[consumed.source]).summary()
+        found[consumed.name] = consume(connection, meter, consumed, sources[consumed.source]).summary()
         connection.close()
     for delivered in plan.end_to_end:
         publisher, consumer = Connection(context, endpoint), Connection(context, endpoint)
-        found[delivered.name] = end_to_end(publisher, consumer, delivered).summary()
+        found[delivered.name] = end_to_end(publisher, consumer, meter, delivered).summary()
         publisher.close()
         consumer.close()
     return found
 
 
-def measure_publish(context: Context, endpoint: str, case: PublishCase, *, settle: bool, broker: bool) -> dict[str, float]:
+def measure_publish(
+    context: Context, endpoint: str, meter: Meter, case: PublishCase, *, settle: bool, broker: bool
+) -> dict[str, float]:
     """Build the requests of one case, then measure it; `broker` is False for the ceiling, which knows no producers."""
     connection = Connection(context, endpoint)
     if broker and case.sequenced:
@@ -70,7 +78,7 @@ def measure_publish(context: Context, endpoint: str, case: PublishCase, *, settl
     requests = build_requests(case, first_id)
     if settle:
         os.sync()
-    figures = publish(connection, case, requests, first_id)
+    figures = publish(connection, meter, case, requests, first_id)
     connection.close()
     return figures.summary()
 
@@ -78,14 +86,16 @@ def measure_publish(context: Context, endpoint: str, case: PublishCase, *, settl
 def find_leader(context: Context, endpoints: list[str]) -> str:
     """The endpoint of the node that says that it leads."""
     end = time.monotonic() + START_TIMEOUT_S
+    answers: dict[str, object] = {}
     while time.monotonic() < end:
         for endpoint in endpoints:
             connection = Connection(context, endpoint, PING_TIMEOUT_MS)
             try:
-                if connection.ask(Ping())["role"] == "leader":
+                answers[endpoint] = answer = connection.ask(Ping())
+                if answer["role"] == "leader":
                     return endpoint
             except BenchError:
                 continue  # not up yet
             finally:
                 connection.close()
-    raise BenchError(f"no leader in {START_TIMEOUT_S} s")
+    raise BenchError(f"no leader in {START_TIMEOUT_S} s; the nodes said last: {answers}")

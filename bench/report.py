@@ -79,8 +79,8 @@ def _medians(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def table(summary: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
     """The lines of a table: one row per volume and case."""
-    widths = (11, 40, 12, 9, 9, 9, 12, 9, 9)
-    titles = ("volume", "case", "messages/s", "MB/s", "p50 ms", "p99 ms", "ceiling/s", "p50 ms", "ratio")
+    widths = (11, 40, 12, 7, 8, 8, 6, 12, 8, 6, 6)
+    titles = ("volume", "case", "messages/s", "MB/s", "p50 ms", "p99 ms", "cores", "ceiling/s", "p50 ms", "cores", "ratio")
     yield _line(titles, widths)
     yield _line(["-" * width for width in widths], widths)
     for volume, cases in summary.items():
@@ -93,8 +93,10 @@ def table(summary: dict[str, dict[str, dict[str, Any]]]) -> Iterator[str]:
                 _number(broker.get("mb_per_s"), 1),
                 _number(broker.get("p50_ms"), 2),
                 _number(broker.get("p99_ms"), 2),
+                _number(broker.get("server_cores"), 2),
                 _number(ceiling.get("messages_per_s"), 0),
                 _number(ceiling.get("p50_ms"), 2),
+                _number(ceiling.get("server_cores"), 2),
                 _number(found.get("rate_ratio"), 2),
             )
             yield _line(values, widths)

@@ -6,7 +6,9 @@ its standard error in a file there. Processes are ended by their own id, whateve
 
 from __future__ import annotations
 
+import atexit
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -23,24 +25,41 @@ from zmqbroker.wire.frames import Request
 __all__ = ["Cluster", "Node", "cluster", "free_ports", "stays", "wait_until"]
 
 
+#: Ports of this process: a socket per port, whose abstract name other test processes on this machine find taken.
+_reservations: dict[int, socket.socket] = {}
+
+
+@atexit.register
+def _end_reservations() -> None:
+    for reservation in _reservations.values():
+        reservation.close()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on at this moment, outside the range that outgoing connections are given."""
-    held, ports = [], []
-    base = 20_000 + os.getpid() % 10_000
-    for port in range(base, 32_000):
-        candidate = socket.socket()
-        try:
-            candidate.bind(("127.0.0.1", port))
-        except OSError:
-            candidate.close()
-            continue
-        held.append(candidate)
-        ports.append(port)
+    """Ports for this process alone: no other test uses them and nobody listens there at this moment.
+
+    They are outside the range that outgoing connections are given.
+    """
+    ports: list[int] = []
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 12_000):
         if len(ports) == count:
-            break
-    for candidate in held:
-        candidate.close()
-    return ports
+            return ports
+        if port not in _reservations and _reserve(port):
+            ports.append(port)
+    raise AssertionError(f"no {count} free ports")
+
+
+def _reserve(port: int) -> bool:
+    reservation = socket.socket(socket.AF_UNIX)
+    try:
+        reservation.bind(f"\0zmqbroker-test-port-{port}")
+        with socket.socket() as candidate:
+            candidate.bind(("127.0.0.1", port))
+    except OSError:
+        reservation.close()
+        return False
+    _reservations[port] = reservation
+    return True
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:

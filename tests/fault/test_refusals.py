@@ -139,7 +139,12 @@ def test_start_faulty_configuration_names_every_fault(tmp_path: Path) -> None:
         }
     )
     assert len(lines) == 4
-    for part in ("RAFT_TICK_MS: 'fast'", "CLUSTER_VOLUME: 'floppy'", "LISTEN_PEER: 'nowhere'", "STORAGE_SIZE: there is no such"):
+    for part in (
+        "RAFT_TICK_MS: 'fast'",
+        "CLUSTER_VOLUME: 'floppy'",
+        "LISTEN_PEER: 'nowhere'",
+        "STORAGE_SIZE: there is no such",
+    ):
         assert [line for line in lines if part in line], f"{part} in {lines}"
     assert not (tmp_path / "data").exists()
 

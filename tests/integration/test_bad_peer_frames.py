@@ -31,11 +31,12 @@ class Target:
     cluster_uid: bytes
     uid: bytes
     member_uid: bytes  # of another member
+    own_id: int
     member_name: str
     member_id: int
     socket: zmq.Socket[bytes]
 
-    def envelope(self, kind: PeerKind, **changed: bytes) -> Envelope:
+    def envelope(self, kind: PeerKind, **changed: Any) -> Envelope:
         return Envelope(kind, self.cluster_uid, self.member_uid, self.uid)._replace(**changed)
 
     def drops(self, counter: str, several: Sequence[Sequence[Any]]) -> None:
@@ -54,7 +55,7 @@ def target(trio: Cluster) -> Iterator[Target]:
     own, its = trio.info(node.name), trio.info(other.name)
     assert own is not None
     assert its is not None
-    member_id = next(member["id"] for member in own["members"] if member["name"] == other.name)
+    ids = {member["name"]: member["id"] for member in own["members"]}
     with zmq.Context[zmq.Socket[bytes]]() as context, context.socket(zmq.DEALER) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(f"tcp://{node.environment['ZMQBROKER_LISTEN_PEER']}")
@@ -64,8 +65,9 @@ def target(trio: Cluster) -> Iterator[Target]:
             bytes.fromhex(own["cluster"]["uid"]),
             bytes.fromhex(own["node"]["uid"]),
             bytes.fromhex(its["node"]["uid"]),
+            ids[node.name],
             other.name,
-            member_id,
+            ids[other.name],
             socket,
         )
 
@@ -91,8 +93,7 @@ def hello_fields(target: Target, **changed: Any) -> dict[str, Any]:
 
 def heartbeat(target: Target, **changed: Any) -> Message:
     """A heartbeat of the other member for a term that is long over."""
-    own_id = 1 if target.member_id != 1 else 2
-    message = Message(MessageType.HEARTBEAT, to=own_id, sender=target.member_id, group=1, term=1)
+    message = Message(MessageType.HEARTBEAT, to=target.own_id, sender=target.member_id, group=1, term=1)
     for name, value in changed.items():
         setattr(message, name, value)
     return message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ import pytest
 import zmq
 
 from bench.load import BenchError, Connection, Figures, build_requests, check_parts, consume, publish
+from bench.meter import Meter, Spent
 from bench.plan import FULL, QUICK, ConsumeCase, PublishCase
 from bench.report import Suite, file_system_of, summarize, table
 from zmqbroker.errors import Busy
@@ -22,6 +24,7 @@ from zmqbroker.wire.frames import Reply, decode_header, encode_error, encode_hea
 
 ROOT = Path(__file__).resolve().parents[2]
 CASE = PublishCase(name="case", body_bytes=10, batch_bytes=40, request_count=3, warmup_count=2, window=2, sequenced=True)
+METER = Meter([os.getpid()])
 RECEIVE = ConsumeCase(name="receive", source="case", window=1, receive_bytes=1000)
 
 Answer = Callable[[list[bytes]], list[bytes]]
@@ -64,7 +67,7 @@ def sent(frames: list[bytes]) -> list[bytes]:
 def run_case(connection: Connection) -> Figures:
     """Publish CASE."""
     first_id = connection.take_ids(CASE.warmup_count + CASE.request_count)
-    return publish(connection, CASE, build_requests(CASE, first_id), first_id)
+    return publish(connection, METER, CASE, build_requests(CASE, first_id), first_id)
 
 
 # --- the whole -------------------------------------------------------------------------------------------------------
@@ -158,13 +161,13 @@ def deliveries(parts: list[tuple[int, int]]) -> Answer:
 
 
 def test_consume_acks_everything_and_stops(serve: Serve) -> None:
-    figures = consume(serve(deliveries([(1, 15), (16, 20)])), RECEIVE, CASE)
+    figures = consume(serve(deliveries([(1, 15), (16, 20)])), METER, RECEIVE, CASE)
     assert (figures.message_count, figures.latencies_ns) == (20, [])
 
 
 def test_consume_of_a_message_twice_is_an_error(serve: Serve) -> None:
     with pytest.raises(BenchError, match="sequence 15 was delivered twice"):
-        consume(serve(deliveries([(1, 15), (15, 19)])), RECEIVE, CASE)
+        consume(serve(deliveries([(1, 15), (15, 19)])), METER, RECEIVE, CASE)
 
 
 @pytest.mark.parametrize(
@@ -187,11 +190,24 @@ def test_parts_in_any_order_are_whole() -> None:
 
 def test_figures_give_rates_and_percentiles() -> None:
     latencies_ns = [number * 1_000_000 for number in range(1, 101)]
-    found = Figures(1000, 2_000_000, 0.5, latencies_ns).summary()
+    found = Figures(1000, 2_000_000, Spent(0.5, 0.8, 0.1), latencies_ns).summary()
     assert (found["messages_per_s"], found["mb_per_s"]) == (2000, 4)
+    assert (found["server_cores"], found["client_cores"], found["server_cpu_us_per_message"]) == (1.6, 0.2, 800)
     assert found["p50_ms"] == pytest.approx(50, rel=0.001)
     assert found["p99_ms"] == pytest.approx(99, rel=0.001)
     assert found["max_ms"] == pytest.approx(100, rel=0.001)
+
+
+def test_meter_counts_the_processor_time_of_servers_and_client() -> None:
+    METER.start()
+    before = os.times()
+    while os.times().user + os.times().system < before.user + before.system + 0.05:
+        sum(range(10_000))
+    spent = METER.stop()
+    assert spent.seconds >= 0.03
+    assert spent.server_cpu_s >= 0.04
+    assert spent.client_cpu_s >= 0.04
+    assert Meter([]).stop().server_cpu_s == 0
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
@@ -199,7 +215,7 @@ def test_figures_give_rates_and_percentiles() -> None:
 
 def suite(number: int, side: str, rate: float, p50_ms: float, failure: str = "") -> Suite:
     """One case, and one that only the broker has."""
-    figures: dict[str, Any] = {"publish": {"messages_per_s": rate, "mb_per_s": 1.0, "p50_ms": p50_ms}}
+    figures: dict[str, Any] = {"publish": {"messages_per_s": rate, "mb_per_s": 1.0, "p50_ms": p50_ms, "server_cores": 1.5}}
     if side == "broker":
         figures["consume"] = {"messages_per_s": 5.0, "mb_per_s": 1.0}
     return Suite(
@@ -237,7 +253,7 @@ def test_summary_leaves_failed_suites_out() -> None:
 
 def test_table_has_a_row_per_case_and_blanks_for_what_was_not_measured() -> None:
     rows = list(table(summarize([suite(1, "ceiling", 4000, 1), suite(1, "broker", 2000, 2)])))
-    assert rows[2].split() == ["ephemeral", "publish", "2,000", "1.0", "2.00", "4,000", "1.00", "0.50"]
+    assert rows[2].split() == ["ephemeral", "publish", "2,000", "1.0", "2.00", "1.50", "4,000", "1.00", "1.50", "0.50"]
     assert rows[3].split() == ["ephemeral", "consume", "5", "1.0"]
     assert len(rows) == 4
 

@@ -104,10 +104,8 @@ class Routes:
         """Whether requests may go to the target now."""
         return now_ns >= self.hold_ns and self._nodes[self.target].phase is Phase.READY
 
-    def learn(self, endpoint: object) -> bool:
+    def learn(self, endpoint: str) -> bool:
         """Remember an endpoint that a node named; False when it is none, or there is no room for it."""
-        if not isinstance(endpoint, str):
-            return False
         if endpoint in self._nodes:
             return True
         if not is_endpoint(endpoint):

@@ -241,9 +241,10 @@ class _Application:
             self._node.network.send_hello()
             if not self._formation.try_to_form(time.monotonic_ns()):
                 await asyncio.sleep(FORMING_INTERVAL_S)
-            if not noticed and time.monotonic() - started > WAITING_NOTICE_S:
+            missing = self._formation.missing(time.monotonic_ns())
+            if missing and not noticed and time.monotonic() - started > WAITING_NOTICE_S:
                 noticed = True
-                log.info("waiting for %s to form the cluster", ", ".join(self._formation.missing(time.monotonic_ns())))
+                log.info("waiting for %s to form the cluster", ", ".join(missing))
         if not self._machines:
             self._start_groups()
         flusher = StateFlusher(self._log, self._state, self._machines, self._config.storage.flush_ms)

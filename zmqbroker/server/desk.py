@@ -199,6 +199,8 @@ class Desk:
             raise Unsupported(f"batch columns {header.columns:#x}: this version serves ids and headers ({COLUMNS_SERVED:#x})")
         if header.flags:
             raise Unsupported(f"batch flags {header.flags:#x}: this version serves none")
+        if header.flags:
+            raise Unsupported(f"batch flags {header.flags:#x}: this version serves none")
         used, budget = node.log.size_bytes, node.config.storage.log_budget_bytes
         if used + len(batch) > budget:
             raise StorageFull(f"the log has {used} of {budget} bytes in use", used_bytes=used, budget_bytes=budget)

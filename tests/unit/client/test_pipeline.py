@@ -369,6 +369,24 @@ def test_pipeline_deadline_when_always_refused_is_that_refusal_and_not_stored() 
     assert stored(simulation) == ["first", "long", "later"]
 
 
+def test_pipeline_part_of_a_batch_past_its_deadline_ends_once() -> None:
+    simulation = Simulation(1)
+    pipeline = pipeline_of(simulation, linger_ns=MS)
+    ready(simulation, pipeline)
+    simulation.hung.add(simulation.endpoints[0])
+    simulation.send(pipeline, "short", timeout_ms=100)
+    simulation.send(pipeline, "long")
+    simulation.run(300)
+    [request_id] = simulation.session._batches
+    refusal = encode_header(Reply.ERROR, request_id, {"code": "MESSAGE_TOO_LARGE", "message": "too large"})
+    simulation.cut(simulation.endpoints[0])
+    simulation.session.received(simulation.endpoints[0], [refusal], simulation.now_ns)
+    simulation.run(1)
+    assert isinstance(simulation.result("short"), DeadlineExceeded)
+    assert isinstance(simulation.result("long"), MessageTooLarge)
+    assert simulation.result("long").outcome_unknown
+
+
 def test_pipeline_no_majority_at_the_deadline_is_raised_with_unknown_outcome() -> None:
     simulation = Simulation(1)
     pipeline = pipeline_of(simulation)
