@@ -5,6 +5,7 @@ SHELL := /bin/sh
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+CODE := setup.py bench tests zmqbroker
 SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd)
 
 # The packages that are pure: every branch of theirs is taken by their own tests.
@@ -46,8 +47,8 @@ build: .venv/dev.stamp ## a wheel in dist/
 # --- tests -----------------------------------------------------------------------------------------------------------
 
 check: .venv/dev.stamp ## style, format and types
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
 test: check test-unit test-pure test-processes ## everything but the long runs

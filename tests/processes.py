@@ -17,12 +17,12 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from tests.raw import Raw
 from zmqbroker.wire.frames import Request
 
-__all__ = ["Cluster", "Node", "cluster", "free_ports", "stays", "wait_until"]
+__all__ = ["Cluster", "Node", "Process", "cluster", "free_ports", "stays", "wait_until"]
 
 
 #: Ports of this process: a socket per port, whose abstract name other test processes on this machine find taken.
@@ -87,6 +87,24 @@ def _is_stopped(thread: Path) -> bool:
     return rest.split()[0] in "Tt"
 
 
+class Process(Protocol):
+    """What a test needs of a running process."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """The exit status; None while it runs."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for the end; the exit status."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal."""
+        ...
+
+
 class Node:
     """One node's process and files."""
 
@@ -100,7 +118,7 @@ class Node:
         self._command = list(command)
         self._log_path = directory / f"{name}.log"
         self._log: IO[bytes] | None = None
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
 
     def start(self) -> None:
         """Start the process."""
@@ -145,7 +163,7 @@ class Node:
     def stop(self, timeout_s: float = 15) -> int:
         """SIGTERM; the exit status."""
         assert self.process is not None
-        self.process.terminate()
+        self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout_s)
 
     def log(self) -> str:
@@ -156,7 +174,7 @@ class Node:
         """End the process and the log file."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
-            self.process.kill()
+            self.process.send_signal(signal.SIGKILL)
             self.process.wait(10)
         if self._log is not None:
             self._log.close()
@@ -190,7 +208,13 @@ class Cluster:
                 **(environment or {}),
             }
             self.nodes[name] = Node(name, ports[2 * number], settings, directory, command(name))
-        self.size = size
+
+    @classmethod
+    def of(cls, nodes: dict[str, Node]) -> Cluster:
+        """A cluster of nodes that run already."""
+        found = cls.__new__(cls)
+        found.nodes = nodes
+        return found
 
     @property
     def url(self) -> str:
@@ -233,6 +257,7 @@ class Cluster:
 
     def caught_up(self, node: Node) -> bool:
         """Whether a node has applied what the leader had committed when it was asked."""
+        assert node.running, f"{node.name} ended by itself\n{node.log()[-4000:]}"
         leading = self.leadership()
         fields = self.info(leading[1].name) if leading else None
         own = self.info(node.name)

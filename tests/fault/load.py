@@ -3,8 +3,9 @@
     python -m tests.fault.load produce --url URL --channel NAME --clients 4 --rate 2500 --output DIR/produce
     python -m tests.fault.load consume --url URL --channel NAME --clients 4 --output DIR/consume
 
-Each client is a `zmqbroker.Client` of its own. SIGTERM ends the load in order: producers wait for what they have sent. The history
-goes to OUTPUT when the process ends, a count of what is done so far to OUTPUT.progress while it runs. `Load` is the test's side.
+Each client is a `zmqbroker.Client` of its own. SIGTERM ends the load in order: producers wait for what they have sent. The
+history goes to OUTPUT when the process ends, a count of what is done to OUTPUT.progress while it runs. `Load` is the side of
+the test.
 """
 
 from __future__ import annotations
@@ -199,7 +200,7 @@ class Load:
             str(output),
         ]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.fault.load", role, *arguments],
+            [sys.executable, "-m", "tests.fault.load", role, *arguments, "--output", str(output)],
             cwd=Path(__file__).resolve().parents[2],
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -144,7 +144,6 @@ def test_load_reserved_and_service_variables_are_ignored() -> None:
         ("node.advertise", "tcp://h:0", "clients cannot connect to tcp://h:0"),
         ("raft.election_ticks", 5, "5 is less than twice raft.heartbeat_ticks (3)"),
         ("raft.uncommitted_bytes_max", 1 << 20, "1048576 is less than the largest batch"),
-        ("limits.node_request_bytes_max", 1 << 20, "1048576 is less than the largest batch"),
         ("limits.message_bytes_max", (64 << 20) + 1, "67108865 is not between 1024 and 67108864"),
         ("storage.log_budget_bytes", 1 << 27, "134217728 is less than four segments of 67108864"),
     ],

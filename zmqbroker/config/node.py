@@ -41,9 +41,7 @@ _TEST_FLAGS: dict[str, Value] = {
     "storage.log_budget_bytes": _MIB,
     "storage.cache_bytes_max": 64 * _KIB,
     "limits.message_bytes_max": 16 * _KIB,
-    "limits.requests_max": 16,
-    "limits.node_requests_max": 64,
-    "limits.node_request_bytes_max": 2 * _MIB,
+    "limits.requests_max": 64,
     "limits.sessions_max": 8,
     "limits.session_timeout_ms": 500,
 }

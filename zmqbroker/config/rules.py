@@ -157,12 +157,12 @@ def _relation_faults(raft: RaftTimingConfig, storage: StorageConfig, limits: Lim
             f"{raft.election_ticks} is less than twice raft.heartbeat_ticks ({raft.heartbeat_ticks}): one late heartbeat would "
             "unseat the leader",
         )
-    for key, room in (
-        ("raft.uncommitted_bytes_max", raft.uncommitted_bytes_max),
-        ("limits.node_request_bytes_max", limits.node_request_bytes_max),
-    ):
-        if room < limits.batch_bytes_max:
-            yield key, f"{room} is less than the largest batch, limits.message_bytes_max + 1 MiB ({limits.batch_bytes_max})"
+    if raft.uncommitted_bytes_max < limits.batch_bytes_max:
+        yield (
+            "raft.uncommitted_bytes_max",
+            f"{raft.uncommitted_bytes_max} is less than the largest batch, limits.message_bytes_max + 1 MiB "
+            f"({limits.batch_bytes_max})",
+        )
     if storage.log_budget_bytes < 4 * storage.segment_bytes:
         yield (
             "storage.log_budget_bytes",

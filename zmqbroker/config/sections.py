@@ -113,10 +113,8 @@ class LimitsConfig:
     """Table [limits]: what clients may ask of this node; over it BUSY or MESSAGE_TOO_LARGE."""
 
     message_bytes_max: int = _number(4 * MIB, KIB, 64 * MIB, "size of a message body")
-    requests_max: int = _number(1_024, 1, 65_536, "requests under way on one connection")
-    node_requests_max: int = _number(65_536, 1, 1 << 20, "requests under way on the node")
-    node_request_bytes_max: int = _number(256 * MIB, 64 * KIB, 16 * GIB, "bytes of requests under way on the node")
-    sessions_max: int = _number(10_000, 1, 1 << 20, "sessions of clients")
+    requests_max: int = _number(50_000, 1, 1_000_000, "requests under way on the node")
+    sessions_max: int = _number(10_000, 1, 1_000_000, "sessions of clients")
     session_timeout_ms: int = _number(15_000, 100, 3_600_000, "silence after which a session has expired")
 
     @property

@@ -202,7 +202,16 @@ class _Application:
         core = RaftCore(raft, self._log.view(DATA_GROUP), random.Random(os.urandom(16)), applied_index)
         self._machines[DATA_GROUP] = machine
         self._node.network.name_members()
-        self._node.add_group(Group(DATA_GROUP, core, machine, self._node, self._node.confirm, config.limits.node_requests_max))
+        group = Group(
+            DATA_GROUP,
+            core,
+            machine,
+            self._node,
+            self._node.confirm,
+            requests_max=config.limits.requests_max,
+            trim_bytes=config.storage.segment_bytes // 4,  # so that little more than the segment in use stays behind
+        )
+        self._node.add_group(group)
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 

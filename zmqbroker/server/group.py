@@ -7,6 +7,7 @@ delivered is done by the leader alone. No sockets and no files: the `Host` sends
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ __all__ = ["Group", "Host"]
 ENTRY_BYTES = 1 << 20
 #: Commands of one entry; the receipt's ordinal has 16 bits and its highest value is the machine's own.
 ENTRY_COMMANDS_MAX = 16_384
-#: The leader tells every node how far the log is on all of them after each such stretch of indexes.
+#: The leader tells every node how far the log is on all of them after each such stretch of indexes, or `trim_bytes` of them.
 TRIM_INDEXES = 4096
 
 
@@ -58,7 +59,9 @@ class Host(Protocol):
 class Group:
     """One group's core and machine, and the requests between them."""
 
-    def __init__(self, number: int, core: RaftCore, machine: Machine, host: Host, confirm: str, requests_max: int) -> None:
+    def __init__(
+        self, number: int, core: RaftCore, machine: Machine, host: Host, confirm: str, *, requests_max: int, trim_bytes: int
+    ) -> None:
         self.number = number
         self.core = core
         self.machine = machine
@@ -74,6 +77,9 @@ class Group:
         self._waiting_count = 0  # requests in _waiting and _gathered; at most requests_max
         self._tick_index = 0  # index of the last entry proposed only to move the time on
         self._trim_proposed = 0  # highest index proposed in a Trim
+        self._trim_bytes = trim_bytes
+        self._marks: deque[int] = deque()  # ascending, untrimmed indexes that deserve a Trim; one per trim_bytes of log
+        self._unmarked_bytes = 0  # payloads applied since the last mark
 
     @property
     def leading(self) -> bool:
@@ -141,7 +147,8 @@ class Group:
             self._tick_index = self.core.last_index + 1
             self.submit(Tick())
         held_by_all = self.core.matched_by_all()
-        if held_by_all >= self._trim_proposed + TRIM_INDEXES:
+        marked = any(self._trim_proposed < mark <= held_by_all for mark in self._marks)
+        if marked or held_by_all >= self._trim_proposed + TRIM_INDEXES:
             self._trim_proposed = held_by_all
             self.submit(Trim(held_by_all))
 
@@ -172,6 +179,7 @@ class Group:
         if soft_state.role == Role.LEADER and not was_leading:
             self.clock = LeaderClock(self.machine.now_unix_ns)
             self._tick_index, self._trim_proposed = 0, self.machine.trimmed_index
+            self._marks.append(self.machine.applied_index)  # what earlier leaders left
         self._host.role_changed(self.number, soft_state)
         if was_leading and soft_state.role != Role.LEADER:
             self._stop_leading(lost_majority=soft_state.leader == 0)
@@ -204,6 +212,16 @@ class Group:
         if self.leading:
             for delivery in applied.deliveries:
                 self._deliver(delivery)
+        self._mark(entry)
+
+    def _mark(self, entry: Entry) -> None:
+        """Remember where the log has grown enough to be worth a Trim."""
+        self._unmarked_bytes += len(entry.data)
+        if self._unmarked_bytes >= self._trim_bytes:
+            self._unmarked_bytes = 0
+            self._marks.append(entry.index)
+        while self._marks and self._marks[0] <= self.machine.trimmed_index:
+            self._marks.popleft()
 
     def _answer(self, pending: Pending, result: Result) -> None:
         self._waiting_count -= 1

@@ -102,21 +102,19 @@ class Node:
         if self._stopped:
             return
         now_ns = time.monotonic_ns()
-        more = self._drain_peers(now_ns)
-        raw = self._port.drain(DRAIN_COUNT)
-        for frames in raw:
+        self._drain_peers(now_ns)
+        for frames in self._port.drain(DRAIN_COUNT):
             self._desk.handle(frames, now_ns)
         self._pump()
-        # A send may have swallowed the edge that announces a message: look once more.
-        if more or len(raw) == DRAIN_COUNT or self._port.readable() or self.network.readable():
+        # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
+        if self._port.readable() or self.network.readable():
             self._wake()
         if self._port.blocked:
             self._port.flush()
             self._loop.call_later(BLOCKED_RETRY_S, self._wake)
 
-    def _drain_peers(self, now_ns: int) -> bool:
-        received, more = self.network.receive(DRAIN_COUNT, now_ns)
-        for item in received:
+    def _drain_peers(self, now_ns: int) -> None:
+        for item in self.network.receive(DRAIN_COUNT, now_ns):
             if isinstance(item, list):
                 for message in item:
                     group = self.groups.get(message.group)
@@ -126,7 +124,6 @@ class Node:
                         group.step(message)
             else:
                 self._desk.handle_forwarded(item, now_ns)
-        return more
 
     def _pump(self) -> None:
         """Let the groups do all they can, and hand out what they want sent and stored."""

@@ -96,8 +96,8 @@ class PeerNetwork:
         self._send(peer, encode_peer(self._envelope(PeerKind.FORM, peer), self._formation.form_fields()))
 
     def send_forward(self, kind: PeerKind, peer: PeerState, fields: dict[str, Any], frames: Sequence[bytes]) -> bool:
-        """Send a client's request to the leader, or a reply back; False when the link is down."""
-        return self._send(peer, encode_peer(self._envelope(kind, peer), fields, frames))
+        """Send a client's request to the leader, or a reply back; False when the link is down or nobody was heard on it yet."""
+        return bool(peer.uid) and self._send(peer, encode_peer(self._envelope(kind, peer), fields, frames))
 
     def _envelope(self, kind: PeerKind, peer: PeerState) -> Envelope:
         formation = self._formation
@@ -113,11 +113,10 @@ class PeerNetwork:
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
-    def receive(self, count_max: int, now_ns: int) -> tuple[list[Received], bool]:
-        """What arrived and can be believed, and whether more may be waiting."""
-        raw = self._port.drain(count_max)
+    def receive(self, count_max: int, now_ns: int) -> list[Received]:
+        """What arrived and can be believed."""
         found: list[Received] = []
-        for frames in raw:
+        for frames in self._port.drain(count_max):
             try:
                 received = self._believe(frames, now_ns)
             except RequestError as error:
@@ -125,7 +124,7 @@ class PeerNetwork:
                 continue
             if received is not None:
                 found.append(received)
-        return found, len(raw) == count_max
+        return found
 
     def readable(self) -> bool:
         """Whether a frame waits."""

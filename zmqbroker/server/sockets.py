@@ -23,6 +23,8 @@ FRAME_BYTES_MAX = 80 << 20
 CLIENT_HIGH_WATER_MARK = 1024
 #: AppendEntries are large: few of them fill the window, and what does not fit is sent again by Raft.
 PEER_HIGH_WATER_MARK = 256
+#: Bytes taken from one socket in a pass, but for the message that goes over it: a pass holds no more in memory than that.
+DRAIN_BYTES_MAX = 16 << 20
 #: Reply bytes kept for one client that does not read; over it replies are dropped and counted (the client asks again).
 OUTBOX_BYTES_MAX = 64 << 20
 
@@ -46,12 +48,15 @@ def _harden(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
 
 
 def _drain(socket: zmq.Socket[bytes], count_max: int) -> list[list[bytes]]:
-    """Up to `count_max` whole messages; fewer means that the socket is empty and its FD will fire again."""
+    """Whole messages until the socket is empty or a bound is reached; ask `readable` afterwards."""
     messages: list[list[bytes]] = []
+    size = 0
     receive = socket.recv_multipart
     try:
-        while len(messages) < count_max:
-            messages.append(receive(zmq.NOBLOCK))
+        while len(messages) < count_max and size < DRAIN_BYTES_MAX:
+            frames = receive(zmq.NOBLOCK)
+            size += sum(map(len, frames))
+            messages.append(frames)
     except zmq.Again:
         pass
     return messages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from zmqbroker.errors import (
     ConfigError,
     DeadlineExceeded,
     InvalidChannel,
+    InvalidRequest,
     LocalProtocolError,
     MessageTooLarge,
     RequestError,
@@ -325,13 +327,18 @@ def test_producer_cancelled_while_it_waits_for_room_sends_nothing() -> None:
 
 def test_producer_large_bursts_let_the_loop_work() -> None:
     async def test(client: Client, server: FakeServer) -> None:
+        await client.info()
+        turns = [0]
+
+        def turn() -> None:
+            turns[0] += 1
+            asyncio.get_running_loop().call_soon(turn)
+
+        turn()
         async with client.queue("q").producer() as producer:
-            first = await producer.send(bytes(1000))
-            for _ in range(3_000):
-                await producer.send(bytes(1000))
-                if first.done():
-                    break
-            assert first.done()
+            for _ in range(1_000):
+                await producer.send(bytes(1_000))
+            assert turns[0] >= 3  # one for each 256 KiB, although there was room for all
 
     run(test)
 
@@ -386,6 +393,11 @@ def test_receive_cancelled_gives_its_messages_back() -> None:
         await orders.send(b"x")
         [message] = await orders.receive(wait_ms=1_000)
         assert message.delivery_count == 1
+        asked = [type(request) for request in server.node.seen].count(ReceiveRequest)
+        await asyncio.to_thread(server.stop)
+        server.start()
+        await client.info()
+        assert [type(request) for request in server.node.seen].count(ReceiveRequest) == asked == 2
 
     assert len(run(test).broker.closed_consumers) == 2
 
@@ -404,9 +416,9 @@ def test_receive_past_its_deadline_gives_its_messages_back() -> None:
 
 def test_receive_error_of_the_node_is_raised() -> None:
     async def test(client: Client, server: FakeServer) -> None:
-        server.node.refusals += [busy(10)] * 50
-        with pytest.raises(Busy):
-            await client.queue("q").receive(timeout_ms=60)
+        server.node.refusals += [busy(1), InvalidRequest("no")]
+        with pytest.raises(InvalidRequest):
+            await client.queue("q").receive()
 
     run(test)
 
@@ -582,6 +594,58 @@ def test_close_returns_messages_through_close_of_the_session() -> None:
     server = run(test)
     assert server.node.seen[-1] == CloseRequest()
     assert list(server.broker.channel("q").ready) == [1]
+
+
+def test_close_without_an_answer_closes_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aio_module, "_FAREWELL_MS", 20)
+
+    async def test(client: Client, server: FakeServer) -> None:
+        await client.queue("q").receive()
+        server.silent = True
+        await client.close()
+        with pytest.raises(LocalProtocolError):
+            await client.info()
+
+    run(test)
+
+
+def test_close_while_a_name_is_resolved_waits_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = threading.Event()
+
+    def getaddrinfo(*arguments: Any, **options: Any) -> Any:
+        release.wait(10)
+        raise socket.gaierror("too late")
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    async def main() -> None:
+        async with Client("tcp://broker.invalid:1") as client:
+            asking = asyncio.ensure_future(client.info())
+            await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded):
+            await asking
+        release.set()
+
+    asyncio.run(main())
+
+
+def test_close_in_a_forked_child_leaves_the_sockets_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(server: FakeServer) -> None:
+        client = Client(server.endpoint)
+        await client.info()
+        driver = client._driver
+        assert driver is not None
+        with monkeypatch.context() as patch:
+            parent = os.getpid()
+            patch.setattr(os, "getpid", lambda: parent + 1)
+            await client.close()
+        assert not driver._context.closed
+        driver.closed = False
+        await driver.close()
+        assert driver._context.closed
+
+    with FakeServer() as server:
+        asyncio.run(main(server))
 
 
 def test_close_while_a_consumer_waits_ends_its_iteration() -> None:

@@ -490,7 +490,7 @@ def play(simulation: Simulation, pipeline: Pipeline, steps: list[tuple[str, int,
     return sent
 
 
-@settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=SCHEDULE, window=st.integers(1, 5), linger_ms=st.sampled_from([0, 3]))
 def test_pipeline_any_faults_store_each_message_once_and_in_order(
     steps: list[tuple[str, int, int]], window: int, linger_ms: int
@@ -504,7 +504,7 @@ def test_pipeline_any_faults_store_each_message_once_and_in_order(
     assert (pipeline.pending_count, pipeline.pending_bytes) == (0, 0)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(steps=SCHEDULE, timeouts=st.lists(st.sampled_from([30, 200, 3_000]), min_size=1, max_size=5), window=st.integers(1, 5))
 def test_pipeline_any_faults_with_deadlines_never_lie(
     steps: list[tuple[str, int, int]], timeouts: list[int], window: int

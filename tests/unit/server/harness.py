@@ -15,6 +15,7 @@ from zmqbroker.server.group import Group
 from zmqbroker.server.routes import Pending, Route
 from zmqbroker.storage.memory import MemoryLog
 from zmqbroker.wire import codec
+from zmqbroker.wire.entries import decode_entry
 from zmqbroker.wire.frames import Reply
 
 GROUP = 1
@@ -66,6 +67,7 @@ class Site:
         voters: tuple[int, ...] = (1,),
         *,
         requests_max: int = 1000,
+        trim_bytes: int = 1 << 30,
         limits: MachineLimits | None = None,
         **raft: Any,
     ) -> None:
@@ -74,7 +76,7 @@ class Site:
         self.machine = Machine(limits)
         config = RaftConfig(id=number, voters=voters, group=GROUP, **raft)
         core = RaftCore(config, self.log.view(GROUP), random.Random(number))
-        self.group = Group(GROUP, core, self.machine, self.host, "quorum", requests_max)
+        self.group = Group(GROUP, core, self.machine, self.host, "quorum", requests_max=requests_max, trim_bytes=trim_bytes)
         self.outgoing: list[Message] = []
 
     def lead(self) -> Site:
@@ -109,6 +111,34 @@ def exchange(sites: dict[int, Site]) -> None:
         for message in messages:
             if message.to in sites:
                 sites[message.to].group.step(message)
+
+
+def trio(**settings: Any) -> dict[int, Site]:
+    """Three nodes, the first leads."""
+    sites = {number: Site(number, (1, 2, 3), **settings) for number in (1, 2, 3)}
+    sites[1].group.core.campaign()
+    exchange(sites)
+    assert sites[1].group.leading
+    return sites
+
+
+def lose_leadership(sites: dict[int, Site]) -> None:
+    """Node 2 wins a higher term with node 3 while node 1 hears nothing, then node 1 hears of it."""
+    majority = {number: sites[number] for number in (2, 3)}
+    for _ in range(2 * 10 * 2):
+        for site in majority.values():
+            site.group.tick()
+        exchange(majority)
+    assert any(site.group.leading for site in majority.values())
+    for _ in range(2):
+        for site in majority.values():
+            site.group.tick()
+        exchange(sites)
+
+
+def commands_at(site: Site, index: int) -> list[type]:
+    """What kinds of commands an entry holds."""
+    return [type(command) for command in decode_entry(site.log.read(GROUP, index)).commands]
 
 
 def pending(request: int, session: bytes = ALICE, *, plain: bool = False) -> Pending:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from tests.unit.server.harness import ALICE, BOB, GROUP, Site, StillClock, batch, exchange, pending, receive, waiting
+from tests.unit.server.harness import (
+    ALICE,
+    BOB,
+    Site,
+    batch,
+    commands_at,
+    exchange,
+    lose_leadership,
+    pending,
+    receive,
+    trio,
+    waiting,
+)
 from zmqbroker.broker import MachineLimits
-from zmqbroker.commands import Ack, Close, OpenProducer, Receipt, Tick, Trim
+from zmqbroker.commands import Ack, Close, OpenProducer, Receipt, Tick
 from zmqbroker.errors import Busy, NoMajority, NotLeader, StaleReceipt, UnknownProducer
 from zmqbroker.raft.messages import Role
 from zmqbroker.server import group as group_module
-from zmqbroker.wire.entries import decode_entry
 from zmqbroker.wire.frames import Reply
 
 MILLISECOND = 1_000_000
-
-
-def commands_at(site: Site, index: int) -> list[type]:
-    return [type(command) for command in decode_entry(site.log.read(GROUP, index)).commands]
 
 
 def test_publish_is_answered_when_it_is_applied() -> None:
@@ -187,15 +192,6 @@ def test_request_at_a_follower_is_refused() -> None:
     assert site.group.receivers == {}
 
 
-def trio(**settings: Any) -> dict[int, Site]:
-    """Three nodes, the first leads."""
-    sites = {number: Site(number, (1, 2, 3), **settings) for number in (1, 2, 3)}
-    sites[1].group.core.campaign()
-    exchange(sites)
-    assert sites[1].group.leading
-    return sites
-
-
 def test_follower_applies_and_delivers_nothing() -> None:
     sites = trio()
     asked = waiting(1)
@@ -216,20 +212,6 @@ def test_role_is_told_to_the_host_with_the_leader() -> None:
     sites = trio()
     assert (sites[1].host.roles[-1].role, sites[1].host.roles[-1].leader) == (Role.LEADER, 1)
     assert (sites[2].host.roles[-1].role, sites[2].host.roles[-1].leader) == (Role.FOLLOWER, 1)
-
-
-def lose_leadership(sites: dict[int, Site]) -> None:
-    """Node 2 wins a higher term with node 3 while node 1 hears nothing, then node 1 hears of it."""
-    majority = {number: sites[number] for number in (2, 3)}
-    for _ in range(2 * 10 * 2):
-        for site in majority.values():
-            site.group.tick()
-        exchange(majority)
-    assert any(site.group.leading for site in majority.values())
-    for _ in range(2):
-        for site in majority.values():
-            site.group.tick()
-        exchange(sites)
 
 
 def test_leader_that_hears_of_another_refuses_what_waits_with_an_unknown_outcome() -> None:
@@ -275,72 +257,6 @@ def test_room_for_requests_is_back_after_leadership_was_lost_and_won() -> None:
     sites[1].group.publish(batch(b"kept"), 0, pending(2))
     exchange(pair)
     assert [(request, code) for request, code, _ in sites[1].host.replies] == [(2, Reply.SENT)]
-
-
-def test_tick_of_a_leader_moves_the_time_on_when_something_is_due_and_only_once() -> None:
-    site = Site().lead()
-    clock = StillClock(site.machine.now_unix_ns + 10**9)
-    site.group.clock = clock  # type: ignore[assignment]
-    asked = waiting(1)
-    site.group.submit(receive(asked, wait_ms=100), asked)
-    site.run()
-    before = site.group.core.last_index
-    site.group.tick()
-    site.run()
-    assert site.group.core.last_index == before, "nothing is due yet"
-    clock.stamp += 100 * MILLISECOND
-    site.group.tick()
-    site.group.tick()
-    site.run()
-    assert commands_at(site, before + 1) == [Tick]
-    assert site.group.core.last_index == before + 1
-    assert [delivery.pieces for _, delivery in site.host.delivered] == [()]
-
-
-def test_tick_of_a_leader_returns_messages_whose_visibility_ended() -> None:
-    site = Site().lead()
-    clock = StillClock(site.machine.now_unix_ns + 10**9)
-    site.group.clock = clock  # type: ignore[assignment]
-    asked = waiting(1)
-    site.group.publish(batch(b"x"), 0, pending(2))
-    site.group.submit(receive(asked, visibility_ms=100), asked)
-    site.run()
-    clock.stamp += 100 * MILLISECOND
-    site.group.tick()
-    again = waiting(3, BOB)
-    site.group.submit(receive(again), again)
-    site.run()
-    assert [delivery.pieces[0].delivery_count for _, delivery in site.host.delivered] == [1, 2]
-
-
-def test_tick_of_a_leader_says_how_far_all_nodes_hold_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "TRIM_INDEXES", 10)
-    sites = trio()
-    for request in range(12):
-        sites[1].group.publish(batch(b"x"), 0, pending(request))
-        exchange(sites)
-    held_by_all = sites[1].group.core.matched_by_all()
-    assert held_by_all >= 10
-    sites[1].group.tick()
-    sites[1].group.tick()
-    exchange(sites)
-    assert commands_at(sites[1], held_by_all + 1) == [Trim]
-    assert sites[1].machine.trimmed_index == held_by_all
-    sites[1].group.tick()
-    exchange(sites)
-    assert sites[1].group.core.last_index == held_by_all + 1
-
-
-def test_tick_of_a_leader_says_nothing_of_the_log_while_a_node_lags(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "TRIM_INDEXES", 10)
-    sites = trio()
-    majority = {number: sites[number] for number in (1, 2)}
-    for request in range(30):
-        sites[1].group.publish(batch(b"x"), 0, pending(request))
-        exchange(majority)
-    sites[1].group.tick()
-    exchange(majority)
-    assert sites[1].machine.trimmed_index == 0
 
 
 def test_end_receives_answers_those_of_the_consumer_with_nothing_in_their_own_form() -> None:

@@ -1,0 +1,181 @@
+"""One connection: full pipes, budgets, ends, and peers that say nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import zmq
+
+from zmqbroker.client import connection as connection_module
+from zmqbroker.client.connection import Connection
+
+
+class Recorder:
+    """Listens to connections."""
+
+    def __init__(self) -> None:
+        self.ready = asyncio.Event()
+        self.gone = asyncio.Event()
+        self.gone_count = 0
+        self.came = asyncio.Event()
+        self.passes: list[int] = []
+        self.messages: list[list[bytes]] = []
+
+    def on_ready(self, connection: Connection) -> None:
+        """The connection stands."""
+        self.ready.set()
+
+    def on_messages(self, connection: Connection, messages: list[list[bytes]]) -> None:
+        """Messages came."""
+        self.passes.append(len(messages))
+        self.messages += messages
+        self.came.set()
+
+    async def until(self, count: int) -> None:
+        """Wait for that many messages."""
+        while len(self.messages) < count:
+            self.came.clear()
+            await self.came.wait()
+
+    def on_gone(self, connection: Connection) -> None:
+        """The connection is gone."""
+        self.gone_count += 1
+        self.gone.set()
+
+
+@contextmanager
+def peer(high_water_mark: int = 1000) -> Iterator[tuple[zmq.Context[zmq.Socket[bytes]], zmq.Socket[bytes], str]]:
+    """A ROUTER that the test drives itself: (context, socket, endpoint)."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router = context.socket(zmq.ROUTER)
+    router.setsockopt(zmq.LINGER, 0)
+    router.setsockopt(zmq.RCVHWM, high_water_mark)
+    port = router.bind_to_random_port("tcp://127.0.0.1", min_port=20_000, max_port=32_000)
+    try:
+        yield context, router, f"tcp://127.0.0.1:{port}"
+    finally:
+        router.close(0)
+        context.term()
+
+
+def run(test: Callable[[Connection, zmq.Socket[bytes], Recorder], Awaitable[None]], high_water_mark: int = 1000) -> None:
+    """Run a test with a connection that stands."""
+
+    async def main() -> None:
+        with peer(high_water_mark) as (context, router, endpoint):
+            recorder = Recorder()
+            connection = Connection(context, endpoint, endpoint, recorder)
+            await recorder.ready.wait()
+            try:
+                await test(connection, router, recorder)
+            finally:
+                connection.close()
+                connection.close()
+
+    asyncio.run(main())
+
+
+def test_connection_full_pipe_keeps_messages_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = tuple((option, 1 if option == zmq.SNDHWM else value) for option, value in connection_module._OPTIONS)
+    monkeypatch.setattr(connection_module, "_OPTIONS", small)
+
+    async def test(connection: Connection, router: zmq.Socket[bytes], recorder: Recorder) -> None:
+        count = 60
+        for number in range(count):
+            connection.send([b"%d" % number, bytes(1 << 20)])
+        assert connection._outbox, "the pipe never was full"
+        loop = asyncio.get_running_loop()
+        numbers = [int((await loop.run_in_executor(None, router.recv_multipart))[1]) for _ in range(count)]
+        assert numbers == list(range(count))
+        assert not connection._outbox
+
+    run(test, high_water_mark=1)
+
+
+def test_connection_closed_with_a_full_pipe_forgets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = tuple((option, 1 if option == zmq.SNDHWM else value) for option, value in connection_module._OPTIONS)
+    monkeypatch.setattr(connection_module, "_OPTIONS", small)
+
+    async def test(connection: Connection, router: zmq.Socket[bytes], recorder: Recorder) -> None:
+        for _ in range(60):
+            connection.send([bytes(1 << 20)])
+        connection.close()
+        connection.look_again()
+        assert recorder.gone_count == 0
+
+    run(test, high_water_mark=1)
+
+
+def test_connection_drains_in_passes_of_its_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_BUDGET", 4)
+
+    async def test(connection: Connection, router: zmq.Socket[bytes], recorder: Recorder) -> None:
+        connection.send([b"hello"])
+        loop = asyncio.get_running_loop()
+        routing_id, _ = await loop.run_in_executor(None, router.recv_multipart)
+        for number in range(50):
+            router.send_multipart([routing_id, b"%d" % number])
+        await recorder.until(50)
+        assert recorder.messages == [[b"%d" % number] for number in range(50)]
+        assert max(recorder.passes) <= 4
+
+    run(test)
+
+
+def test_connection_looks_again_after_sends_that_swallow_the_sign() -> None:
+    async def test(connection: Connection, router: zmq.Socket[bytes], recorder: Recorder) -> None:
+        loop = asyncio.get_running_loop()
+        connection.send([b"0"])
+        routing_id, _ = await loop.run_in_executor(None, router.recv_multipart)
+        for number in range(200):
+            router.send_multipart([routing_id, b"%d" % number])
+            connection.send([b"x"])
+            connection.look_again()
+            await recorder.until(number + 1)
+
+    run(test)
+
+
+def test_connection_nobody_listens_is_gone_once() -> None:
+    async def main() -> None:
+        with peer() as (context, router, endpoint):
+            router.unbind(endpoint)
+            recorder = Recorder()
+            connection = Connection(context, "ipc:///nowhere/at/all", "ipc:///nowhere/at/all", recorder)
+            await recorder.gone.wait()
+            await asyncio.sleep(0)
+            assert not connection.ready
+            assert recorder.gone_count == 1
+
+    asyncio.run(main())
+
+
+def test_connection_peer_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection_module, "_READY_S", 0.05)
+
+    async def main() -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            recorder = Recorder()
+            address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+            connection = Connection(context, address, address, recorder)
+            await recorder.gone.wait()
+            assert not connection.ready
+            assert recorder.gone_count == 1
+        context.term()
+
+    asyncio.run(main())
+
+
+def test_connection_address_that_cannot_be_used_leaves_nothing_open() -> None:
+    async def main() -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        with pytest.raises(zmq.ZMQError):
+            Connection(context, "x", "nonsense://x", Recorder())
+        context.term()
+
+    asyncio.run(main())

@@ -1,0 +1,62 @@
+"""Messages to and from the bytes on the wire."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from zmqbroker.client.message import Content, encode_message, read_messages
+from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
+from zmqbroker.wire.codec import encode_batch
+
+BATCH = encode_batch(b"q", [b"a", b"b"])
+
+
+def test_read_messages_numbers_what_a_piece_brings() -> None:
+    messages = read_messages("q", {"pieces": [[7, 3, 4, 2, 99]]}, [BATCH], Content)
+    assert [(one.sequence, one.assigning, one.delivery_count, one.time_unix_ns, one.body) for one in messages] == [
+        (3, 7, 2, 99, b"a"),
+        (4, 7, 2, 99, b"b"),
+    ]
+    assert (messages[0].id, messages[0].metadata, messages[0].tags) == ("", None, {})
+
+
+def test_read_messages_none_is_the_empty_list() -> None:
+    assert read_messages("q", {}, [], Content) == []
+
+
+def test_read_messages_headers_that_cannot_be_read_count_as_none() -> None:
+    frame = encode_batch(b"q", [b"a"], 0, 0, None, [b"\xc1garbage"])
+    [message] = read_messages("q", {"pieces": [[1, 1, 1, 1, 1]]}, [frame], Content)
+    assert (message.body, message.metadata) == (b"a", None)
+
+
+@pytest.mark.parametrize(
+    ("pieces", "bodies"),
+    [
+        ("x", []),
+        ([], [BATCH]),
+        ([[1, 1, 2, 1, 1]], []),
+        ([[1, 1, 2, 1]], [BATCH]),
+        ([[1, 1, 2, 1, "x"]], [BATCH]),
+        (["piece"], [BATCH]),
+        ([[1, 1, 3, 1, 1]], [BATCH]),
+        ([[1, 1, 2, 1, 1]], [BATCH[:-1]]),
+        ([[1, 1, 2, 1, 1]], [BATCH[:-1] + b"x"]),
+    ],
+)
+def test_read_messages_that_are_none_is_the_nodes_fault(pieces: Any, bodies: list[bytes]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        read_messages("q", {"pieces": pieces}, bodies, Content)
+
+
+def test_encode_message_without_headers_has_an_empty_column() -> None:
+    assert encode_message(b"x", None, None, None, 10) == (b"x", b"", b"")
+    assert encode_message(b"x", None, None, {}, 10) == (b"x", b"", b"")
+    assert encode_message(b"x", "i", "m", None, 10)[2] != b""
+
+
+def test_encode_message_body_that_is_not_bytes_is_refused() -> None:
+    with pytest.raises(LocalProtocolError, match="str"):
+        encode_message("x", None, None, None, 10)  # type: ignore[arg-type]
