@@ -66,7 +66,7 @@ def _relays(segment_bytes: int, directory: Path, *, sync: bool) -> Iterator[tupl
         yield client, [process.pid for process in processes]
     finally:
         for process in processes:
-            process.kill()
+            process.kill()  # they would also end when their standard input does, as it does when this process is killed
             process.communicate()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Meter", "Spent"]
+__all__ = ["Meter", "Spent", "cpu_s"]
 
 
 class Spent(NamedTuple):
@@ -39,11 +39,11 @@ class Meter:
         return Spent(*(now - before for now, before in zip(self._now(), self._started, strict=True)))
 
     def _now(self) -> Spent:
-        return Spent(time.perf_counter(), sum(map(_cpu_s, self._paths)), time.process_time())
+        return Spent(time.perf_counter(), sum(map(cpu_s, self._paths)), time.process_time())
 
 
-def _cpu_s(path: Path) -> float:
-    """User and system time of a process, in steps of usually 10 ms."""
+def cpu_s(path: Path) -> float:
+    """User and system time in a process's /proc/…/stat, in steps of usually 10 ms."""
     # The second field is a name in brackets that may hold spaces; the times are the 12th and 13th after it.
     fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -62,7 +62,7 @@ class Plan:
     consume: tuple[ConsumeCase, ...]
     end_to_end: tuple[EndToEndCase, ...]
     segment_bytes: int  # of the pre-filled file that every process of the ceiling writes to
-    settle: bool  # wait before every case until the disk has written what earlier ones left
+    settle: bool  # wait before every publish case until the disk has written what earlier ones left
 
 
 def _batches(batch_kib: int, body_bytes: int, body: str, request_count: int, warmup_count: int, window: int) -> PublishCase:
@@ -97,9 +97,9 @@ def _consume(source: PublishCase, body: str) -> ConsumeCase:
 def _plan(scale: int, *, rounds: int, segment_bytes: int, settle: bool) -> Plan:
     """A plan with counts in proportion to `scale`, which is 1 for the smoke run."""
     # 2 MiB are under way in every batch case: enough for the machine, little enough that latency is not only queueing.
-    small = _batches(64, 128, "128B", 8 * scale, 2 * scale, 32)
-    medium = _batches(64, KIB, "1KiB", 8 * scale, 2 * scale, 32)
-    large = _batches(256, KIB, "1KiB", 2 * scale, scale, 8)
+    small = _batches(64, 128, "128B", 16 * scale, 2 * scale, 32)
+    medium = _batches(64, KIB, "1KiB", 16 * scale, 2 * scale, 32)
+    large = _batches(256, KIB, "1KiB", 4 * scale, scale, 8)
     return Plan(
         rounds=rounds,
         volumes=("ephemeral", "persistent"),
@@ -120,7 +120,7 @@ def _plan(scale: int, *, rounds: int, segment_bytes: int, settle: bool) -> Plan:
     )
 
 
-#: 128 MiB of bodies per batch case; three rounds in well under 15 minutes on two cores.
+#: 256 MiB of bodies per batch case; three rounds in well under 15 minutes on two cores.
 FULL = _plan(256, rounds=3, segment_bytes=64 << 20, settle=True)
 #: Does everything once and measures nothing worth keeping.
-QUICK = _plan(1, rounds=1, segment_bytes=1 << 20, settle=False)
+QUICK = _plan(1, rounds=1, segment_bytes=4 << 20, settle=False)

@@ -28,7 +28,7 @@ from zmqbroker.storage.segment import write_all
 from zmqbroker.storage.writer import InlineWriter, LogWriter
 from zmqbroker.wire.frames import Reply, encode_header
 
-__all__ = ["Journal", "Relay", "Settings"]
+__all__ = ["Journal", "Relay", "Settings", "written_at_majority"]
 
 #: Messages drained per socket and pass, as in a node.
 DRAIN_COUNT = 256
@@ -101,6 +101,12 @@ class Journal:
         self._writer.submit(_Write(self._file, self._position, buffers, number, self._sync, size))
         self._position += size
 
+    def close(self) -> None:
+        """Wait for the writes under way and close the file."""
+        self._writer.close()
+        os.close(self._file)
+        os.close(self.descriptor)
+
     def _finished(self, jobs: Sequence[WriteJob]) -> None:
         last = jobs[-1]
         assert isinstance(last, _Write), last
@@ -117,12 +123,12 @@ class Relay:
     """The leader or a follower."""
 
     def __init__(self, settings: Settings) -> None:
-        context = zmq.Context[zmq.Socket[bytes]]()
+        self._contexts = (zmq.Context[zmq.Socket[bytes]](), zmq.Context[zmq.Socket[bytes]]())  # peers, clients: as in a node
         self._number = settings.number
         self._journal = Journal(Path(settings.path), settings.segment_bytes, sync=settings.sync)
-        self._peers = PeerPort(context, settings.peer)
-        self._clients = ClientPort(zmq.Context[zmq.Socket[bytes]](), [settings.client]) if settings.client else None
-        self._links = {int(number): PeerLink(context, address) for number, address in settings.links.items()}
+        self._peers = PeerPort(self._contexts[0], settings.peer)
+        self._clients = ClientPort(self._contexts[1], [settings.client]) if settings.client else None
+        self._links = {int(number): PeerLink(self._contexts[0], address) for number, address in settings.links.items()}
         self._durable = dict.fromkeys(self._links, -1)  # as each link's process said; -1: not heard of
         self._passes = 0  # number of the last pass; at a follower, of the last that arrived
         self._answered = 0  # number of the last pass that was confirmed, or answered to the leader
@@ -148,6 +154,15 @@ class Relay:
                     return
                 if any(descriptor == self._journal.descriptor for descriptor, _ in events):
                     os.eventfd_read(self._journal.descriptor)
+
+    def close(self) -> None:
+        """Close file and sockets."""
+        self._journal.close()
+        for port in (self._peers, self._clients, *self._links.values()):
+            if port is not None:
+                port.close()
+        for context in self._contexts:
+            context.term()
 
     def _pass(self) -> None:
         if not self._ready:
@@ -200,11 +215,18 @@ class Relay:
 
     def _confirm(self, clients: ClientPort) -> None:
         """Answer what is written at a majority, this process counted like any other."""
-        majority = sorted((self._journal.durable, *self._durable.values()))[(len(self._durable) + 1) // 2]
-        while self._waiting and self._waiting[0][0] <= majority:
+        confirmed = written_at_majority((self._journal.durable, *self._durable.values()))
+        while self._waiting and self._waiting[0][0] <= confirmed:
             for routing_id, request_id in self._waiting.popleft()[1]:
                 clients.send(routing_id, [CONFIRM[:4] + request_id + CONFIRM[12:]])
 
 
+def written_at_majority(durable: Sequence[int]) -> int:
+    """The highest pass that most of the processes have written, from what each of them has."""
+    return sorted(durable)[(len(durable) - 1) // 2]
+
+
 if __name__ == "__main__":
-    Relay(Settings(**json.loads(sys.argv[1]))).run()
+    relay = Relay(Settings(**json.loads(sys.argv[1])))
+    relay.run()
+    relay.close()

@@ -1,7 +1,7 @@
 """A message broker that speaks ZeroMQ and replicates every queue with Raft: server and client.
 
-`Client` (asyncio) and `SyncClient` are the way in; `zmqbroker.errors` has every error they raise. Importing this package brings in
-neither ZeroMQ nor the server: clients are loaded when they are first asked for.
+`Client` (asyncio) and `SyncClient` are the way in; `zmqbroker.errors` has every error they raise. Importing this package
+imports neither ZeroMQ nor the server: the clients are loaded when they are first asked for.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from zmqbroker.wire.frames import Request
 CHANNEL = "failover"
 CONFIRMS_PER_TERM = 10_000
 MESSAGES = 100_000
-RATE = 2_500  # a second and producer
+RATE = 1_500  # a second and producer
 STOPPED_S = 10.0
 AFTER_SECOND_FAILOVER_S = 5.0
 #: The load tells its progress every 50 ms; nothing here confirms more than this in that time.

@@ -80,6 +80,7 @@ class Connection:
         self._outbox: deque[Sequence[Buffer]] = deque()  # refused by a full pipe; bounded by the session's slots
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
+        self._looking = False  # whether look_again is about to be called
         self._socket = context.socket(zmq.DEALER)
         for option, value in _OPTIONS:
             self._socket.setsockopt(option, value)
@@ -99,12 +100,16 @@ class Connection:
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send a message, or keep it until the pipe has room."""
+        if not self._looking:
+            self._looking = True  # after the last send of this pass, one of which may swallow the sign that something came
+            self._loop.call_soon(self.look_again)
         if self._outbox or not self._try_send(frames):
             self._outbox.append(frames)
             self._retry_later()
 
     def look_again(self) -> None:
-        """Sends are done for now: see whether one of them swallowed the sign that something came."""
+        """See whether something came without a sign."""
+        self._looking = False
         if not self._closed and int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
             self._loop.call_soon(self._on_socket)
 

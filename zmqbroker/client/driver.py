@@ -215,14 +215,10 @@ class Driver:
         self._settling = False
         if self.closed:
             return
-        used: dict[Connection, None] = {}
         for endpoint, frames in self._session.pump(time.monotonic_ns()):
             link = self._links.get(endpoint)
             if link is not None and link.connection is not None:
                 link.connection.send(frames)
-                used[link.connection] = None
-        for connection in used:
-            connection.look_again()
         self._connect_wanted()
         self._complete()
         self._set_timer()

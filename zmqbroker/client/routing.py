@@ -3,7 +3,8 @@
     lost connection ──▶ next endpoint, and every endpoint is asked who leads
     NOT_LEADER {leader} ──▶ the leader, at once; after three such moves in a row with a pause
     NOT_LEADER {nil}, NO_MAJORITY ──▶ next endpoint after a random 50 to 100 ms
-    500 ms without an answer ──▶ every endpoint is asked who leads; the PONG with the highest leader_term wins
+    500 ms without an answer ──▶ every endpoint is asked who leads, ten times a second until there is an answer;
+                                 the PONG with the highest leader_term wins
     nothing to ask for a while ──▶ PING, which keeps the session alive and notices a new leader
 
 It sends nothing, and knows nothing of requests but whether an answer is overdue. Invariants: the target is always a known
@@ -19,13 +20,15 @@ from random import Random
 
 from zmqbroker.client.url import is_endpoint
 
-__all__ = ["ENDPOINTS_MAX", "IDLE_NS", "SILENCE_NS", "WAITING_NS", "Node", "Phase", "Routes"]
+__all__ = ["ENDPOINTS_MAX", "IDLE_NS", "PROBE_NS", "SILENCE_NS", "WAITING_NS", "Node", "Phase", "Routes"]
 
 _MS = 1_000_000
 #: Nine nodes at most, some of them known by two names or by an address they had before.
 ENDPOINTS_MAX = 32
 #: An overdue answer. Several times the slowest fsync, and less than the time in which a person notices.
 SILENCE_NS = 500 * _MS
+#: While an answer is overdue: how often the others are asked again, so that the end of an election is noticed soon.
+PROBE_NS = 100 * _MS
 #: With receives waiting, silence is normal; a PING this often finds a node that hangs.
 WAITING_NS = 2_000 * _MS
 #: Without any request, a PING this often keeps the session, which expires after 15 s (PROTOCOL §1).
@@ -50,6 +53,7 @@ class Node:
     __slots__ = (
         "asked_ns",
         "call_due",
+        "called_ns",
         "down",
         "endpoint",
         "heard_ns",
@@ -69,6 +73,7 @@ class Node:
         self.down = False  # its last connection or attempt failed, and nothing was heard since
         self.silent = False  # an answer is overdue
         self.call_due = False  # it should get a PING, or HELLO again, as soon as it is connected
+        self.called_ns = 0  # when its last PING or HELLO was sent
         self.heard_ns = 0  # when its last frame came
         self.asked_ns: int | None = None  # since when an answer has been awaited; None: nothing urgent is awaited
         self.hello_id = 0  # request id of the HELLO under way; 0 for none
@@ -139,7 +144,7 @@ class Routes:
         node.phase, node.down, node.hello_id, node.ping_id = Phase.CLOSED, True, 0, 0
         if node.endpoint == self.target:
             self._next(now_ns)
-            self._call_all()
+            self._call_all(now_ns)
 
     def asked(self, endpoint: str, now_ns: int) -> None:
         """Something that is answered promptly was sent to a node."""
@@ -208,20 +213,22 @@ class Routes:
             node.call_due = True
             return
         node.silent, node.asked_ns = True, now_ns
-        self._call_all()
+        self._call_all(now_ns)
 
     def review_ns(self, receiving: bool) -> int:
         """When `review` has something to do; `receiving`: receives wait at the target."""
         node = self._nodes[self.target]
         if node.asked_ns is not None:
-            return node.asked_ns + SILENCE_NS
+            return node.asked_ns + (PROBE_NS if node.silent else SILENCE_NS)
         return node.heard_ns + (WAITING_NS if receiving else IDLE_NS)
 
     # --- moving ------------------------------------------------------------------------------------------------------
 
-    def _call_all(self) -> None:
+    def _call_all(self, now_ns: int) -> None:
         for node in self._nodes.values():
-            node.wanted = node.call_due = True
+            node.wanted = True
+            under_way = node.ping_id or node.hello_id
+            node.call_due = node.call_due or not under_way or now_ns >= node.called_ns + SILENCE_NS
 
     def _next(self, now_ns: int) -> None:
         """Move to the next endpoint that is not known to be down, or else to the next one."""

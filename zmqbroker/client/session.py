@@ -144,7 +144,7 @@ class Session:
 
     def pump(self, now_ns: int) -> list[Transmit]:
         """Everything that can go out now, to be sent in this order."""
-        frames = [self._call(node) for node in self._routes.nodes() if node.call_due and node.phase is not Phase.CLOSED]
+        frames = [self._call(node, now_ns) for node in self._routes.nodes() if node.call_due and node.phase is not Phase.CLOSED]
         for pipeline in list(self._active):
             self._tend(pipeline)
         target = self._routes.target
@@ -338,9 +338,9 @@ class Session:
                 pipeline.opening = 0
             del self._active[pipeline]
 
-    def _call(self, node: Node) -> Transmit:
+    def _call(self, node: Node, now_ns: int) -> Transmit:
         """HELLO to a node that has not welcomed this client yet, PING to any other."""
-        node.call_due, request_id = False, self._new_id()
+        node.call_due, node.called_ns, request_id = False, now_ns, self._new_id()
         if node.phase is Phase.GREETING:
             node.hello_id = request_id
             return Transmit(node.endpoint, encode_request(request_id, Hello(self.session, self._client_id)))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
 import zmq
 
 from tests.unit.client.fakes import FakeBroker, FakeNode
+from zmqbroker.client import Client
 from zmqbroker.errors import MalformedFrame
 
 
@@ -84,3 +86,21 @@ class FakeServer:
             return
         for routing_id, answer in answers:
             router.send_multipart([routing_id, *answer])
+
+
+def run(test: Callable[[Client, FakeServer], Awaitable[None]], **options: Any) -> FakeServer:
+    """Run a test with one node and a client for it; the node, stopped."""
+
+    async def main(server: FakeServer) -> None:
+        async with Client(server.endpoint, **options) as client:
+            await test(client, server)
+
+    with FakeServer() as server:
+        asyncio.run(main(server))
+    return server
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the loop work until a condition holds; the test's own time limit ends it otherwise."""
+    while not condition():  # noqa: ASYNC110 - what it waits for happens in the fake node's thread
+        await asyncio.sleep(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from zmqbroker.client.routing import ENDPOINTS_MAX, IDLE_NS, SILENCE_NS, WAITING_NS, Node, Phase, Routes
+from zmqbroker.client.routing import ENDPOINTS_MAX, IDLE_NS, PROBE_NS, SILENCE_NS, WAITING_NS, Node, Phase, Routes
 
 A, B, C = (f"tcp://10.0.0.{number}:5590" for number in (1, 2, 3))
 NEW = "tcp://10.0.0.9:5590"
@@ -179,7 +179,7 @@ def test_routes_pong_with_fields_of_wrong_types_is_as_none() -> None:
     assert routes.target == A
 
 
-def test_routes_silence_calls_everyone_once_per_period() -> None:
+def test_routes_silence_calls_everyone_and_soon_again() -> None:
     routes = routes_of(A, B)
     routes.asked(A, NOW)
     routes.asked(A, NOW + 5)
@@ -187,8 +187,22 @@ def test_routes_silence_calls_everyone_once_per_period() -> None:
     routes.review(NOW + SILENCE_NS - 1, False)
     assert not known(routes, B).call_due
     routes.review(NOW + SILENCE_NS, False)
-    assert known(routes, B).call_due
-    assert routes.review_ns(False) == NOW + 2 * SILENCE_NS
+    assert [node.call_due for node in routes.nodes()] == [True, True]
+    assert routes.review_ns(False) == NOW + SILENCE_NS + PROBE_NS
+
+
+def test_routes_silence_calls_nobody_again_whose_answer_is_not_overdue() -> None:
+    routes = routes_of(A, B)
+    routes.asked(A, NOW)
+    first = NOW + SILENCE_NS
+    routes.review(first, False)
+    for node in routes.nodes():
+        node.call_due, node.called_ns = False, first
+    known(routes, A).ping_id = 7  # no PONG yet; B has answered
+    routes.review(first + PROBE_NS, False)
+    assert [node.call_due for node in routes.nodes()] == [False, True]
+    routes.review(first + SILENCE_NS, False)
+    assert [node.call_due for node in routes.nodes()] == [True, True]
 
 
 def test_routes_heard_ends_the_silence_or_starts_it_anew() -> None:
