@@ -75,6 +75,7 @@ class Group:
         self._gathered: list[Pending | None] = []  # who waits for which command of the entry being built
         self._waiting: dict[int, tuple[int, list[Pending | None]]] = {}  # index -> term of the entry, who waits
         self._waiting_count = 0  # requests in _waiting and _gathered; at most requests_max
+        self._led_term = 0  # term of the last leadership
         self._tick_index = 0  # index of the last entry proposed only to move the time on
         self._trim_proposed = 0  # highest index proposed in a Trim
         self._trim_bytes = trim_bytes
@@ -177,12 +178,14 @@ class Group:
         was_leading = self.soft_state.role == Role.LEADER
         self.soft_state = soft_state
         if soft_state.role == Role.LEADER and not was_leading:
+            self._led_term = self.core.term
             self.clock = LeaderClock(self.machine.now_unix_ns)
             self._tick_index, self._trim_proposed = 0, self.machine.trimmed_index
             self._marks.append(self.machine.applied_index)  # what earlier leaders left
         self._host.role_changed(self.number, soft_state)
         if was_leading and soft_state.role != Role.LEADER:
-            self._stop_leading(lost_majority=soft_state.leader == 0)
+            # Only a leader that no majority answers steps down within its own term (CheckQuorum).
+            self._stop_leading(lost_majority=self.core.term == self._led_term)
 
     def _stop_leading(self, *, lost_majority: bool) -> None:
         """Whoever waits must ask the next leader; what was proposed may still be committed there."""
