@@ -74,7 +74,7 @@ class Group:
         self._builder = EntryBuilder()
         self._gathered: list[Pending | None] = []  # who waits for which command of the entry being built
         self._waiting: dict[int, tuple[int, list[Pending | None]]] = {}  # index -> term of the entry, who waits
-        self._waiting_count = 0  # requests in _waiting and _gathered; at most requests_max
+        self._waiting_count = 0  # requests in _waiting and _gathered but RECEIVEs; with receivers at most requests_max
         self._led_term = 0  # term of the last leadership
         self._tick_index = 0  # index of the last entry proposed only to move the time on
         self._trim_proposed = 0  # highest index proposed in a Trim
@@ -111,7 +111,7 @@ class Group:
 
     def _gather(self, pending: Pending | None) -> None:
         self._gathered.append(pending)
-        self._waiting_count += pending is not None
+        self._waiting_count += pending is not None and pending.key is None
         if self._builder.size_bytes >= ENTRY_BYTES or self._builder.count >= ENTRY_COMMANDS_MAX:
             self.propose()
 
@@ -131,9 +131,7 @@ class Group:
     def _refuse_all(self, waiters: Iterable[Pending | None], error: RequestError) -> None:
         for pending in waiters:
             if pending is not None:
-                self._waiting_count -= 1
-                if pending.key is not None:
-                    self.receivers.pop(pending.key, None)
+                self._forget(pending)
                 self._host.refuse(pending, error)
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -226,13 +224,18 @@ class Group:
         while self._marks and self._marks[0] <= self.machine.trimmed_index:
             self._marks.popleft()
 
+    def _forget(self, pending: Pending) -> None:
+        """A request has its answer: there is room for another one."""
+        if pending.key is None:
+            self._waiting_count -= 1
+        else:
+            self.receivers.pop(pending.key, None)
+
     def _answer(self, pending: Pending, result: Result) -> None:
-        self._waiting_count -= 1
         if isinstance(result, Waiting):
             return
+        self._forget(pending)
         if isinstance(result, RequestError):
-            if pending.key is not None:
-                self.receivers.pop(pending.key, None)
             self._host.refuse(pending, result)
             return
         code, fields = result_reply(result, self._confirm)
