@@ -75,7 +75,7 @@ class Desk:
         route = Route(frames[0], delimiter)
         request_id = request_id_of(body[0]) if body else 0
         try:
-            code, _, fields = decode_header(body[0] if body else b"")
+            code, _, fields = decode_header(body[0] if body else b"", from_client=True)
             request = requests.decode_request(code, fields, body[1:], self._node.config.limits.message_bytes_max)
             if isinstance(request, requests.Hello):
                 connection = self.connections.hello(frames[0], request.session or b"", request.client_id, now_ns)
@@ -99,7 +99,7 @@ class Desk:
     def _serve_forwarded(self, route: Route, session: bytes, frames: list[bytes], now_ns: int) -> None:
         request_id = request_id_of(frames[0])
         try:
-            code, _, fields = decode_header(frames[0])
+            code, _, fields = decode_header(frames[0], from_client=True)
             request = requests.decode_request(code, fields, frames[1:], self._node.config.limits.message_bytes_max)
             if isinstance(request, requests.Ping):
                 self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive

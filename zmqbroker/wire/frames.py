@@ -15,13 +15,21 @@ from typing import Any, TypeVar
 
 import msgpack
 
-from zmqbroker.errors import InvalidRequest, LocalProtocolError, MalformedFrame, RequestError, UnsupportedVersion
+from zmqbroker.errors import (
+    InvalidRequest,
+    LocalProtocolError,
+    MalformedFrame,
+    RequestError,
+    UnknownCommand,
+    UnsupportedVersion,
+)
 from zmqbroker.wire.batch import CHANNEL_SIZE_MAX, Buffer
 
 __all__ = [
     "FRAME_SIZE_MAX",
     "MAGIC",
     "PROTOCOL_VERSION",
+    "REPLY_BIT",
     "REQUEST_HEADER_SIZE_MAX",
     "U32_MAX",
     "U64_MAX",
@@ -54,6 +62,10 @@ U32_MAX = 2**32 - 1
 U64_MAX = 2**64 - 1
 #: Items of one msgpack array: msgpack makes room for as many as an array claims before it has seen them.
 _ARRAY_COUNT_MAX = 65_536
+#: The same in a request, whose sender is anyone: twice the receipts of an ACK, so that too many of them get a better answer.
+_REQUEST_ARRAY_COUNT_MAX = 8192
+#: Set in the command of every reply.
+REPLY_BIT = 0x80
 _HEADER = struct.Struct("<2sBBQ")
 #: A value in an error message is cut after this many characters.
 _SHOWN_MAX = 80
@@ -107,20 +119,20 @@ def _refuse_extension(code: int, _data: bytes) -> object:
     raise ValueError(f"extension type {code}")
 
 
-def unpack(data: Buffer, what: str) -> Any:
+def unpack(data: Buffer, what: str, array_count_max: int = _ARRAY_COUNT_MAX) -> Any:
     """The one msgpack value in `data`; `what` names it in errors. Raises MalformedFrame.
 
-    Maps have text keys, arrays at most 65,536 items, and there are no extension types but msgpack's own time stamp.
+    Arrays have at most `array_count_max` items, and there are no extension types but msgpack's own time stamp.
     """
     try:
-        return msgpack.unpackb(data, max_array_len=_ARRAY_COUNT_MAX, ext_hook=_refuse_extension)
+        return msgpack.unpackb(data, max_array_len=array_count_max, ext_hook=_refuse_extension)
     except (ValueError, msgpack.UnpackException) as error:
         raise MalformedFrame(f"{what} of {len(data)} bytes are not valid msgpack: {shown(str(error))}") from error
 
 
-def unpack_map(data: Buffer, what: str) -> dict[str, Any]:
+def unpack_map(data: Buffer, what: str, array_count_max: int = _ARRAY_COUNT_MAX) -> dict[str, Any]:
     """The msgpack map with text keys in `data`. Raises MalformedFrame."""
-    value = unpack(data, what)
+    value = unpack(data, what, array_count_max)
     if not isinstance(value, dict):
         raise MalformedFrame(f"{what} are not a msgpack map: {shown(value)}")
     for key in value:
@@ -149,10 +161,11 @@ def encode_header(command: int, request_id: int, fields: Mapping[str, Any]) -> b
     return _HEADER.pack(MAGIC, PROTOCOL_VERSION, command, request_id) + packed
 
 
-def decode_header(frame: Buffer) -> tuple[int, int, dict[str, Any]]:
-    """Command, request id and fields of a header frame. An unknown command is the caller's to refuse.
+def decode_header(frame: Buffer, *, from_client: bool = False) -> tuple[int, int, dict[str, Any]]:
+    """Command, request id and fields of a header frame. An unknown request is the caller's to refuse.
 
-    Raises MalformedFrame or UnsupportedVersion; `request_id_of` says what to answer such a frame with.
+    Raises MalformedFrame or UnsupportedVersion, and for a reply that comes `from_client` UnknownCommand, before its fields
+    are looked at; `request_id_of` says what to answer such a frame with.
     """
     size = len(frame)
     if size < _HEADER.size:
@@ -166,10 +179,13 @@ def decode_header(frame: Buffer) -> tuple[int, int, dict[str, Any]]:
             minimum=PROTOCOL_VERSION,
             maximum=PROTOCOL_VERSION,
         )
+    if from_client and command & REPLY_BIT:
+        raise UnknownCommand(f"command {command:#04x} is a reply, a client sends requests")
     limit = _header_limit(command)
     if size > limit:
         raise MalformedFrame(f"a header frame of {size} bytes is over its limit of {limit}")
-    fields = unpack_map(memoryview(frame)[_HEADER.size :], "fields") if size > _HEADER.size else {}
+    count_max = _ARRAY_COUNT_MAX if command & REPLY_BIT else _REQUEST_ARRAY_COUNT_MAX
+    fields = unpack_map(memoryview(frame)[_HEADER.size :], "fields", count_max) if size > _HEADER.size else {}
     return command, request_id, fields
 
 
@@ -189,7 +205,7 @@ def split_delimiter(frames: Sequence[Frame]) -> tuple[bool, Sequence[Frame]]:
 
 
 def _header_limit(command: int) -> int:
-    return FRAME_SIZE_MAX if command & 0x80 else REQUEST_HEADER_SIZE_MAX
+    return FRAME_SIZE_MAX if command & REPLY_BIT else REQUEST_HEADER_SIZE_MAX
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

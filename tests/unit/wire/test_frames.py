@@ -17,6 +17,7 @@ from zmqbroker.errors import (
     MalformedFrame,
     NotLeader,
     RequestError,
+    UnknownCommand,
     UnsupportedVersion,
     error_from_wire,
 )
@@ -74,12 +75,25 @@ def nested(depth: int) -> bytes:
         (start() + b"\x81\xa1a\xa1\xff", "fields of 5 bytes are not valid msgpack"),
         (start() + b"\x81\xa1a\xd4\x05\x00", "fields of 6 bytes are not valid msgpack: 'extension type 5'"),
         (start() + b"\x81\xa1a\xdd\x00\x01\x00\x01" + b"\xc0" * 65_537, "not valid msgpack: '65537 exceeds max_array_len"),
+        (start() + b"\x81\xa1a\xdd\x00\x00\x20\x01" + b"\xc0" * 8193, "not valid msgpack: '8193 exceeds max_array_len"),
         (start() + nested(100_000), "not valid msgpack"),
     ],
 )
 def test_header_malformed_names_what_is_wrong(frame: bytes, message: str) -> None:
     with pytest.raises(MalformedFrame, match=message):
         frames.decode_header(frame)
+
+
+def test_header_array_that_only_a_reply_may_have_is_read_in_a_reply() -> None:
+    fields = b"\x81\xa1a\xdd\x00\x00\x20\x01" + b"\xc0" * 8193
+    assert frames.decode_header(start(command=Reply.MESSAGES) + fields)[2] == {"a": [None] * 8193}
+
+
+def test_header_of_a_reply_from_a_client_is_refused_before_its_fields_are_read() -> None:
+    frame = start(command=Reply.MESSAGES) + b"\xc1"
+    with pytest.raises(UnknownCommand, match="command 0x86 is a reply"):
+        frames.decode_header(frame, from_client=True)
+    assert frames.decode_header(start(), from_client=True) == (2, 7, {})
 
 
 def test_header_of_another_version_names_the_versions_spoken() -> None:
