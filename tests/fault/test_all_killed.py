@@ -22,7 +22,7 @@ from zmqbroker.wire.frames import Request
 CHANNEL = "all-killed"
 RATE = 1_500  # a second and producer
 #: Done between two crashes, so that each of them hits a log that has grown.
-WORK = 10_000
+WORK = 6_000
 PATIENCE_S = 60.0
 
 ROUNDS = [pytest.param(1, id="short"), pytest.param(10, id="long", marks=pytest.mark.long)]

@@ -36,7 +36,7 @@ def kill_all(nodes: Cluster) -> None:
 FAULTS: list[Callable[[Cluster], None]] = [nothing, kill_leader, kill_all, kill_leader]
 
 
-@pytest.mark.parametrize("volume", ["ephemeral", "persistent"])
+@pytest.mark.parametrize("volume", ["persistent", pytest.param("ephemeral", marks=pytest.mark.long)])
 def test_delivery_count_goes_on_through_failovers_and_crashes_of_all(tmp_path: Path, volume: str) -> None:
     with cluster(tmp_path, volume=volume) as nodes, SyncClient(nodes.url) as client:
         queue = client.queue("counted")

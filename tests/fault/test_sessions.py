@@ -71,8 +71,11 @@ def test_session_consumer_closed_its_messages_go_to_another_at_once(tmp_path: Pa
 
 
 def test_session_silent_but_waiting_consumer_is_kept(tmp_path: Path) -> None:
-    """A live consumer keeps its messages for longer than the session timeout, and through a failover."""
-    environment = {"ZMQBROKER_LIMITS_SESSION_TIMEOUT_MS": "6000"}
+    """A live consumer keeps its messages for longer than the session timeout, and through a failover.
+
+    An idle client says something every five seconds (PROTOCOL §1), so the timeout must be longer.
+    """
+    environment = {"ZMQBROKER_LIMITS_SESSION_TIMEOUT_MS": "8000"}
     with cluster(tmp_path, environment=environment) as nodes, SyncClient(nodes.url) as client, SyncClient(nodes.url) as other:
         queue = client.queue("held")
         queue.send(b"mine")

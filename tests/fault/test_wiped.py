@@ -11,7 +11,7 @@ from tests.raw import Answer, Raw
 from zmqbroker.wire.frames import Reply, Request
 
 #: Several election timeouts: as long as a majority would need, and more, to elect a leader if it were allowed to.
-WATCHED_S = 4.0
+WATCHED_S = 2.5
 NO_VOTE = "this node does not vote"
 
 
