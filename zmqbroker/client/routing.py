@@ -89,6 +89,7 @@ class Routes:
         self.target = seeds[0]  # while it is not READY its `asked_ns` is set, so that a connection that hangs is noticed
         self._move(self._nodes[self.target], now_ns)
         self.hold_ns = 0  # no request goes to the target before this instant
+        self._idle_ns = IDLE_NS  # without any request, a PING this often keeps the session
         self._leader_term = 0  # highest term in which a PONG named a leader
         self._settled = False  # whether something said that the target leads, and nothing contradicted it since
         self._hops = 0  # hints followed since a request was served
@@ -135,8 +136,9 @@ class Routes:
         node.heard_ns = now_ns
         node.asked_ns = now_ns if node.endpoint == self.target else None
 
-    def welcomed(self, node: Node) -> None:
-        """A node takes requests; it is asked who leads."""
+    def welcomed(self, node: Node, session_timeout_ns: int) -> None:
+        """A node takes requests; it is asked who leads. Two PINGs may be lost before the session expires."""
+        self._idle_ns = min(IDLE_NS, session_timeout_ns // 3)
         node.phase, node.hello_id, node.call_due = Phase.READY, 0, True
 
     def lost(self, node: Node, now_ns: int) -> None:
@@ -220,7 +222,7 @@ class Routes:
         node = self._nodes[self.target]
         if node.asked_ns is not None:
             return node.asked_ns + (PROBE_NS if node.silent else SILENCE_NS)
-        return node.heard_ns + (WAITING_NS if receiving else IDLE_NS)
+        return node.heard_ns + (min(WAITING_NS, self._idle_ns) if receiving else self._idle_ns)
 
     # --- moving ------------------------------------------------------------------------------------------------------
 

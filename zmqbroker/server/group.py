@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from zmqbroker.broker import Machine
 from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive, ReceiveKey, Result, Tick, Trim, Waiting
-from zmqbroker.errors import Busy, NoMajority, NotLeader, RequestError
+from zmqbroker.errors import Busy, RequestError
 from zmqbroker.raft import RaftCore
 from zmqbroker.raft.messages import Entry, Message, Role, SoftState, StorageAppend
 from zmqbroker.server.clock import LeaderClock
@@ -75,6 +75,7 @@ class Group:
         self._gathered: list[Pending | None] = []  # who waits for which command of the entry being built
         self._waiting: dict[int, tuple[int, list[Pending | None]]] = {}  # index -> term of the entry, who waits
         self._waiting_count = 0  # requests in _waiting and _gathered but RECEIVEs; with receivers at most requests_max
+        self.lost_majority = False  # True from stepping down because no majority answered until a leader is known
         self._led_term = 0  # term of the last leadership
         self._tick_index = 0  # index of the last entry proposed only to move the time on
         self._trim_proposed = 0  # highest index proposed in a Trim
@@ -180,16 +181,17 @@ class Group:
             self.clock = LeaderClock(self.machine.now_unix_ns)
             self._tick_index, self._trim_proposed = 0, self.machine.trimmed_index
             self._marks.append(self.machine.applied_index)  # what earlier leaders left
+        # Only a leader that no majority answers steps down within its own term (CheckQuorum).
+        self.lost_majority = soft_state.leader == 0 and (
+            self.lost_majority or (was_leading and self.core.term == self._led_term)
+        )
         self._host.role_changed(self.number, soft_state)
         if was_leading and soft_state.role != Role.LEADER:
-            # Only a leader that no majority answers steps down within its own term (CheckQuorum).
-            self._stop_leading(lost_majority=self.core.term == self._led_term)
+            self._stop_leading()
 
-    def _stop_leading(self, *, lost_majority: bool) -> None:
+    def _stop_leading(self) -> None:
         """Whoever waits must ask the next leader; what was proposed may still be committed there."""
-        error: RequestError = self._host.not_leading(self.number, outcome_unknown=True)
-        if lost_majority and isinstance(error, NotLeader):
-            error = NoMajority("this node lost its majority while the request was under way", outcome_unknown=True)
+        error = self._host.not_leading(self.number, outcome_unknown=True)
         waiting, self._waiting = self._waiting, {}
         for _, waiters in waiting.values():
             self._refuse_all(waiters, error)

@@ -205,7 +205,7 @@ class Node:
         if leader is None:
             now_ns = time.monotonic_ns()
             leaderless_ms = (now_ns - self._leaderless_ns.get(number, now_ns)) // 1_000_000
-            if leaderless_ms >= self.config.raft.election_ticks * self.config.raft.tick_ms:
+            if group.lost_majority or leaderless_ms >= self.config.raft.election_ticks * self.config.raft.tick_ms:
                 needed = f"{self.config.majority} of {self.config.size} nodes must be up"
                 return NoMajority(f"no leader for {leaderless_ms} ms: {needed}", outcome_unknown=outcome_unknown)
         text = f"{self.config.node.name} does not lead this channel"

@@ -9,6 +9,7 @@ from zmqbroker.client.routing import ENDPOINTS_MAX, IDLE_NS, PROBE_NS, SILENCE_N
 A, B, C = (f"tcp://10.0.0.{number}:5590" for number in (1, 2, 3))
 NEW = "tcp://10.0.0.9:5590"
 NOW = 10**15
+SESSION_NS = 15_000_000_000
 
 
 def routes_of(*seeds: str) -> Routes:
@@ -17,7 +18,7 @@ def routes_of(*seeds: str) -> Routes:
     for endpoint in seeds:
         node = known(routes, endpoint)
         routes.connected(node, NOW)
-        routes.welcomed(node)
+        routes.welcomed(node, SESSION_NS)
         routes.heard(node, NOW, False)
         node.call_due = False
     return routes
@@ -213,6 +214,13 @@ def test_routes_heard_ends_the_silence_or_starts_it_anew() -> None:
     routes.heard(known(routes, A), NOW + 20, False)
     assert routes.review_ns(False) == NOW + 20 + IDLE_NS
     assert routes.review_ns(True) == NOW + 20 + WAITING_NS
+
+
+def test_routes_short_session_is_kept_by_more_frequent_calls() -> None:
+    routes = routes_of(A)
+    routes.welcomed(known(routes, A), 900_000_000)
+    assert routes.review_ns(False) == NOW + 300_000_000
+    assert routes.review_ns(True) == NOW + 300_000_000
 
 
 def test_routes_idle_calls_the_target_alone() -> None:

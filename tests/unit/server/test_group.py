@@ -19,7 +19,7 @@ from tests.unit.server.harness import (
 )
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import Ack, Close, OpenProducer, Receipt, Tick
-from zmqbroker.errors import Busy, NoMajority, NotLeader, StaleReceipt, UnknownProducer
+from zmqbroker.errors import Busy, NotLeader, StaleReceipt, UnknownProducer
 from zmqbroker.raft.messages import Role
 from zmqbroker.server import group as group_module
 from zmqbroker.wire.frames import Reply
@@ -227,11 +227,12 @@ def test_leader_that_hears_of_another_refuses_what_waits_with_an_unknown_outcome
         (2, NotLeader, True),
         (1, NotLeader, True),
     ]
+    assert not sites[1].group.lost_majority
     assert sites[1].group.receivers == {}
     assert sites[1].host.replies == []
 
 
-def test_leader_that_loses_its_majority_refuses_what_waits_with_no_majority() -> None:
+def test_leader_that_loses_its_majority_refuses_what_waits_and_remembers_why() -> None:
     sites = trio()
     alone = {1: sites[1]}
     sites[1].group.publish(batch(b"x"), 0, pending(1))
@@ -239,7 +240,14 @@ def test_leader_that_loses_its_majority_refuses_what_waits_with_no_majority() ->
         sites[1].group.tick()
         exchange(alone)
     assert not sites[1].group.leading
-    assert [(type(error), error.outcome_unknown) for _, error in sites[1].host.refused] == [(NoMajority, True)]
+    assert sites[1].group.lost_majority  # until a leader is known: a node then answers NO_MAJORITY at once
+    assert [(request, error.outcome_unknown) for request, error in sites[1].host.refused] == [(1, True)]
+    for _ in range(60):
+        for site in sites.values():
+            site.group.tick()
+        exchange(sites)
+    assert any(site.group.leading for site in sites.values())
+    assert not sites[1].group.lost_majority
 
 
 def test_room_for_requests_is_back_after_leadership_was_lost_and_won() -> None:
