@@ -56,7 +56,7 @@ SLOTS = 1000
 #: Plain requests that wait for a slot or an answer; more are refused with Busy.
 BACKLOG_MAX = 10_000
 #: Silence after which a session expires, when a node does not say (PROTOCOL §2).
-SESSION_TIMEOUT_NS = 15_000 * _MS
+SESSION_TIMEOUT_MS = 15_000
 #: The longest pause that a BUSY may ask for.
 _BUSY_MS_MAX = 5_000
 
@@ -235,8 +235,9 @@ class Session:
             self._routes.unwelcome(node, now_ns)
             return
         timeout_ms = fields.get("session_timeout_ms")
-        known = isinstance(timeout_ms, int) and timeout_ms > 0
-        self._routes.welcomed(node, timeout_ms * _MS if known else SESSION_TIMEOUT_NS)
+        if not isinstance(timeout_ms, int) or timeout_ms <= 0:
+            timeout_ms = SESSION_TIMEOUT_MS
+        self._routes.welcomed(node, timeout_ms * _MS)
         limit = fields.get("message_bytes_max")
         if isinstance(limit, int) and 0 < limit <= BODY_SIZE_MAX:
             self.message_bytes_max = limit
