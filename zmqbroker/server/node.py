@@ -35,7 +35,7 @@ __all__ = ["Node"]
 DRAIN_COUNT = 256
 #: Rounds of "what the log finished makes new work" in one pass, when the log is written inline.
 ROUNDS_MAX = 64
-#: Milliseconds between tries to send replies to clients that do not read.
+#: Seconds between tries to send replies to clients that do not read.
 BLOCKED_RETRY_S = 0.005
 
 
@@ -68,6 +68,7 @@ class Node:
         self._tick_s = config.raft.tick_ms / 1000
         self._next_tick_s = 0.0  # on the loop's clock
         self._wake_planned = False
+        self._retry_planned = False
         self._stopped = False
 
     # --- the loop ----------------------------------------------------------------------------------------------------
@@ -111,7 +112,17 @@ class Node:
             self._wake()
         if self._port.blocked:
             self._port.flush()
-            self._loop.call_later(BLOCKED_RETRY_S, self._wake)
+            self._plan_retry()
+
+    def _plan_retry(self) -> None:
+        """One try is planned at a time, however many passes find a client blocked meanwhile."""
+        if not self._retry_planned:
+            self._retry_planned = True
+            self._loop.call_later(BLOCKED_RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        self._retry_planned = False
+        self._wake()
 
     def _drain_peers(self, now_ns: int) -> None:
         for item in self.network.receive(DRAIN_COUNT, now_ns):
