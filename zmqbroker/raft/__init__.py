@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from zmqbroker.raft.config import RaftConfig
 from zmqbroker.raft.core import RaftCore
+from zmqbroker.raft.membership import Membership
 from zmqbroker.raft.progress import ProgressState, ProgressStatus
 
-__all__ = ["ProgressState", "ProgressStatus", "RaftConfig", "RaftCore"]
+__all__ = ["Membership", "ProgressState", "ProgressStatus", "RaftConfig", "RaftCore"]

@@ -8,19 +8,19 @@ for the answers to late messages.
 
 from __future__ import annotations
 
-from zmqbroker.raft.messages import NO_NODE, Message, MessageType, Role
+from zmqbroker.raft.messages import FORCED_ELECTION, NO_NODE, Message, MessageType, Role
 from zmqbroker.raft.quorum import VoteResult, vote_result
 from zmqbroker.raft.replication import broadcast_append, start_term
 from zmqbroker.raft.state import RaftState
 from zmqbroker.raft.trace import MESSAGE_NAMES
 
-__all__ = ["accept_term", "handle_vote_request", "handle_vote_response", "start_election"]
+__all__ = ["accept_term", "forget_leader", "handle_vote_request", "handle_vote_response", "start_election"]
 
 _RESPONSE = {
     MessageType.REQUEST_VOTE: MessageType.REQUEST_VOTE_RESPONSE,
     MessageType.PRE_VOTE: MessageType.PRE_VOTE_RESPONSE,
 }
-_FROM_LEADER = frozenset((MessageType.APPEND_ENTRIES, MessageType.HEARTBEAT))
+_FROM_LEADER = frozenset((MessageType.APPEND_ENTRIES, MessageType.HEARTBEAT, MessageType.INSTALL_SNAPSHOT))
 
 
 def accept_term(state: RaftState, message: Message) -> bool:
@@ -30,7 +30,7 @@ def accept_term(state: RaftState, message: Message) -> bool:
     if message.term < state.term:
         _answer_lower_term(state, message)
         return False
-    if message.type in _RESPONSE and _leader_is_fresh(state):
+    if message.type in _RESPONSE and message.context != FORCED_ELECTION and _leader_is_fresh(state):
         text = "INFO %x [logterm: %d, index: %d, vote: %x] ignored %s from %x [logterm: %d, index: %d] at term %d: "
         remaining = state.config.election_ticks - state.election_elapsed
         _note_vote(state, message, text + "lease is not expired (remaining ticks: %d)", state.term, remaining)
@@ -51,7 +51,8 @@ def _leader_is_fresh(state: RaftState) -> bool:
 
 
 def _answer_lower_term(state: RaftState, message: Message) -> None:
-    if message.type in _FROM_LEADER and (state.config.check_quorum or state.config.pre_vote):
+    asked = message.type in (MessageType.APPEND_ENTRIES, MessageType.HEARTBEAT)
+    if asked and (state.config.check_quorum or state.config.pre_vote):
         # This node's term is ahead of its leader's, for instance after a partition, and its votes are ignored while the
         # leader is fresh. The answer's term makes the leader step down, so that an election lets this node in again.
         state.send(Message(MessageType.APPEND_ENTRIES_RESPONSE, to=message.sender))
@@ -60,41 +61,53 @@ def _answer_lower_term(state: RaftState, message: Message) -> None:
         _refuse(state, message)
     elif message.type is MessageType.STORAGE_APPEND_RESPONSE:
         # What was written may have been replaced since, with the write of that still under way (ABA).
-        text = "INFO %x [term: %d] ignored entry appends from a %s message with lower term [term: %d]"
-        state.trace(text, state.id, state.term, MESSAGE_NAMES[message.type], message.term)
+        if message.index:
+            text = "INFO %x [term: %d] ignored entry appends from a %s message with lower term [term: %d]"
+            state.trace(text, state.id, state.term, MESSAGE_NAMES[message.type], message.term)
+        if message.snapshot is not None:
+            # A snapshot of committed state is right in every term.
+            state.log.snapshot_installed(message.snapshot)
     else:
         text = "INFO %x [term: %d] ignored a %s message with lower term from %x [term: %d]"
         state.trace(text, state.id, state.term, MESSAGE_NAMES[message.type], message.sender, message.term)
 
 
-def start_election(state: RaftState) -> None:
-    """Campaign, beginning with a pre-vote where that is configured."""
+def start_election(state: RaftState, *, forced: bool = False) -> None:
+    """Campaign, beginning with a pre-vote where that is configured; `forced` when the leader asked for it (thesis §3.10)."""
     if state.role is Role.LEADER:
         state.trace("DEBUG %x ignoring MsgHup because already leader", state.id)
         return
+    if not state.promotable:
+        state.trace("WARN %x is unpromotable and can not campaign", state.id)
+        return
+    if state.log.has_unapplied_change():
+        # Who votes is not known here yet.
+        text = "WARN %x cannot campaign at term %d since there are still pending configuration changes to apply"
+        state.trace(text, state.id, state.term)
+        return
     state.trace("INFO %x is starting a new election at term %d", state.id, state.term)
-    if state.config.pre_vote:
+    if state.config.pre_vote and not forced:
         state.become_pre_candidate()
         _request_votes(state, MessageType.PRE_VOTE, state.term + 1)
     else:
-        _campaign(state)
+        _campaign(state, FORCED_ELECTION if forced else 0)
 
 
-def _campaign(state: RaftState) -> None:
+def _campaign(state: RaftState, context: int = 0) -> None:
     state.become_candidate()
-    _request_votes(state, MessageType.REQUEST_VOTE, state.term)
+    _request_votes(state, MessageType.REQUEST_VOTE, state.term, context)
 
 
-def _request_votes(state: RaftState, kind: MessageType, term: int) -> None:
+def _request_votes(state: RaftState, kind: MessageType, term: int, context: int = 0) -> None:
     index, log_term = state.log.last_index, state.log.last_term
-    for voter in state.voters:
+    for voter in state.membership.all_voters:
         if voter == state.id:
             # Its own vote counts like any other: when it is durable.
             state.send(Message(_RESPONSE[kind], to=voter, term=term))
             continue
         text = "INFO %x [logterm: %d, index: %d] sent %s request to %x at term %d"
         state.trace(text, state.id, log_term, index, MESSAGE_NAMES[kind], voter, state.term)
-        state.send(Message(kind, to=voter, term=term, index=index, log_term=log_term))
+        state.send(Message(kind, to=voter, term=term, index=index, log_term=log_term, context=context))
 
 
 def handle_vote_request(state: RaftState, message: Message) -> None:
@@ -136,10 +149,11 @@ def handle_vote_response(state: RaftState, message: Message) -> None:
     else:
         state.trace("INFO %x received %s from %x at term %d", state.id, name, message.sender, state.term)
     state.votes.setdefault(message.sender, not message.reject)
-    granted = sum(state.votes.values())
+    votes = {voter: vote for voter, vote in state.votes.items() if state.membership.is_voter(voter)}
+    granted = sum(votes.values())
     text = "INFO %x has received %d %s votes and %d vote rejections"
-    state.trace(text, state.id, granted, name, len(state.votes) - granted)
-    result = vote_result(state.voters, state.votes)
+    state.trace(text, state.id, granted, name, len(votes) - granted)
+    result = vote_result(votes, state.membership)
     if result is VoteResult.WON:
         if state.role is Role.PRE_CANDIDATE:
             _campaign(state)
@@ -149,3 +163,15 @@ def handle_vote_response(state: RaftState, message: Message) -> None:
             broadcast_append(state)
     elif result is VoteResult.LOST:
         state.become_follower(state.term, NO_NODE)
+
+
+def forget_leader(state: RaftState) -> None:
+    """Be a follower of nobody until a leader is heard of; this node may then grant a vote."""
+    if state.role is not Role.FOLLOWER:
+        return
+    if state.config.lease_reads:
+        # The lease rests on followers that keep their promise to vote for nobody else.
+        state.trace("ERROR ignoring MsgForgetLeader due to ReadOnlyLeaseBased")
+    elif state.leader != NO_NODE:
+        state.trace("INFO %x forgetting leader %x at term %d", state.id, state.leader, state.term)
+        state.leader = NO_NODE

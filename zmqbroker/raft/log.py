@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from zmqbroker.errors import Compacted
-from zmqbroker.raft.messages import Entry
+from zmqbroker.raft.messages import Entry, EntryType, Snapshot
 from zmqbroker.raft.trace import Trace
 from zmqbroker.raft.unstable import Unstable
 from zmqbroker.raft.view import LogView
@@ -19,6 +19,8 @@ __all__ = ["ENTRY_OVERHEAD_BYTES", "RaftLog", "payload_bytes"]
 
 #: Counted for every entry on top of its payload, so that empty entries are bounded too. Its size in a peer message.
 ENTRY_OVERHEAD_BYTES = 32
+#: Read at a time when committed entries are searched for membership changes.
+_SCAN_BYTES = 1 << 20
 
 
 def payload_bytes(entries: Sequence[Entry]) -> int:
@@ -40,6 +42,7 @@ class RaftLog:
     """One group's log. `applying_bytes_max` bounds what is handed out for applying and not applied yet."""
 
     __slots__ = (
+        "_apply_unstable",
         "_applying",
         "_applying_bytes",
         "_applying_bytes_max",
@@ -52,7 +55,16 @@ class RaftLog:
         "unstable",
     )
 
-    def __init__(self, view: LogView, commit_index: int, applied_index: int, applying_bytes_max: int, trace: Trace) -> None:
+    def __init__(
+        self,
+        view: LogView,
+        commit_index: int,
+        applied_index: int,
+        applying_bytes_max: int,
+        trace: Trace,
+        *,
+        apply_unstable: bool = False,
+    ) -> None:
         last_index = view.last_index()
         assert view.first_index() - 1 <= applied_index, "the log no longer holds entries that are not applied"
         assert applied_index <= last_index, "the applied state is ahead of the log: acknowledged entries are missing"
@@ -66,7 +78,14 @@ class RaftLog:
         self._applying: deque[tuple[int, int, int]] = deque()  # per handout: last index, size, payload bytes
         self._applying_bytes = 0  # sum of the sizes in _applying
         self._applying_bytes_max = applying_bytes_max
+        self._apply_unstable = apply_unstable
         self._applying_paused = False  # True: the bound is reached, nothing is handed out before something is applied
+
+    @property
+    def first_index(self) -> int:
+        """The lowest index that can be read; last_index + 1 when the log is empty."""
+        snapshot = self.unstable.snapshot
+        return self._view.first_index() if snapshot is None else snapshot.index + 1
 
     @property
     def last_index(self) -> int:
@@ -88,7 +107,12 @@ class RaftLog:
         assert index <= self.last_index
         if index >= self.unstable.offset:
             return self.unstable.entries[index - self.unstable.offset].term
-        return self._view.term(index)
+        snapshot = self.unstable.snapshot
+        if snapshot is None:
+            return self._view.term(index)
+        if index < snapshot.index:
+            raise Compacted(f"index {index} is below the snapshot at {snapshot.index}")
+        return snapshot.term
 
     def term_or_none(self, index: int) -> int | None:
         """Term of the entry at `index`; None when the log no longer, or not yet, holds it."""
@@ -110,6 +134,8 @@ class RaftLog:
         if low >= self.unstable.offset:
             found = self.unstable.slice(low, high)
         else:
+            if self.unstable.snapshot is not None:
+                raise Compacted(f"index {low} is below the snapshot at {self.unstable.snapshot.index}")
             cut = min(high, self.unstable.offset)
             found = self._view.entries(low, cut, size_max)
             if cut < high and len(found) == cut - low:
@@ -173,15 +199,48 @@ class RaftLog:
         self.commit_to(index)
         return True
 
+    def restore(self, snapshot: Snapshot) -> None:
+        """Replace the log by `snapshot`, which is ahead of what is committed here."""
+        assert snapshot.index > self.commit_index
+        text = "INFO log [committed=%d, applied=%d, applying=%d, unstable.offset=%d, unstable.offsetInProgress=%d, "
+        text += "len(unstable.Entries)=%d] starts to restore snapshot [index: %d, term: %d]"
+        unstable = self.unstable
+        indexes = (self.commit_index, self.applied_index, self.applying_index, unstable.offset, unstable.in_progress)
+        self._trace(text, *indexes, len(unstable.entries), snapshot.index, snapshot.term)
+        self.commit_index = snapshot.index
+        unstable.restore(snapshot)
+
+    def snapshot(self) -> Snapshot | None:
+        """The newest state that could be sent."""
+        return self.unstable.snapshot or self._view.snapshot()
+
+    def snapshot_installed(self, snapshot: Snapshot) -> None:
+        """`snapshot` is durable, and is what the state machine holds now."""
+        self.unstable.snapshot_stable(snapshot)
+        self.applied_index = max(self.applied_index, snapshot.index)
+        self.applying_index = max(self.applying_index, self.applied_index)
+
+    def has_unapplied_change(self) -> bool:
+        """True when a membership change is committed and not applied here."""
+        low = self.applied_index + 1
+        while low <= self.commit_index:
+            entries = self.entries(low, self.commit_index + 1, _SCAN_BYTES)
+            if any(entry.type is not EntryType.NORMAL for entry in entries):
+                return True
+            low = entries[-1].index + 1
+        return False
+
     @property
     def has_committed(self) -> bool:
-        """True when `next_committed` has something."""
+        """True when `next_committed` has something. Nothing is handed out before a snapshot is installed."""
+        if self.unstable.snapshot is not None:
+            return False
         return not self._applying_paused and self.applying_index < self._appliable_index
 
     @property
     def _appliable_index(self) -> int:
         # Committed elsewhere is not enough: what is applied here must survive a crash here.
-        return min(self.commit_index, self.stable_index)
+        return self.commit_index if self._apply_unstable else min(self.commit_index, self.stable_index)
 
     def next_committed(self) -> tuple[Entry, ...]:
         """Hand out the next committed, locally durable entries, within the bound."""
@@ -200,8 +259,9 @@ class RaftLog:
 
     def applied_to(self, index: int) -> int:
         """The state machine has applied up to `index`; returns the payload bytes of the handouts that this finished."""
-        assert self.applied_index <= index <= self.applying_index, "applied what was not handed out"
-        self.applied_index = index
+        assert index <= self.applying_index, "applied what was not handed out"
+        # Below it: a snapshot was installed meanwhile.
+        self.applied_index = max(index, self.applied_index)
         finished = 0
         while self._applying and self._applying[0][0] <= index:
             _, size, payload = self._applying.popleft()

@@ -1,8 +1,9 @@
 """What a leader knows of one follower's log, and how much it may send it.
 
-A follower is probed (one message with entries per answer or heartbeat) until the leader knows where the logs meet; then it is
-replicated to: messages follow each other without waiting, in a window bounded by count and by bytes. Invariant:
-match_index < next_index. Source: Raft §5.3, thesis §10.2.1, and etcd/raft's tracker for the flow control.
+A follower, voter or learner, is probed (one message with entries per answer or heartbeat) until the leader knows where the logs
+meet; then it is replicated to: messages follow each other without waiting, in a window bounded by count and by bytes. One that
+needs entries which the log has dropped is sent a snapshot, and nothing else until that has arrived. Invariant: match_index <
+next_index. Source: Raft §5.3, thesis §10.2.1, and etcd/raft's tracker for the flow control.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ class ProgressState(IntEnum):
 
     PROBE = 0
     REPLICATE = 1
+    SNAPSHOT = 2
+
+
+_STATE_NAMES = {
+    ProgressState.PROBE: "StateProbe",
+    ProgressState.REPLICATE: "StateReplicate",
+    ProgressState.SNAPSHOT: "StateSnapshot",
+}
 
 
 class ProgressStatus(NamedTuple):
@@ -28,6 +37,7 @@ class ProgressStatus(NamedTuple):
     next_index: int
     state: ProgressState
     recent_active: bool
+    learner: bool
 
 
 class Inflights:
@@ -69,24 +79,58 @@ class Inflights:
 
 
 class Progress:
-    """One voter's replication state at the leader."""
+    """One node's replication state at the leader."""
 
-    __slots__ = ("inflights", "match_index", "next_index", "paused", "recent_active", "sent_commit", "state")
+    __slots__ = (
+        "_held_back",
+        "inflights",
+        "learner",
+        "match_index",
+        "next_index",
+        "pending_snapshot",
+        "recent_active",
+        "sent_commit",
+        "state",
+    )
 
-    def __init__(self, *, match_index: int, next_index: int, inflights: Inflights) -> None:
+    def __init__(self, *, match_index: int, next_index: int, inflights: Inflights, learner: bool = False) -> None:
         self.match_index = match_index  # highest index known to be durable there
         self.next_index = next_index  # first index not sent yet; above match_index
         self.state = ProgressState.PROBE
         self.recent_active = False  # heard from since the last CheckQuorum
-        self.paused = False  # nothing is sent until an answer or a heartbeat's response
+        self._held_back = False  # nothing is sent until an answer or a heartbeat's response
+        self.learner = learner
+        self.pending_snapshot = 0  # index of the snapshot under way; 0 but in SNAPSHOT
         self.sent_commit = 0  # highest commit index sent
         self.inflights = inflights  # empty while probing
 
+    @property
+    def paused(self) -> bool:
+        """True when nothing is sent, until an answer or a heartbeat's response, or the end of a snapshot."""
+        return self._held_back or self.state is ProgressState.SNAPSHOT
+
+    def pause(self) -> None:
+        """Send nothing until an answer or a heartbeat's response."""
+        self._held_back = True
+
+    def resume(self) -> None:
+        """Send again, unless a snapshot is under way."""
+        self._held_back = False
+
     def become_probe(self) -> None:
-        """Find out anew where the logs meet, from the last known match on."""
+        """Find out anew where the logs meet, from the last known match or the snapshot under way on."""
+        snapshot = self.pending_snapshot
         self._change(ProgressState.PROBE)
+        self.next_index = max(self.next_index, snapshot + 1)
         # Commit indexes sent with appends that were refused or lost did not arrive.
-        self.sent_commit = min(self.sent_commit, self.match_index)
+        self.sent_commit = min(self.sent_commit, self.next_index - 1)
+
+    def become_snapshot(self, index: int) -> None:
+        """A snapshot of the state after `index` is under way."""
+        self._change(ProgressState.SNAPSHOT)
+        self.pending_snapshot = index
+        self.next_index = index + 1
+        self.sent_commit = index
 
     def become_replicate(self) -> None:
         """The logs meet at match_index: stream from there."""
@@ -94,7 +138,8 @@ class Progress:
 
     def _change(self, state: ProgressState) -> None:
         self.state = state
-        self.paused = False
+        self._held_back = False
+        self.pending_snapshot = 0
         self.inflights.clear()
         self.next_index = self.match_index + 1
 
@@ -105,9 +150,9 @@ class Progress:
                 self.next_index += count
                 self.inflights.add(self.next_index - 1, size)
             # With a full window even an empty message is a probe: the next one waits for an answer.
-            self.paused = self.inflights.full
+            self._held_back = self.inflights.full
         elif count:
-            self.paused = True
+            self._held_back = True
 
     def can_bump_commit(self, commit_index: int) -> bool:
         """True when sending `commit_index` may tell the follower of a commit that it was not told of yet."""
@@ -119,7 +164,7 @@ class Progress:
             return False
         self.match_index = index
         self.next_index = max(self.next_index, index + 1)
-        self.paused = False
+        self._held_back = False
         return True
 
     def maybe_decrease(self, rejected: int, match_hint: int) -> bool:
@@ -133,10 +178,24 @@ class Progress:
             if self.next_index - 1 != rejected:
                 return False
             self.next_index = max(min(rejected, match_hint + 1), self.match_index + 1)
-            self.paused = False
+            self._held_back = False
         self.sent_commit = min(self.sent_commit, self.next_index - 1)
         return True
 
     def status(self) -> ProgressStatus:
         """A copy for status pages."""
-        return ProgressStatus(self.match_index, self.next_index, self.state, self.recent_active)
+        return ProgressStatus(self.match_index, self.next_index, self.state, self.recent_active, self.learner)
+
+    def __str__(self) -> str:
+        text = f"{_STATE_NAMES[self.state]} match={self.match_index} next={self.next_index}"
+        if self.learner:
+            text += " learner"
+        if self.paused:
+            text += " paused"
+        if self.pending_snapshot:
+            text += f" pendingSnap={self.pending_snapshot}"
+        if not self.recent_active:
+            text += " inactive"
+        if self.inflights.count:
+            text += f" inflight={self.inflights.count}" + ("[full]" if self.inflights.full else "")
+        return text

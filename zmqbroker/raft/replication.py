@@ -7,75 +7,74 @@ the follower is known to hold. Source: Raft §5.3, §5.4.2; etcd/raft for pipeli
 
 from __future__ import annotations
 
-from zmqbroker.errors import Busy, Compacted
+from collections.abc import Sequence
+
+from zmqbroker.errors import Compacted
 from zmqbroker.raft.log import payload_bytes
-from zmqbroker.raft.messages import Entry, Message, MessageType
+from zmqbroker.raft.messages import Entry, EntryType, Message, MessageType, Role
 from zmqbroker.raft.progress import Progress, ProgressState
 from zmqbroker.raft.quorum import committed_index
 from zmqbroker.raft.state import RaftState
 
 __all__ = [
-    "BUSY_RETRY_MS",
+    "append",
     "broadcast_append",
     "broadcast_heartbeat",
+    "fits",
     "handle_append_entries",
     "handle_append_response",
     "handle_heartbeat",
     "handle_heartbeat_response",
-    "propose",
+    "maybe_commit",
+    "report_unreachable",
+    "send_append",
     "start_term",
 ]
-
-#: Hint to a refused proposer: a few round trips and syncs, after which a healthy majority has committed a good part.
-BUSY_RETRY_MS = 10
 
 
 def start_term(state: RaftState) -> None:
     """Append the empty entry that lets a new leader commit what earlier terms left (Raft §8)."""
-    _append(state, b"")
+    append(state, ((EntryType.NORMAL, b""),))
 
 
-def propose(state: RaftState, data: bytes) -> int:
-    """Append `data` at the leader and send it; its index. Raises `Busy` when too much is uncommitted."""
-    uncommitted = state.uncommitted_bytes + len(data)
-    # With nothing under way an entry of any size is admitted, or it never could be.
-    if state.uncommitted_bytes and data and uncommitted > state.config.uncommitted_bytes_max:
-        limit = state.config.uncommitted_bytes_max
-        raise Busy(f"{uncommitted} bytes would be uncommitted, the limit is {limit}", retry_ms=BUSY_RETRY_MS)
-    index = _append(state, data)
-    broadcast_append(state)
-    return index
+def fits(state: RaftState, size_bytes: int) -> bool:
+    """Whether so many bytes of payload may be appended now."""
+    # With nothing under way an entry of any size is admitted, or it never could be; empty ones always are.
+    return not (state.uncommitted_bytes and size_bytes) or (
+        state.uncommitted_bytes + size_bytes <= state.config.uncommitted_bytes_max
+    )
 
 
-def _append(state: RaftState, data: bytes) -> int:
-    entry = Entry(state.log.last_index + 1, state.term, data)
-    state.log.append((entry,))
-    state.uncommitted_bytes += len(data)
-    # Delivered back when the entry is durable here.
-    state.send(Message(MessageType.APPEND_ENTRIES_RESPONSE, to=state.id, index=entry.index))
-    return entry.index
+def append(state: RaftState, payloads: Sequence[tuple[EntryType, bytes]]) -> int:
+    """Append entries at the leader; the last one's index. The caller has asked `fits` and broadcasts."""
+    first = state.log.last_index + 1
+    entries = tuple(Entry(first + n, state.term, data, kind) for n, (kind, data) in enumerate(payloads))
+    state.log.append(entries)
+    state.uncommitted_bytes += payload_bytes(entries)
+    # Delivered back when the entries are durable here.
+    state.send(Message(MessageType.APPEND_ENTRIES_RESPONSE, to=state.id, index=entries[-1].index))
+    return entries[-1].index
 
 
 def broadcast_append(state: RaftState) -> None:
     """Send to every follower that may be sent to, at least the commit index."""
-    for voter in state.voters:
-        if voter != state.id:
-            _maybe_send_append(state, voter, send_if_empty=True)
+    for node in state.others:
+        send_append(state, node, send_if_empty=True)
 
 
 def broadcast_heartbeat(state: RaftState) -> None:
-    """Send a heartbeat to every follower."""
-    for voter in state.voters:
-        if voter != state.id:
-            progress = state.progress[voter]
-            # Beyond match_index the follower may hold another leader's entries.
-            commit = min(progress.match_index, state.log.commit_index)
-            state.send(Message(MessageType.HEARTBEAT, to=voter, commit=commit))
-            progress.sent_commit = commit
+    """Send a heartbeat to every follower; it also asks for the reads that came so far."""
+    state.reads.round_due = False
+    for node in state.others:
+        progress = state.progress[node]
+        # Beyond match_index the follower may hold another leader's entries.
+        commit = min(progress.match_index, state.log.commit_index)
+        state.send(Message(MessageType.HEARTBEAT, to=node, commit=commit, context=state.reads.round))
+        progress.sent_commit = commit
 
 
-def _maybe_send_append(state: RaftState, to: int, *, send_if_empty: bool) -> bool:
-    """Send the next entries; False when nothing was sent."""
+def send_append(state: RaftState, to: int, *, send_if_empty: bool) -> bool:
+    """Send the next entries, or a snapshot where the log no longer has them; False when nothing was sent."""
     progress = state.progress[to]
     if progress.paused:
         return False
@@ -90,8 +89,7 @@ def _maybe_send_append(state: RaftState, to: int, *, send_if_empty: bool) -> boo
         if progress.state is not ProgressState.REPLICATE or not progress.inflights.full:
             entries = log.entries(index + 1, log.last_index + 1, state.config.message_bytes_max)
     except Compacted:
-        _give_up(state, to, progress)
-        return False
+        return _send_snapshot(state, to, progress)
     if not entries and not send_if_empty:
         return False
     message = Message(MessageType.APPEND_ENTRIES, to=to, index=index, log_term=log_term, entries=entries)
@@ -102,13 +100,24 @@ def _maybe_send_append(state: RaftState, to: int, *, send_if_empty: bool) -> boo
     return True
 
 
-def _give_up(state: RaftState, to: int, progress: Progress) -> None:
-    """The follower needs entries that the log has dropped: keep it probing, one attempt per heartbeat."""
-    text = "WARN %x cannot send to %x: the log no longer holds index %d"
-    state.trace(text, state.id, to, progress.next_index - 1)
-    state.compacted_probes += 1
-    progress.become_probe()
-    progress.paused = True
+def _send_snapshot(state: RaftState, to: int, progress: Progress) -> bool:
+    """The follower needs entries that the log has dropped. To one that does not answer nothing is sent: it would be in vain."""
+    if not progress.recent_active:
+        state.trace("DEBUG ignore sending snapshot to %x since it is not recently active", to)
+        return False
+    snapshot = state.log.snapshot()
+    if snapshot is None:
+        text = "DEBUG %x failed to send snapshot to %x because snapshot is temporarily unavailable"
+        state.trace(text, state.id, to)
+        state.compacted_probes += 1
+        return False
+    text = "DEBUG %x [firstindex: %d, commit: %d] sent snapshot[index: %d, term: %d] to %x [%s]"
+    mine = (state.id, state.log.first_index, state.log.commit_index)
+    state.trace(text, *mine, snapshot.index, snapshot.term, to, progress)
+    progress.become_snapshot(snapshot.index)
+    state.trace("DEBUG %x paused sending replication messages to %x [%s]", state.id, to, progress)
+    state.send(Message(MessageType.INSTALL_SNAPSHOT, to=to, snapshot=snapshot))
+    return True
 
 
 def handle_append_entries(state: RaftState, message: Message) -> None:
@@ -134,37 +143,49 @@ def handle_append_entries(state: RaftState, message: Message) -> None:
     state.send(answer)
 
 
-def handle_append_response(state: RaftState, message: Message) -> None:
-    """Learn at the leader what a voter, itself included, holds."""
+def handle_append_response(state: RaftState, message: Message) -> bool:
+    """Learn at the leader what a member, itself included, holds; False when that is nothing new."""
     progress = state.progress[message.sender]
     progress.recent_active = True
     if message.reject:
         _handle_reject(state, message, progress)
-        return
-    assert message.index <= state.log.last_index, f"{message.sender} holds more of this term than its leader"
+        return False
     # The same match again still tells that a probed follower can be replicated to.
     probed = progress.state is ProgressState.PROBE
     if not progress.maybe_update(message.index) and not (probed and progress.match_index == message.index):
-        return
-    if probed:
-        progress.become_replicate()
-    else:
-        progress.inflights.free_to(message.index)
+        return False
+    _stream(state, message, progress)
     remote = message.sender != state.id
-    if _maybe_commit(state):
+    if maybe_commit(state):
         broadcast_append(state)
     elif remote and progress.can_bump_commit(state.log.commit_index):
         # The next heartbeat would tell it too, but later.
-        _maybe_send_append(state, message.sender, send_if_empty=True)
+        send_append(state, message.sender, send_if_empty=True)
     if remote:
         # One answer may have freed room for several messages. Ends: each sends entries, or nothing is left, or it is full.
-        while _maybe_send_append(state, message.sender, send_if_empty=False):
+        while send_append(state, message.sender, send_if_empty=False):
             pass
+    return True
 
 
-def _maybe_commit(state: RaftState) -> bool:
-    index = committed_index([state.progress[voter].match_index for voter in state.voters])
-    return state.log.maybe_commit(index, state.term)
+def _stream(state: RaftState, message: Message, progress: Progress) -> None:
+    """Where the logs meet is known: entries may follow each other."""
+    if progress.state is ProgressState.PROBE:
+        progress.become_replicate()
+    elif progress.state is ProgressState.REPLICATE:
+        progress.inflights.free_to(message.index)
+    elif progress.match_index + 1 >= state.log.first_index:
+        # Any snapshot, or none, brought it so far that the log can go on from there.
+        text = "DEBUG %x recovered from needing snapshot, resumed sending replication messages to %x [%s]"
+        state.trace(text, state.id, message.sender, progress)
+        progress.become_probe()
+        progress.become_replicate()
+
+
+def maybe_commit(state: RaftState) -> bool:
+    """Commit what a majority holds, if it is of this term; True when that moved the commit index."""
+    match_indexes = {node: progress.match_index for node, progress in state.progress.items()}
+    return state.log.maybe_commit(committed_index(match_indexes, state.membership), state.term)
 
 
 def _handle_reject(state: RaftState, message: Message, progress: Progress) -> None:
@@ -175,9 +196,10 @@ def _handle_reject(state: RaftState, message: Message, progress: Progress) -> No
         # The follower searched its log for our term; searching ours for its term skips the rest of a differing term.
         hint, _ = state.log.find_conflict_by_term(hint, message.log_term)
     if progress.maybe_decrease(message.index, hint):
+        state.trace("DEBUG %x decreased progress of %x to [%s]", state.id, message.sender, progress)
         if progress.state is ProgressState.REPLICATE:
             progress.become_probe()
-        _maybe_send_append(state, message.sender, send_if_empty=True)
+        send_append(state, message.sender, send_if_empty=True)
 
 
 def handle_heartbeat(state: RaftState, message: Message) -> None:
@@ -187,9 +209,22 @@ def handle_heartbeat(state: RaftState, message: Message) -> None:
 
 
 def handle_heartbeat_response(state: RaftState, message: Message) -> None:
-    """A voter is there: try again what a pause held back."""
+    """A member is there: try again what a pause held back."""
     progress = state.progress[message.sender]
     progress.recent_active = True
-    progress.paused = False
+    progress.resume()
     if progress.match_index < state.log.last_index or progress.state is ProgressState.PROBE:
-        _maybe_send_append(state, message.sender, send_if_empty=True)
+        send_append(state, message.sender, send_if_empty=True)
+
+
+def report_unreachable(state: RaftState, node: int) -> None:
+    """At the leader: what is under way to `node` may be lost, so find out anew where the logs meet."""
+    progress = state.progress.get(node)
+    if state.role is not Role.LEADER:
+        return
+    if progress is None:
+        state.trace("DEBUG %x no progress available for %x", state.id, node)
+        return
+    if progress.state is ProgressState.REPLICATE:
+        progress.become_probe()
+    state.trace("DEBUG %x failed to send message to %x because it is unreachable [%s]", state.id, node, progress)

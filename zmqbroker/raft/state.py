@@ -11,9 +11,11 @@ from random import Random
 
 from zmqbroker.raft.config import RaftConfig
 from zmqbroker.raft.log import RaftLog
-from zmqbroker.raft.messages import NO_NODE, HardState, Message, MessageType, Role, SoftState
+from zmqbroker.raft.membership import Membership
+from zmqbroker.raft.messages import NO_NODE, HardState, Message, MessageType, ReadState, Role, SoftState
 from zmqbroker.raft.progress import Inflights, Progress
 from zmqbroker.raft.quorum import VoteResult, vote_result
+from zmqbroker.raft.reads import PendingReads
 from zmqbroker.raft.trace import Trace
 
 __all__ = ["RaftState"]
@@ -33,9 +35,12 @@ _WITH_OWN_TERM = frozenset(
     )
 )
 
+#: They travel outside of terms: what they ask for is asked of whoever leads.
+_WITHOUT_TERM = frozenset((MessageType.PROPOSE, MessageType.READ_INDEX))
+
 
 class RaftState:
-    """Everything that one node remembers of one group; the functions of `election` and `replication` work on it."""
+    """Everything that one node remembers of one group; the functions of the modules beside this one work on it."""
 
     __slots__ = (
         "compacted_probes",
@@ -46,23 +51,27 @@ class RaftState:
         "id",
         "leader",
         "log",
+        "membership",
         "messages",
         "messages_after_append",
+        "others",
+        "pending_change_index",
         "progress",
         "random",
+        "read_states",
+        "reads",
         "role",
         "term",
         "trace",
+        "transferee",
         "uncommitted_bytes",
         "vote",
-        "voters",
         "votes",
     )
 
     def __init__(self, config: RaftConfig, log: RaftLog, hard_state: HardState, random: Random, trace: Trace) -> None:
         self.config = config
         self.id = config.id
-        self.voters = tuple(sorted(config.voters))  # the order in which they are written to
         self.log = log
         self.random = random
         self.trace = trace
@@ -71,7 +80,13 @@ class RaftState:
         self.leader = NO_NODE  # of `term`, as far as this node knows
         self.role = Role.FOLLOWER
         self.votes: dict[int, bool] = {}  # answers in this campaign
-        self.progress: dict[int, Progress] = {}  # every voter, this node included; means something at a leader only
+        self.membership = Membership()  # as of the last applied change or snapshot
+        self.others: tuple[int, ...] = ()  # everybody else who gets the log, in the order in which they are written to
+        self.progress: dict[int, Progress] = {}  # every member, this node included; means something at a leader only
+        self.pending_change_index = 0  # of the last membership change proposed; another waits until this one is applied
+        self.transferee = NO_NODE  # whom leadership is being handed to; no proposals meanwhile
+        self.reads = PendingReads(config.reads_max)
+        self.read_states: list[ReadState] = []  # to be handed out
         self.election_elapsed = 0  # ticks since the leader was heard of; at a leader, since the last CheckQuorum
         self.heartbeat_elapsed = 0  # ticks since the last heartbeat; at a leader only
         self.election_timeout = 0  # election_ticks .. 2 * election_ticks - 1, drawn anew with every change
@@ -79,15 +94,42 @@ class RaftState:
         self.compacted_probes = 0  # sends that failed because the log no longer held the entries
         self.messages: list[Message] = []
         self.messages_after_append: list[Message] = []
-        self.become_follower(self.term, NO_NODE)
+
+    def set_membership(self, membership: Membership, fresh: frozenset[int]) -> None:
+        """Know who takes part from now on; the progress of the `fresh` begins anew."""
+        self.membership = membership
+        self.others = tuple(node for node in membership.all_nodes if node != self.id)
+        known = self.progress
+        self.progress = {}
+        for node in membership.all_nodes:
+            progress = known.get(node) if node not in fresh else None
+            if progress is None:
+                # Probed from the end; counted as active, so that a leader does not step down before it could answer.
+                progress = self._new_progress(match_index=0, next_index=max(self.log.last_index, 1))
+                progress.recent_active = True
+            progress.learner = node in membership.learners
+            self.progress[node] = progress
+        self.trace("INFO %x switched to configuration %s", self.id, membership)
+
+    def _new_progress(self, *, match_index: int, next_index: int) -> Progress:
+        inflights = Inflights(self.config.inflight_messages_max, self.config.inflight_bytes_max)
+        return Progress(match_index=match_index, next_index=next_index, inflights=inflights)
+
+    @property
+    def promotable(self) -> bool:
+        """True for a node that may campaign: a voter, whose log is not being replaced."""
+        return self.membership.is_voter(self.id) and self.log.unstable.snapshot is None
 
     def send(self, message: Message) -> None:
         """Address `message` and put it into the outbox of its type."""
-        message.sender = self.id
+        if message.sender == NO_NODE:
+            message.sender = self.id
         message.group = self.config.group
-        if message.type not in _WITH_OWN_TERM:
+        if message.type in _WITHOUT_TERM:
+            message.term = 0
+        elif message.type not in _WITH_OWN_TERM:
             message.term = self.term
-        assert message.term > 0, "nothing is said before the first term"
+        assert message.term > 0 or message.type in _WITHOUT_TERM, "nothing is said before the first term"
         if message.type in _AFTER_APPEND:
             self.messages_after_append.append(message)
         else:
@@ -105,11 +147,15 @@ class RaftState:
         self.election_timeout = self.config.election_ticks + self.random.randrange(self.config.election_ticks)
         self.votes = {}
         self.uncommitted_bytes = 0
+        self.transferee = NO_NODE
+        self.pending_change_index = 0
+        self.reads.clear()
         last_index = self.log.last_index
-        for voter in self.voters:
-            inflights = Inflights(self.config.inflight_messages_max, self.config.inflight_bytes_max)
-            match_index = last_index if voter == self.id else 0
-            self.progress[voter] = Progress(match_index=match_index, next_index=last_index + 1, inflights=inflights)
+        for node, old in self.progress.items():
+            match_index = last_index if node == self.id else 0
+            progress = self._new_progress(match_index=match_index, next_index=last_index + 1)
+            progress.learner = old.learner
+            self.progress[node] = progress
 
     def become_follower(self, term: int, leader: int) -> None:
         """Follow `leader`, which may not be known yet, in `term`."""
@@ -143,12 +189,14 @@ class RaftState:
         own = self.progress[self.id]
         own.become_replicate()
         own.recent_active = True  # and stays so: a leader always hears itself
+        # A change may wait among what earlier terms left: none is proposed before that is applied.
+        self.pending_change_index = self.log.last_index
         self.trace("INFO %x became leader at term %d", self.id, self.term)
 
     def quorum_active(self) -> bool:
         """True when a majority was heard from since the last CheckQuorum."""
-        active = {voter: self.progress[voter].recent_active for voter in self.voters}
-        return vote_result(self.voters, active) is VoteResult.WON
+        active = {node: progress.recent_active for node, progress in self.progress.items()}
+        return vote_result(active, self.membership) is VoteResult.WON
 
     @property
     def soft_state(self) -> SoftState:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from zmqbroker.raft.messages import Entry, HardState
+from zmqbroker.raft.messages import Entry, HardState, Snapshot
 
 __all__ = ["LogView"]
 
@@ -36,4 +36,8 @@ class LogView(Protocol):
 
         Raises `Compacted` when `low` is below first_index.
         """
+        ...
+
+    def snapshot(self) -> Snapshot | None:
+        """The newest state that can be sent to a node which needs dropped entries; None while there is none to send."""
         ...

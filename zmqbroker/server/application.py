@@ -25,7 +25,7 @@ from zmqbroker.broker import Machine
 from zmqbroker.commands import Member
 from zmqbroker.config import NodeConfig, split_address
 from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, StorageError
-from zmqbroker.raft import RaftConfig, RaftCore
+from zmqbroker.raft import Membership, RaftConfig, RaftCore
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
@@ -189,7 +189,6 @@ class _Application:
         machine = Machine.restore(applied_index, self._state.load(DATA_GROUP))
         raft = RaftConfig(
             id=member.id,
-            voters=tuple(known.id for known in self._formation.members),
             group=DATA_GROUP,
             election_ticks=config.raft.election_ticks,
             heartbeat_ticks=config.raft.heartbeat_ticks,
@@ -199,7 +198,8 @@ class _Application:
             uncommitted_bytes_max=config.raft.uncommitted_bytes_max,
             committed_bytes_max=config.raft.committed_bytes_max,
         )
-        core = RaftCore(raft, self._log.view(DATA_GROUP), random.Random(os.urandom(16)), applied_index)
+        membership = Membership(voters=tuple(sorted(known.id for known in self._formation.members)))
+        core = RaftCore(raft, membership, self._log.view(DATA_GROUP), random.Random(os.urandom(16)), applied_index)
         self._machines[DATA_GROUP] = machine
         self._node.network.name_members()
         group = Group(

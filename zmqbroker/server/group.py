@@ -15,7 +15,7 @@ from zmqbroker.broker import Machine
 from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive, ReceiveKey, Result, Tick, Trim, Waiting
 from zmqbroker.errors import Busy, RequestError
 from zmqbroker.raft import RaftCore
-from zmqbroker.raft.messages import Entry, Message, Role, SoftState, StorageAppend
+from zmqbroker.raft.messages import DropReason, Entry, EntryType, Message, Role, SoftState, StorageAppend
 from zmqbroker.server.clock import LeaderClock
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending
@@ -154,9 +154,9 @@ class Group:
 
     # --- what the core wants done --------------------------------------------------------------------------------------
 
-    def step(self, message: Message) -> None:
-        """Give the core a message of another node."""
-        self.core.step(message)
+    def step(self, message: Message) -> DropReason | None:
+        """Give the core a message of another node; why it did nothing with it, if so."""
+        return self.core.step(message)
 
     def collect(self, messages: list[Message], works: list[StorageAppend]) -> None:
         """Propose, apply what is committed, and add what is to be sent and stored."""
@@ -200,7 +200,10 @@ class Group:
             self._host.refuse(pending, error)
 
     def _apply(self, entry: Entry) -> None:
-        if entry.data:
+        if entry.type is not EntryType.NORMAL:
+            self.core.apply_change(entry.data)
+            applied = self.machine.apply(entry.index, 0, ())
+        elif entry.data:
             decoded = decode_entry(entry.data)
             applied = self.machine.apply(entry.index, decoded.time_unix_ns, decoded.commands)
         else:

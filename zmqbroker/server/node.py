@@ -131,8 +131,8 @@ class Node:
                     group = self.groups.get(message.group)
                     if group is None:
                         self.counters["peer_messages_dropped_unknown_group"] += 1
-                    else:
-                        group.step(message)
+                    elif reason := group.step(message):
+                        self.counters[f"raft_messages_dropped_{reason}"] += 1
             else:
                 self._desk.handle_forwarded(item, now_ns)
 

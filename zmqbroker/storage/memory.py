@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from zmqbroker.errors import Compacted
-from zmqbroker.raft.messages import Entry, HardState, StorageAppend
+from zmqbroker.raft.messages import Entry, HardState, Snapshot, StorageAppend
 from zmqbroker.storage.interfaces import WriteJob
 
 __all__ = ["MemoryJob", "MemoryLog", "MemoryState", "MemoryView"]
@@ -30,7 +30,7 @@ class MemoryJob:
     @property
     def must_sync(self) -> bool:
         """True when any of the works says so."""
-        return any(work.must_sync for work in self.works)
+        return any(work.must_sync or work.snapshot is not None for work in self.works)
 
     def write(self) -> None:
         """Nothing to do."""
@@ -74,6 +74,10 @@ class MemoryView:
                 break
         return tuple(found)
 
+    def snapshot(self) -> Snapshot | None:
+        """None: a log alone holds no state."""
+        return None
+
     def entry(self, index: int) -> Entry:
         """One entry. Raises Compacted when it was dropped."""
         slot = index - self.first_index()
@@ -84,6 +88,8 @@ class MemoryView:
     def apply(self, work: StorageAppend) -> None:
         """Take over completed work."""
         self._state = work.hard_state or self._state
+        if work.snapshot is not None:
+            self._boundary, self._entries = (work.snapshot.index, work.snapshot.term), []
         for entry in work.entries:
             slot = entry.index - self.first_index()
             assert 0 <= slot <= len(self._entries), (entry.index, self.first_index(), self.last_index())

@@ -19,7 +19,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from zmqbroker.checksum import crc32c
-from zmqbroker.raft.messages import Entry, EntryType, HardState
+from zmqbroker.raft.messages import Entry, EntryType, HardState, Snapshot
 
 __all__ = [
     "ALIGNMENT",
@@ -38,6 +38,7 @@ __all__ = [
     "parse_header",
     "record_of_entry",
     "record_of_hard_state",
+    "record_of_snapshot",
     "restore_payload",
     "to_entry",
     "to_hard_state",
@@ -69,6 +70,7 @@ class RecordType(IntEnum):
 
     ENTRY = 1
     HARD_STATE = 2
+    SNAPSHOT = 3
 
 
 class SegmentKey:
@@ -117,7 +119,7 @@ class Record:
 
     type: RecordType
     group: int
-    index: int  # 0 in a HARD_STATE
+    index: int  # 0 in a HARD_STATE; of the last entry that it replaces in a SNAPSHOT
     term: int
     payload: bytes
     entry_type: int = 0
@@ -210,6 +212,11 @@ def record_of_hard_state(group: int, state: HardState) -> Record:
     """The record that stores a hard state: term, vote and commit index, u64 each."""
     payload = _HARD_STATE.pack(state.term, state.vote, state.commit)
     return Record(RecordType.HARD_STATE, group, 0, state.term, payload)
+
+
+def record_of_snapshot(group: int, snapshot: Snapshot) -> Record:
+    """The record that empties a group's log: it begins anew behind the snapshot. Its state lies elsewhere."""
+    return Record(RecordType.SNAPSHOT, group, snapshot.index, snapshot.term, b"")
 
 
 def to_entry(header: RecordHeader, payload: bytes) -> Entry:

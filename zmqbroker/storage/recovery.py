@@ -141,6 +141,8 @@ class _Scan:
             if header.type == RecordType.ENTRY:
                 to_entry(header, payload)
                 self._place(header, index)
+            elif header.type == RecordType.SNAPSHOT:
+                index.reset(header.entry_index, header.term)
             else:
                 RecordType(header.type)
                 index.hard_state = to_hard_state(payload)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from zmqbroker.errors import StorageError
-from zmqbroker.raft.messages import Entry, HardState, StorageAppend
+from zmqbroker.raft.messages import Entry, HardState, Snapshot, StorageAppend
 from zmqbroker.storage.group_index import OFFSET_BITS, GroupIndex
 from zmqbroker.storage.interfaces import WriteJob
 from zmqbroker.storage.record import (
@@ -26,6 +26,7 @@ from zmqbroker.storage.record import (
     parse_header,
     record_of_entry,
     record_of_hard_state,
+    record_of_snapshot,
     restore_payload,
     to_entry,
 )
@@ -57,7 +58,7 @@ class SegmentJob:
     size_bytes: int = 0
     synced: bool = False  # set by the writer's thread before it hands the job back
     writes: list[SegmentWrite] = field(default_factory=list)
-    entries: list[tuple[int, Entry, int]] = field(default_factory=list)  # group, entry, position
+    changes: list[tuple[int, Entry | Snapshot, int]] = field(default_factory=list)  # group, what, position; in order
     hard_states: list[tuple[int, HardState]] = field(default_factory=list)
     last_lsn: int = 0
     sequence: int = 0  # of the segment that the job ends in
@@ -98,6 +99,10 @@ class GroupView:
     def term(self, index: int) -> int:
         """Term of the entry at `index`, first_index - 1 included. Raises Compacted below that."""
         return self._index.term(index)
+
+    def snapshot(self) -> Snapshot | None:
+        """None: a log alone holds no state."""
+        return None
 
     def entries(self, low: int, high: int, size_max: int) -> tuple[Entry, ...]:
         """Entries low..high-1, cut after the first that brings the payloads to `size_max` bytes or more."""
@@ -169,20 +174,24 @@ class SegmentLog:
 
     def prepare(self, works: Sequence[StorageAppend]) -> SegmentJob:
         """Encode one pass; every work's hard state comes before its entries, so no log is ahead of its current term."""
-        job = SegmentJob(self._files, any(work.must_sync for work in works))
+        job = SegmentJob(self._files, any(work.must_sync or work.snapshot is not None for work in works))
         for work in works:
             base = self._bases.setdefault(work.group, GroupBase())
             if work.hard_state is not None:
                 self._put(job, record_of_hard_state(work.group, work.hard_state))
                 base.hard_state = work.hard_state
                 job.hard_states.append((work.group, work.hard_state))
+            if work.snapshot is not None:
+                self._put(job, record_of_snapshot(work.group, work.snapshot))
+                base.last_index, base.last_term = work.snapshot.index, work.snapshot.term
+                job.changes.append((work.group, work.snapshot, 0))
             for entry in work.entries:
                 first_index = self._groups[work.group].first_index
                 assert first_index <= entry.index <= base.last_index + 1, (work.group, first_index, entry, base.last_index)
                 segment, offset = self._put(job, record_of_entry(work.group, entry))
                 segment.note(work.group, entry.index)
                 base.last_index, base.last_term = entry.index, entry.term
-                job.entries.append((work.group, entry, segment.sequence << OFFSET_BITS | offset))
+                job.changes.append((work.group, entry, segment.sequence << OFFSET_BITS | offset))
         if self._cursor is not None:
             job.last_lsn = self._cursor.next_lsn - 1
             job.sequence = next(reversed(self._segments))
@@ -221,13 +230,17 @@ class SegmentLog:
         assert isinstance(job, SegmentJob), job
         for group, state in job.hard_states:
             self._groups[group].hard_state = state
-        for group, entry, position in job.entries:
+        for group, change, position in job.changes:
             index = self._groups[group]
-            for replaced in range(entry.index, index.last_index + 1):
+            first_replaced = change.index if isinstance(change, Entry) else index.first_index
+            for replaced in range(first_replaced, index.last_index + 1):
                 self._forget(group, replaced)
-            index.append(entry.index, entry.term, position, len(entry.data))
-            self._cache[group, entry.index] = entry
-            self._cache_bytes += len(entry.data)
+            if isinstance(change, Snapshot):
+                index.reset(change.index, change.term)
+                continue
+            index.append(change.index, change.term, position, len(change.data))
+            self._cache[group, change.index] = change
+            self._cache_bytes += len(change.data)
         while self._cache_bytes > self._cache_bytes_max:
             self._cache_bytes -= len(self._cache.popitem(last=False)[1].data)
         self._completed_sequence = max(self._completed_sequence, job.sequence)

@@ -13,10 +13,11 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from zmqbroker.errors import ChecksumMismatch, LocalProtocolError, MalformedFrame, UnsupportedVersion
-from zmqbroker.raft.messages import Entry, EntryType, Message, MessageType
+from zmqbroker.raft.messages import Entry, EntryType, Message, MessageType, Snapshot
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.codec import crc32c
 from zmqbroker.wire.frames import PROTOCOL_VERSION, pack, unpack_map
+from zmqbroker.wire.membership import decode_membership, encode_membership
 
 __all__ = [
     "ENVELOPE_SIZE",
@@ -130,8 +131,9 @@ def encode_raft(envelope: Envelope, messages: Sequence[Message]) -> list[Buffer]
     payloads: list[Buffer] = []
     try:
         for message in messages:
-            parts.append(_pack_message(message))
-            for entry in message.entries:
+            entries = message.entries if message.snapshot is None else (_stand_in(message.snapshot),)
+            parts.append(_pack_message(message, len(entries)))
+            for entry in entries:
                 parts.append(
                     _ENTRY.pack(entry.index, entry.term, len(entry.data), crc32c(entry.data), entry.type, _ENTRY_ZEROS)
                 )
@@ -141,14 +143,19 @@ def encode_raft(envelope: Envelope, messages: Sequence[Message]) -> list[Buffer]
     return [_seal(envelope, b"".join(parts)), *payloads]
 
 
-def _pack_message(message: Message) -> bytes:
+def _stand_in(snapshot: Snapshot) -> Entry:
+    """What travels for a snapshot: the place it stands for, and who took part there."""
+    return Entry(snapshot.index, snapshot.term, encode_membership(snapshot.membership))
+
+
+def _pack_message(message: Message, entry_count: int) -> bytes:
     if message.type < MessageType.APPEND_ENTRIES:
         raise LocalProtocolError(f"{message.type.name} never leaves a node")
     return _MESSAGE.pack(
         message.type,
         _REJECT if message.reject else 0,
         message.group,
-        len(message.entries),
+        entry_count,
         message.to,
         message.sender,
         message.term,
@@ -178,7 +185,8 @@ def decode_raft(frames: Sequence[Buffer]) -> list[Message]:
     for _ in range(count):
         message, entry_count, position = _unpack_message(table, position)
         if entry_count:
-            message.entries, position = _unpack_entries(table, position, frames[payload : payload + entry_count], entry_count)
+            entries, position = _unpack_entries(table, position, frames[payload : payload + entry_count], entry_count)
+            _put_entries(message, entries)
         payload += entry_count
         messages.append(message)
     if position != len(table) or payload != len(frames):
@@ -195,7 +203,7 @@ def _unpack_message(table: memoryview, position: int) -> tuple[Message, int, int
     kind, flags, group, entry_count, *rest = _MESSAGE.unpack_from(table, position)
     if kind not in _TYPES or flags & ~_REJECT:
         raise MalformedFrame(f"a Raft message has type {kind} and flags {flags:#04x}")
-    if entry_count and kind != MessageType.APPEND_ENTRIES:
+    if entry_count and kind not in _WITH_ENTRIES:
         raise MalformedFrame(f"{MessageType(kind).name} has {entry_count} entries")
     to, sender, term, log_term, index, commit, reject_hint, context = rest
     message = Message(MessageType(kind), to, sender, group, term, log_term, index, commit, reject_hint, bool(flags), context)
@@ -203,6 +211,17 @@ def _unpack_message(table: memoryview, position: int) -> tuple[Message, int, int
 
 
 _TYPES = frozenset(kind for kind in MessageType if kind >= MessageType.APPEND_ENTRIES)
+_WITH_ENTRIES = frozenset((MessageType.APPEND_ENTRIES, MessageType.INSTALL_SNAPSHOT, MessageType.PROPOSE))
+
+
+def _put_entries(message: Message, entries: tuple[Entry, ...]) -> None:
+    if message.type is not MessageType.INSTALL_SNAPSHOT:
+        message.entries = entries
+    elif len(entries) != 1:
+        raise MalformedFrame(f"INSTALL_SNAPSHOT has {len(entries)} entries, one stands for its state")
+    else:
+        (entry,) = entries
+        message.snapshot = Snapshot(entry.index, entry.term, decode_membership(entry.data))
 
 
 def _unpack_entries(table: memoryview, position: int, payloads: Sequence[Buffer], count: int) -> tuple[tuple[Entry, ...], int]:

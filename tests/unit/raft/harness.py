@@ -10,7 +10,18 @@ from typing import Any
 from zmqbroker.errors import Compacted
 from zmqbroker.raft.config import RaftConfig
 from zmqbroker.raft.core import RaftCore
-from zmqbroker.raft.messages import Entry, HardState, Message, MessageType, Ready, Role, StorageAppend
+from zmqbroker.raft.membership import Membership
+from zmqbroker.raft.messages import (
+    Entry,
+    EntryType,
+    HardState,
+    Message,
+    MessageType,
+    Ready,
+    Role,
+    Snapshot,
+    StorageAppend,
+)
 
 GROUP = 7
 
@@ -28,6 +39,7 @@ class MemoryLog:
         self.base = 0  # entries up to here were dropped
         self.base_term = 0
         self.state = hard_state or HardState(term=max(terms, default=0))
+        self.newest: Snapshot | None = None  # what `snapshot` answers
 
     def hard_state(self) -> HardState:
         return self.state
@@ -59,7 +71,13 @@ class MemoryLog:
         del self.held[: index - self.base]
         self.base = index
 
+    def snapshot(self) -> Snapshot | None:
+        return self.newest
+
     def write(self, work: StorageAppend) -> None:
+        if work.snapshot is not None:
+            self.base, self.base_term, self.held = work.snapshot.index, work.snapshot.term, []
+            self.newest = work.snapshot
         if work.entries:
             first = work.entries[0].index
             assert self.base < first <= self.last_index() + 1, "a gap in the durable log"
@@ -72,10 +90,12 @@ class MemoryLog:
 class Node:
     """One core, its durable log, and the works that its disk has not done yet."""
 
-    def __init__(self, config: RaftConfig, log: MemoryLog, seed: int = 1, applied_index: int = 0) -> None:
+    def __init__(
+        self, config: RaftConfig, membership: Membership, log: MemoryLog, seed: int = 1, applied_index: int = 0
+    ) -> None:
         self.lines: list[str] = []
         self.log = log
-        self.core = RaftCore(config, log, Random(seed), applied_index, trace=self.lines.append)
+        self.core = RaftCore(config, membership, log, Random(seed), applied_index, trace=self.lines.append)
         self.works: deque[StorageAppend] = deque()
         self.committed: list[Entry] = []
 
@@ -86,6 +106,9 @@ class Node:
             self.works.append(ready.append)
         if ready.committed:
             self.committed += ready.committed
+            for entry in ready.committed:
+                if entry.type is not EntryType.NORMAL:
+                    self.core.apply_change(entry.data)
             self.core.applied_to(ready.committed[-1].index)
         return ready
 
@@ -116,8 +139,9 @@ class Node:
 
 def make_node(id: int = 1, size: int = 3, terms: Sequence[int] = (), hard: HardState | None = None, **options: Any) -> Node:
     """A node with a log of entries of these terms; without PreVote and CheckQuorum unless asked for."""
-    options = {"pre_vote": False, "check_quorum": False, "voters": tuple(range(1, size + 1)), **options}
-    return Node(RaftConfig(id=id, group=GROUP, **options), MemoryLog(terms, hard), seed=id)
+    options = {"pre_vote": False, "check_quorum": False, "membership": Membership(tuple(range(1, size + 1))), **options}
+    membership = options.pop("membership")
+    return Node(RaftConfig(id=id, group=GROUP, **options), membership, MemoryLog(terms, hard), seed=id)
 
 
 def make_leader(size: int = 3, terms: Sequence[int] = (), **options: Any) -> Node:

@@ -62,14 +62,14 @@ def test_progress_replicating_moves_on_until_the_window_is_full() -> None:
     assert (progress.next_index, progress.paused) == (11, False)
     progress.sent_entries(1, 20)
     assert (progress.next_index, progress.paused) == (12, True)
-    progress.paused = False
+    progress.resume()
     progress.sent_entries(0, 0)
     assert progress.paused
 
 
 def test_progress_update_moves_match_and_next_forward_only() -> None:
     progress = make()
-    progress.paused = True
+    progress.pause()
     assert not progress.maybe_update(5)
     assert progress.paused
     assert progress.maybe_update(7)
@@ -100,9 +100,10 @@ def test_progress_refused_steps_back(replicate: bool, rejected: int, hint: int, 
 def test_progress_changing_state_starts_after_the_match_with_an_empty_window() -> None:
     progress = make(replicate=True)
     progress.sent_entries(2, 20)
-    progress.paused, progress.sent_commit = True, 10
+    progress.pause()
+    progress.sent_commit = 10
     progress.become_probe()
-    assert progress.status() == ProgressStatus(5, 6, ProgressState.PROBE, False)
+    assert progress.status() == ProgressStatus(5, 6, ProgressState.PROBE, False, False)
     assert (progress.paused, progress.inflights.count, progress.sent_commit) == (False, 0, 5)
 
 

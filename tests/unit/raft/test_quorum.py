@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zmqbroker.raft.membership import Membership
 from zmqbroker.raft.quorum import VoteResult, committed_index, majority, vote_result
 
 
@@ -19,21 +20,35 @@ def test_majority_of_nobody_is_refused() -> None:
         majority(0)
 
 
-@settings(max_examples=150)
-@given(st.lists(st.integers(0, 9), min_size=1, max_size=9))
-def test_committed_index_equals_slow_twin(matches: list[int]) -> None:
-    slow = max(index for index in range(10) if 2 * sum(match >= index for match in matches) > len(matches))
-    assert committed_index(matches) == slow
+VOTER_SETS = st.sets(st.integers(1, 9), min_size=1, max_size=9)
+MEMBERSHIPS = st.builds(
+    lambda incoming, outgoing: Membership(tuple(sorted(incoming)), tuple(sorted(outgoing))),
+    VOTER_SETS,
+    st.sets(st.integers(1, 9), max_size=9),
+)
 
 
-@settings(max_examples=150)
-@given(st.integers(1, 9), st.dictionaries(st.integers(1, 11), st.booleans()))
-def test_vote_result_equals_slow_twin(size: int, votes: dict[int, bool]) -> None:
-    voters = range(1, size + 1)
-    open_votes = [voter for voter in voters if voter not in votes]
+def holds_majority(nodes: set[int], membership: Membership) -> bool:
+    """The slow twin: more than half of every set of voters that is in force."""
+    sets = [voters for voters in (membership.voters, membership.voters_outgoing) if voters]
+    return all(2 * len(nodes & set(voters)) > len(voters) for voters in sets)
 
+
+@settings(max_examples=200)
+@given(MEMBERSHIPS, st.dictionaries(st.integers(1, 9), st.integers(0, 9)))
+def test_committed_index_equals_slow_twin(membership: Membership, matches: dict[int, int]) -> None:
+    def reached(index: int) -> set[int]:
+        return {node for node in range(1, 10) if matches.get(node, 0) >= index}
+
+    slow = max(index for index in range(10) if holds_majority(reached(index), membership))
+    assert committed_index(matches, membership) == slow
+
+
+@settings(max_examples=200)
+@given(MEMBERSHIPS, st.dictionaries(st.integers(1, 11), st.booleans()))
+def test_vote_result_equals_slow_twin(membership: Membership, votes: dict[int, bool]) -> None:
     def wins(rest: bool) -> bool:
-        return 2 * sum(votes.get(voter, rest) for voter in voters) > size
+        return holds_majority({node for node in range(1, 10) if votes.get(node, rest)}, membership)
 
-    slow = VoteResult.WON if wins(False) else VoteResult.PENDING if open_votes and wins(True) else VoteResult.LOST
-    assert vote_result(voters, votes) is slow
+    slow = VoteResult.WON if wins(False) else VoteResult.PENDING if wins(True) else VoteResult.LOST
+    assert vote_result(votes, membership) is slow

@@ -14,6 +14,7 @@ import pytest
 from tests.unit.raft.harness import GROUP, MemoryLog, Node
 from zmqbroker.errors import Busy
 from zmqbroker.raft.config import RaftConfig
+from zmqbroker.raft.membership import Membership
 from zmqbroker.raft.messages import Entry, HardState, Message, MessageType, Role
 
 
@@ -42,8 +43,8 @@ class Simulation:
         self.nodes = {id: self.start(id, MemoryLog(), 0) for id in range(1, self.size + 1)}
 
     def start(self, id: int, log: MemoryLog, applied_index: int) -> Node:
-        config = RaftConfig(id=id, group=GROUP, voters=tuple(range(1, self.size + 1)), **self.options)  # type: ignore[arg-type]
-        return Node(config, log, self.random.randrange(1 << 30), applied_index)
+        config = RaftConfig(id=id, group=GROUP, **self.options)  # type: ignore[arg-type]
+        return Node(config, Membership(tuple(range(1, self.size + 1))), log, self.random.randrange(1 << 30), applied_index)
 
     # --- steps -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import Any
 from zmqbroker.broker import Machine, MachineLimits
 from zmqbroker.commands import Delivery, Receive, ReceiveKey
 from zmqbroker.errors import NotLeader, RequestError
-from zmqbroker.raft import RaftConfig, RaftCore
+from zmqbroker.raft import Membership, RaftConfig, RaftCore
 from zmqbroker.raft.messages import Message, SoftState, StorageAppend
 from zmqbroker.server.group import Group
 from zmqbroker.server.routes import Pending, Route
@@ -74,8 +74,8 @@ class Site:
         self.host = Host()
         self.log = MemoryLog()
         self.machine = Machine(limits)
-        config = RaftConfig(id=number, voters=voters, group=GROUP, **raft)
-        core = RaftCore(config, self.log.view(GROUP), random.Random(number))
+        config = RaftConfig(id=number, group=GROUP, **raft)
+        core = RaftCore(config, Membership(voters), self.log.view(GROUP), random.Random(number))
         self.group = Group(GROUP, core, self.machine, self.host, "quorum", requests_max=requests_max, trim_bytes=trim_bytes)
         self.outgoing: list[Message] = []
 

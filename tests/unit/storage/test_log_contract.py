@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.storage.support import SEGMENT_BYTES, append, contents, run
 from zmqbroker.errors import Compacted
-from zmqbroker.raft.messages import HardState, StorageAppend
+from zmqbroker.raft.messages import HardState, Membership, Snapshot, StorageAppend
 from zmqbroker.storage import MemoryLog, SegmentLog
 from zmqbroker.storage.interfaces import LogStore
 
@@ -152,3 +152,31 @@ def test_append_after_a_gap_trips_an_assert(log: LogStore) -> None:
     run(log, append(1, b"a"))
     with pytest.raises(AssertionError):
         run(log, append(3, b"c"))
+
+
+def test_snapshot_empties_the_log_and_goes_on_behind_it(log: LogStore) -> None:
+    run(log, append(1, b"a", b"b", b"c"), append(1, b"other", group=2))
+    run(log, StorageAppend(1, hard_state=HardState(5, 2, 9), snapshot=Snapshot(9, 4, Membership((1, 2)))))
+    view = log.view(1)
+    assert (view.first_index(), view.last_index(), view.term(9), view.hard_state().commit) == (10, 9, 4, 9)
+    with pytest.raises(Compacted):
+        log.read(1, 3)
+    run(log, append(10, b"d", term=5))
+    assert contents(log) == {10: b"d"}
+    assert contents(log, 2) == {1: b"other"}
+
+
+def test_snapshot_between_the_works_of_one_pass_keeps_their_order(log: LogStore) -> None:
+    run(log, append(1, b"a"))
+    install = StorageAppend(1, snapshot=Snapshot(2, 3, Membership((1,))))
+    run(log, append(2, b"old", b"older"), install, append(3, b"new", term=3))
+    assert contents(log) == {3: b"new"}
+    assert log.view(1).term(2) == 3
+
+
+def test_must_sync_snapshot_asks_for_it(log: LogStore) -> None:
+    assert log.prepare([StorageAppend(1, snapshot=Snapshot(2, 3, Membership((1,))))]).must_sync
+
+
+def test_log_alone_offers_no_snapshot(log: LogStore) -> None:
+    assert log.view(1).snapshot() is None

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.unit.storage.support import append, change, contents, open_log, run, segments
 from zmqbroker.errors import Corruption
-from zmqbroker.raft.messages import Entry, HardState
+from zmqbroker.raft.messages import Entry, HardState, Membership, Snapshot, StorageAppend
 from zmqbroker.storage.record import PAYLOAD_OFFSET, Record, RecordCursor, RecordType, record_of_entry
 from zmqbroker.storage.segment import Segment
 from zmqbroker.storage.segment_log import SegmentLog
@@ -246,3 +246,18 @@ def test_any_flipped_bit_is_noticed_or_harmless(image: tuple[Path, dict[int, byt
         noticed = str(error)
     change(path, 0, content)
     assert path.name in noticed if noticed else shown == held
+
+
+def test_recovery_of_a_snapshot_begins_the_log_behind_it(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    run(log, append(1, b"a", b"b"))
+    run(log, StorageAppend(1, snapshot=Snapshot(7, 3, Membership((1,)))), append(8, b"h", term=3))
+    log.close()
+    log = open_log(tmp_path)
+    assert contents(log) == {8: b"h"}
+    assert (log.view(1).first_index(), log.view(1).term(7)) == (8, 3)
+    run(log, append(9, bytes(20_000), term=3), append(10, bytes(20_000), term=3))
+    log.close()
+    log = open_log(tmp_path)
+    assert sorted(contents(log)) == [8, 9, 10]
+    log.close()

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from tests.unit.wire.samples import damaged
 from zmqbroker.errors import ChecksumMismatch, LocalProtocolError, MalformedFrame, UnsupportedVersion
-from zmqbroker.raft.messages import Entry, Message, MessageType
+from zmqbroker.raft.messages import Entry, Membership, Message, MessageType, Snapshot
 from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.membership import decode_membership, encode_membership
 from zmqbroker.wire.peer import (
     NO_UID,
     Envelope,
@@ -149,7 +150,7 @@ def test_raft_frames_have_the_bytes_of_the_protocol_and_the_payload_objects() ->
     assert decode_raft(frames)[1].entries[0].data is payload
 
 
-@pytest.mark.parametrize("kind", [MessageType.HUP, MessageType.STORAGE_APPEND_RESPONSE])
+@pytest.mark.parametrize("kind", [MessageType.STORAGE_APPEND_RESPONSE])
 def test_raft_message_that_never_leaves_a_node_is_refused(kind: MessageType) -> None:
     with pytest.raises(LocalProtocolError, match=f"{kind.name} never leaves a node"):
         encode_raft(ENVELOPE, [Message(kind)])
@@ -166,7 +167,7 @@ FAULTS: list[tuple[list[Buffer], str]] = [
     ([raft_by_hand(message_by_hand()[:71])], "a RAFT body of 79 bytes is cut in a message at offset 8"),
     ([raft_by_hand(message_by_hand(), count=2**32 - 1)], "a RAFT body of 80 bytes is cut in a message at offset 80"),
     ([raft_by_hand(message_by_hand(kind=1))], "a Raft message has type 1 and flags 0x00"),
-    ([raft_by_hand(message_by_hand(kind=10))], "a Raft message has type 10 and flags 0x00"),
+    ([raft_by_hand(message_by_hand(kind=16))], "a Raft message has type 16 and flags 0x00"),
     ([raft_by_hand(message_by_hand(flags=2))], "a Raft message has type 2 and flags 0x02"),
     ([raft_by_hand(message_by_hand(kind=8, entries=1), entry_by_hand(b"")), b""], "HEARTBEAT has 1 entries"),
     ([raft_by_hand(message_by_hand(entries=1), entry_by_hand(b""))], "a Raft message has 1 entries at offset 80"),
@@ -174,7 +175,7 @@ FAULTS: list[tuple[list[Buffer], str]] = [
     ([raft_by_hand(message_by_hand(entries=2**32 - 1)), b""], "a Raft message has 4294967295 entries at offset 80"),
     ([raft_by_hand(message_by_hand()), b"x"], "ends at offset 80 with 0 payloads, it has 80 bytes, 1"),
     ([raft_by_hand(message_by_hand(), b"x")], "ends at offset 80 with 0 payloads, it has 81 bytes, 0"),
-    ([raft_by_hand(message_by_hand(entries=1), entry_by_hand(b"x", kind=1)), b"x"], "entry 5 has type 1 and 00000000000000"),
+    ([raft_by_hand(message_by_hand(entries=1), entry_by_hand(b"x", kind=3)), b"x"], "entry 5 has type 3 and 00000000000000"),
     (
         [raft_by_hand(message_by_hand(entries=1), entry_by_hand(b"x", zeros=b"\0\0\0\0\0\0\1")), b"x"],
         "entry 5 has type 0 and 00000000000001 after it",
@@ -205,3 +206,37 @@ def test_peer_arbitrary_bytes_raise_only_named_errors(body: bytes, payloads: lis
         except (MalformedFrame, ChecksumMismatch, UnsupportedVersion):
             continue
         assert sum(len(message.entries) for message in received) == len(payloads)
+
+
+# --- snapshots -------------------------------------------------------------------------------------------------------
+
+IDS = st.lists(U64, max_size=3).map(tuple)
+MEMBERSHIPS = st.builds(Membership, IDS, IDS, IDS, IDS, st.booleans())
+
+
+@given(st.builds(Snapshot, U64, U64, MEMBERSHIPS))
+def test_raft_snapshot_encoded_and_decoded_is_the_same(snapshot: Snapshot) -> None:
+    sent = [Message(MessageType.INSTALL_SNAPSHOT, 2, 1, 1, 9, snapshot=snapshot), Message(MessageType.HEARTBEAT, 2, 1, 1, 9)]
+    assert decode_raft(encode_raft(ENVELOPE, sent)) == sent
+
+
+def test_membership_has_the_bytes_of_the_protocol() -> None:
+    membership = Membership((1, 2), (3,), (), (3,), auto_leave=True)
+    ids = {id: struct.pack("<Q", id) for id in (1, 2, 3)}
+    parts = [b"\x01", b"\x02\0" + ids[1] + ids[2], b"\x01\0" + ids[3], b"\0\0", b"\x01\0" + ids[3]]
+    assert encode_membership(membership) == b"".join(parts)
+
+
+@pytest.mark.parametrize("data", [b"", b"\0", b"\0\1\0", b"\2" + bytes(8), bytes(10)])
+def test_membership_of_other_bytes_is_refused(data: bytes) -> None:
+    with pytest.raises(MalformedFrame, match="membership"):
+        decode_membership(data)
+
+
+def test_raft_snapshot_without_its_one_entry_is_refused() -> None:
+    snapshot = Snapshot(1, 1, Membership((1,)))
+    frames = encode_raft(ENVELOPE, [Message(MessageType.INSTALL_SNAPSHOT, snapshot=snapshot)])
+    payload = bytes(frames[1])
+    twice = raft_by_hand(message_by_hand(kind=11, entries=2), entry_by_hand(payload), entry_by_hand(payload))
+    with pytest.raises(MalformedFrame, match="INSTALL_SNAPSHOT has 2 entries"):
+        decode_raft([twice, payload, payload])
