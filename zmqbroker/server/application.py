@@ -26,6 +26,7 @@ from zmqbroker.commands import Member
 from zmqbroker.config import NodeConfig, split_address
 from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, StorageError
 from zmqbroker.raft import Membership, RaftConfig, RaftCore
+from zmqbroker.server.clock import SystemClock
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
@@ -208,6 +209,7 @@ class _Application:
             machine,
             self._node,
             self._node.confirm,
+            SystemClock(),
             requests_max=config.limits.requests_max,
             trim_bytes=config.storage.segment_bytes // 4,  # so that little more than the segment in use stays behind
         )

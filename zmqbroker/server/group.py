@@ -15,8 +15,8 @@ from zmqbroker.broker import Machine
 from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive, ReceiveKey, Result, Tick, Trim, Waiting
 from zmqbroker.errors import Busy, RequestError
 from zmqbroker.raft import RaftCore
-from zmqbroker.raft.messages import DropReason, Entry, EntryType, Message, Role, SoftState, StorageAppend
-from zmqbroker.server.clock import LeaderClock
+from zmqbroker.raft.messages import DropReason, Entry, EntryType, Message, MessageType, Role, SoftState, StorageAppend
+from zmqbroker.server.clock import Clock, LeaderClock, median_unix_ns
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
@@ -60,13 +60,25 @@ class Group:
     """One group's core and machine, and the requests between them."""
 
     def __init__(
-        self, number: int, core: RaftCore, machine: Machine, host: Host, confirm: str, *, requests_max: int, trim_bytes: int
+        self,
+        number: int,
+        core: RaftCore,
+        machine: Machine,
+        host: Host,
+        confirm: str,
+        clock: Clock,
+        *,
+        requests_max: int,
+        trim_bytes: int,
     ) -> None:
         self.number = number
         self.core = core
         self.machine = machine
         self.soft_state = SoftState()
-        self.clock = LeaderClock(0)  # made anew with every leadership
+        self.clock = LeaderClock(clock, 0, 0)  # made anew with every leadership
+        self._clock = clock
+        self._walls: dict[int, int] = {}  # voter -> its wall clock less ours, in the term of _walls_term
+        self._walls_term = 0
         self.receivers: dict[ReceiveKey, Pending] = {}  # RECEIVEs to be answered by a delivery; at most requests_max
         self._host = host
         self._confirm = confirm
@@ -156,7 +168,24 @@ class Group:
 
     def step(self, message: Message) -> DropReason | None:
         """Give the core a message of another node; why it did nothing with it, if so."""
-        return self.core.step(message)
+        reason = self.core.step(message)
+        if message.type is MessageType.REQUEST_VOTE_RESPONSE and not message.reject and reason is None:
+            self._note_wall(message)
+        return reason
+
+    def advance(self, work: StorageAppend) -> list[Message]:
+        """`work` is durable; the messages that may leave now that it is. A granted vote tells what time it is here."""
+        messages = self.core.advance(work)
+        for message in messages:
+            if message.type is MessageType.REQUEST_VOTE_RESPONSE and not message.reject:
+                message.context = self._clock.wall_unix_ns()
+        return messages
+
+    def _note_wall(self, vote: Message) -> None:
+        if vote.term > self._walls_term:
+            self._walls, self._walls_term = {}, vote.term
+        if vote.term == self._walls_term:
+            self._walls[vote.sender] = vote.context - self._clock.wall_unix_ns()
 
     def collect(self, messages: list[Message], works: list[StorageAppend]) -> None:
         """Propose, apply what is committed, and add what is to be sent and stored."""
@@ -178,7 +207,7 @@ class Group:
         self.soft_state = soft_state
         if soft_state.role == Role.LEADER and not was_leading:
             self._led_term = self.core.term
-            self.clock = LeaderClock(self.machine.now_unix_ns)
+            self.clock = LeaderClock(self._clock, self.machine.now_unix_ns, self._quorum_unix_ns())
             self._tick_index, self._trim_proposed = 0, self.machine.trimmed_index
             self._marks.append(self.machine.applied_index)  # what earlier leaders left
         # Only a leader that no majority answers steps down within its own term (CheckQuorum).
@@ -188,6 +217,11 @@ class Group:
         self._host.role_changed(self.number, soft_state)
         if was_leading and soft_state.role != Role.LEADER:
             self._stop_leading()
+
+    def _quorum_unix_ns(self) -> int:
+        """The median wall clock of those who voted for this leader, and its own."""
+        offsets = self._walls.values() if self._walls_term == self.core.term else ()
+        return self._clock.wall_unix_ns() + median_unix_ns((0, *offsets))
 
     def _stop_leading(self) -> None:
         """Whoever waits must ask the next leader; what was proposed may still be committed there."""

@@ -142,7 +142,7 @@ class Node:
             messages: list[Message] = []
             works: list[StorageAppend] = []
             for work in self._pipeline.take_durable():
-                messages.extend(self.groups[work.group].core.advance(work))
+                messages.extend(self.groups[work.group].advance(work))
             for group in self.groups.values():
                 group.collect(messages, works)
             if messages:

@@ -11,6 +11,7 @@ from zmqbroker.commands import Delivery, Receive, ReceiveKey
 from zmqbroker.errors import NotLeader, RequestError
 from zmqbroker.raft import Membership, RaftConfig, RaftCore
 from zmqbroker.raft.messages import Message, SoftState, StorageAppend
+from zmqbroker.server.clock import Clock, SystemClock
 from zmqbroker.server.group import Group
 from zmqbroker.server.routes import Pending, Route
 from zmqbroker.storage.memory import MemoryLog
@@ -58,6 +59,20 @@ class StillClock:
         return self.stamp
 
 
+class Clocks:
+    """A `Clock` that the test moves."""
+
+    def __init__(self, wall_unix_ns: int) -> None:
+        self.wall = wall_unix_ns
+        self.steady = 0
+
+    def monotonic_ns(self) -> int:
+        return self.steady
+
+    def wall_unix_ns(self) -> int:
+        return self.wall
+
+
 class Site:
     """One node: its group, its log, and the messages that it wants sent."""
 
@@ -69,6 +84,7 @@ class Site:
         requests_max: int = 1000,
         trim_bytes: int = 1 << 30,
         limits: MachineLimits | None = None,
+        clock: Clock | None = None,
         **raft: Any,
     ) -> None:
         self.host = Host()
@@ -76,7 +92,16 @@ class Site:
         self.machine = Machine(limits)
         config = RaftConfig(id=number, group=GROUP, **raft)
         core = RaftCore(config, Membership(voters), self.log.view(GROUP), random.Random(number))
-        self.group = Group(GROUP, core, self.machine, self.host, "quorum", requests_max=requests_max, trim_bytes=trim_bytes)
+        self.group = Group(
+            GROUP,
+            core,
+            self.machine,
+            self.host,
+            "quorum",
+            clock or SystemClock(),
+            requests_max=requests_max,
+            trim_bytes=trim_bytes,
+        )
         self.outgoing: list[Message] = []
 
     def lead(self) -> Site:
@@ -95,7 +120,7 @@ class Site:
                 return
             self.log.complete(self.log.prepare(works))
             for work in works:
-                self.outgoing += self.group.core.advance(work)
+                self.outgoing += self.group.advance(work)
 
 
 def exchange(sites: dict[int, Site]) -> None:
@@ -113,9 +138,9 @@ def exchange(sites: dict[int, Site]) -> None:
                 sites[message.to].group.step(message)
 
 
-def trio(**settings: Any) -> dict[int, Site]:
+def trio(*, clocks: dict[int, Clocks] | None = None, **settings: Any) -> dict[int, Site]:
     """Three nodes, the first leads."""
-    sites = {number: Site(number, (1, 2, 3), **settings) for number in (1, 2, 3)}
+    sites = {number: Site(number, (1, 2, 3), clock=(clocks or {}).get(number), **settings) for number in (1, 2, 3)}
     sites[1].group.core.campaign()
     exchange(sites)
     assert sites[1].group.leading
