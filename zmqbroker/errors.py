@@ -10,11 +10,13 @@
     │   ├── NoMajority
     │   ├── Busy                 retry_ms
     │   ├── DeadlineExceeded     always outcome unknown
+    │   ├── NodeNotFound
     │   ├── ChannelNotFound, InvalidChannel, InvalidRequest, MessageTooLarge
     │   ├── MalformedFrame, ChecksumMismatch, UnsupportedVersion, UnknownCommand, Unsupported
     │   ├── UnknownProducer, OutOfSequence, Duplicate
     │   ├── StaleReceipt
     │   └── StorageFull
+    ├── RemovedFromCluster       the cluster goes on without this node
     └── StorageError
         ├── Corruption           bytes that may have been acknowledged are damaged
         ├── Compacted            the log no longer holds that index
@@ -47,10 +49,12 @@ __all__ = [
     "MalformedFrame",
     "MessageTooLarge",
     "NoMajority",
+    "NodeNotFound",
     "NotLeader",
     "OutOfSequence",
     "ProtocolError",
     "RemoteProtocolError",
+    "RemovedFromCluster",
     "RequestError",
     "StaleReceipt",
     "StorageError",
@@ -152,6 +156,12 @@ class ChannelNotFound(RequestError):
     code = "CHANNEL_NOT_FOUND"
 
 
+class NodeNotFound(RequestError):
+    """No node of the cluster has that name, or none that was heard of; the message says which names there are."""
+
+    code = "NODE_NOT_FOUND"
+
+
 class InvalidChannel(RequestError):
     """A channel name breaks a rule; the message names the rule and the name."""
 
@@ -237,6 +247,10 @@ class StorageFull(RequestError):
 
     code = "STORAGE_FULL"
     retryable = True
+
+
+class RemovedFromCluster(BrokerError):
+    """The cluster that this node belonged to goes on without it."""
 
 
 class StorageError(BrokerError):

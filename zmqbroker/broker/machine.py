@@ -39,6 +39,7 @@ from zmqbroker.commands import (
     QueueStats,
     Receive,
     Result,
+    Roster,
     Trim,
     Waiting,
 )
@@ -74,6 +75,8 @@ class Machine:
         self._by_name: dict[str, Queue] = {}
         self._touched: dict[int, Queue] = {}  # by number: may differ from what is stored
         self._stored_meta: bytes | None = None
+        self._roster = Roster()
+        self._stored_roster: bytes | None = None
 
     # --- applying -----------------------------------------------------------------------------------------------------
 
@@ -94,6 +97,17 @@ class Machine:
             for ordinal, command in enumerate(commands)
         ]
         return Applied(results, deliveries)
+
+    def found(self, roster: Roster) -> None:
+        """Begin with the members that formed the cluster; before the first entry, and with the same ones on every node."""
+        assert not self._roster.members
+        self._roster = roster
+
+    def change_members(self, index: int, roster: Roster) -> Applied:
+        """Apply an entry that changed who takes part."""
+        applied = self.apply(index, 0, ())
+        self._roster = roster
+        return applied
 
     def _fall_due(self, moment: Moment, deliveries: list[Delivery]) -> None:
         for claim in self._claims.take_due(moment.now_unix_ns):
@@ -205,6 +219,11 @@ class Machine:
         return self._applied_index
 
     @property
+    def roster(self) -> Roster:
+        """Who takes part, as of `applied_index`."""
+        return self._roster
+
+    @property
     def now_unix_ns(self) -> int:
         """The highest time stamp of any applied entry; no new stamp counts that is lower."""
         return self._now_unix_ns
@@ -255,6 +274,10 @@ class Machine:
         if meta != self._stored_meta:
             self._stored_meta = meta
             changed.append((snapshot.META_KEY, meta))
+        roster = snapshot.write_roster(self._roster)
+        if roster != self._stored_roster:
+            self._stored_roster = roster
+            changed.append((snapshot.ROSTER_KEY, roster))
         for queue in self._touched.values():
             changed += snapshot.queue_changes(queue)
         self._touched.clear()
@@ -263,7 +286,7 @@ class Machine:
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """Everything that a store would hold if all changes were in it, ascending: the canonical form of the state."""
-        found = [(snapshot.META_KEY, self._meta())]
+        found = [(snapshot.META_KEY, self._meta()), (snapshot.ROSTER_KEY, snapshot.write_roster(self._roster))]
         for queue in self._queues:
             found += snapshot.queue_items(queue)
         found.sort()
@@ -308,6 +331,9 @@ class Machine:
             return
         if self._stored_meta is None:
             raise Corruption(f"the state has key {key.hex()!r} and no meta record before it")
+        if key == snapshot.ROSTER_KEY:
+            self._stored_roster, self._roster = value, snapshot.read_roster(value)
+            return
         number = snapshot.number_of(key)
         header = snapshot.read_channel(key, value)
         if header is not None and number == len(self._queues) + 1:

@@ -14,6 +14,7 @@ not among the keys: the store keeps it and moves it together with them.
 | 4 assignment | number u32, order u64 | deadline_unix_ns, receive key, assigning, [[first, last, delivery_count], …] |
 | 5 waiting receive | number u32, order u64 | deadline_unix_ns, receive key, the other fields of the `Receive` in its order |
 | 6 producer | number u32, producer u64 | used, last_sequence, [[base_sequence, count, first_sequence, time_unix_ns], …] |
+| 7 roster | – | index, next_id, membership, [[id, name, uid, peer, voter, replaces], …] |
 
 A receive key is session, consumer, request, in the same array. Every key of the store is at most 13 bytes, whatever the length
 of a channel's name. Checksums are the store's business.
@@ -32,11 +33,12 @@ from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.producers import Producer, StoredBatch
 from zmqbroker.broker.queue import BatchRecord, Queue
 from zmqbroker.broker.ranges import Range
-from zmqbroker.commands import Receive, ReceiveKey
+from zmqbroker.commands import Member, Receive, ReceiveKey, Roster
 from zmqbroker.errors import Corruption
 
 __all__ = [
     "META_KEY",
+    "ROSTER_KEY",
     "Channel",
     "Meta",
     "finish",
@@ -45,14 +47,17 @@ __all__ = [
     "queue_items",
     "read_channel",
     "read_meta",
+    "read_roster",
     "restore_channel",
     "restore_part",
     "write_meta",
+    "write_roster",
 ]
 
-META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER = range(7)
+META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER = range(8)
 
 META_KEY = bytes([META])
+ROSTER_KEY = bytes([ROSTER])
 
 _CHANNEL_KEY = struct.Struct(">BI")
 _PART_KEY = struct.Struct(">BIQ")
@@ -84,6 +89,12 @@ class Channel(NamedTuple):
 def write_meta(meta: Meta) -> bytes:
     """The value of the meta key."""
     return _pack(*meta)
+
+
+def write_roster(roster: Roster) -> bytes:
+    """The value of the roster's key."""
+    members = [[member.id, member.name, member.uid, member.peer, member.voter, member.replaces] for member in roster.members]
+    return _pack(roster.index, roster.next_id, roster.membership, members)
 
 
 def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
@@ -203,6 +214,12 @@ def _pack(*values: object) -> bytes:
 def read_meta(value: bytes) -> Meta:
     """The meta key's value."""
     return Meta(*msgpack.unpackb(value))
+
+
+def read_roster(value: bytes) -> Roster:
+    """The roster's value."""
+    index, next_id, membership, members = msgpack.unpackb(value)
+    return Roster(index, tuple(Member(*member) for member in members), membership, next_id)
 
 
 def number_of(key: bytes) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from zmqbroker.cli.bench import bench
+from zmqbroker.cli.cluster import cluster
 from zmqbroker.cli.dev import dev
 from zmqbroker.cli.exits import Exit, exit_status
 from zmqbroker.cli.options import CommandContext
@@ -28,7 +29,7 @@ def application() -> None:
     """A message broker that speaks ZeroMQ, replicates every queue with Raft, and loses nothing it acknowledged."""
 
 
-for command in (serve, dev, status, queue, bench):
+for command in (serve, dev, status, queue, cluster, bench):
     application.add_command(command)
 
 

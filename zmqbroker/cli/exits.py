@@ -29,6 +29,7 @@ _STATUS: tuple[tuple[type[errors.BrokerError], Exit], ...] = (
     (errors.NotLeader, Exit.UNREACHABLE),
     (errors.DeadlineExceeded, Exit.UNREACHABLE),
     (errors.ChannelNotFound, Exit.NOTHING_THERE),
+    (errors.NodeNotFound, Exit.NOTHING_THERE),
     (errors.RequestError, Exit.REFUSED),
     (errors.ConfigError, Exit.USAGE),
     (errors.LocalProtocolError, Exit.USAGE),

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
+from zmqbroker.client.cluster import Cluster
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.queue import Book, Message, Queue
 from zmqbroker.client.url import DEFAULT_URL, parse_url
@@ -60,6 +61,11 @@ class Client:
     async def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""
         return (await self._running().submit(Info(), self._timeout_ms)).fields
+
+    @property
+    def cluster(self) -> Cluster:
+        """Members and leadership. Must be used inside the event loop."""
+        return Cluster(self._running(), self._timeout_ms)
 
     async def drain(self, timeout_ms: int = _TIMEOUT_MS) -> None:
         """Stop receiving, let handlers finish the message they have, send what producers hold, close.

@@ -10,27 +10,25 @@ import asyncio
 import gc
 import logging
 import os
-import random
 import signal
+import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import uvloop
 import zmq
 
 from zmqbroker.broker import Machine
-from zmqbroker.commands import Member
-from zmqbroker.config import NodeConfig, split_address
-from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, StorageError
-from zmqbroker.raft import Membership, RaftConfig, RaftCore
-from zmqbroker.server.clock import SystemClock
+from zmqbroker.config import NodeConfig, majority_of, split_address
+from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, RemovedFromCluster, StorageError
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.formation import Formation
-from zmqbroker.server.group import Group
 from zmqbroker.server.node import Node
+from zmqbroker.server.opening import open_group
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.persistence import StateFlusher
 from zmqbroker.server.sockets import ClientPort, PeerPort
@@ -39,9 +37,9 @@ from zmqbroker.storage.lmdb_state import LmdbState
 from zmqbroker.storage.segment_log import SegmentLog
 from zmqbroker.wire import codec
 
-__all__ = ["EXIT_DAMAGED", "EXIT_INTERNAL", "EXIT_USAGE", "run"]
+__all__ = ["EXIT_DAMAGED", "EXIT_INTERNAL", "EXIT_REFUSED", "EXIT_USAGE", "run"]
 
-EXIT_USAGE, EXIT_DAMAGED, EXIT_INTERNAL = 2, 6, 70
+EXIT_REFUSED, EXIT_USAGE, EXIT_DAMAGED, EXIT_INTERNAL = 1, 2, 6, 70
 #: HELLOs are frequent until the cluster is formed, then once a second.
 FORMING_INTERVAL_S, HELLO_INTERVAL_S = 0.1, 1.0
 #: Seconds without all peers before the node says whom it waits for.
@@ -65,6 +63,9 @@ def run(config: NodeConfig, owner: str = "serve") -> int:
     except (ConfigError, DataDirectoryError) as error:
         log.error("%s", error)
         return EXIT_USAGE
+    except RemovedFromCluster as error:
+        log.error("%s", error)
+        return EXIT_REFUSED
     except Corruption as error:
         log.error("damaged: %s; nothing was deleted", error)
         return EXIT_DAMAGED
@@ -88,6 +89,10 @@ def _stop_on_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> No
     os._exit(EXIT_DAMAGED if isinstance(error, Corruption) else EXIT_INTERNAL)
 
 
+def _removed(formation: Formation) -> RemovedFromCluster:
+    return RemovedFromCluster(f"cluster {formation.cluster_uid.hex()} has removed {formation.name}; its data was left in place")
+
+
 class _Application:
     """What a node owns, in the order in which it is opened."""
 
@@ -96,6 +101,7 @@ class _Application:
         self._counters: Counter[str] = Counter()
         self._machines: dict[int, Machine] = {}
         self._closers: list[Callable[[], None]] = []  # undone in reverse
+        self._greet_now = asyncio.Event()  # there is somebody new to greet
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -154,8 +160,10 @@ class _Application:
             client=config.client_endpoint,
             peers={peer.name: peer.address for peer in config.peers},
             cluster_uid=identity.cluster_uid or b"",
+            founders=identity.founders,
             members=identity.members,
-            form=self._form,
+            members_index=identity.members_index,
+            record=self._directory,
             mint=lambda: os.urandom(16),
             complain=log.warning,
         )
@@ -171,49 +179,35 @@ class _Application:
             housekeep=self._log.housekeep,
             counters=self._counters,
             on_failure=_die,
+            on_members=self._members_changed,
         )
         self._descriptors = (peer_port.descriptor, port.descriptor)
         self._closers.append(lambda: self._node.stop(self._descriptors))
-
-    def _form(self, cluster_uid: bytes, members: tuple[Member, ...]) -> None:
-        self._directory.save_membership(cluster_uid, members)
-        log.info("member of cluster %s: %s", cluster_uid.hex(), ", ".join(member.name for member in members))
 
     # --- groups ------------------------------------------------------------------------------------------------------
 
     def _start_groups(self) -> None:
         """Run the groups of a formed cluster from what log and store hold."""
-        config = self._config
-        member = self._formation.member_named(config.node.name)
-        assert member is not None
-        applied_index = self._state.applied_index(DATA_GROUP)
-        machine = Machine.restore(applied_index, self._state.load(DATA_GROUP))
-        raft = RaftConfig(
-            id=member.id,
-            group=DATA_GROUP,
-            election_ticks=config.raft.election_ticks,
-            heartbeat_ticks=config.raft.heartbeat_ticks,
-            inflight_messages_max=config.raft.inflight_messages_max,
-            inflight_bytes_max=config.raft.inflight_bytes_max,
-            message_bytes_max=config.raft.append_bytes_max,
-            uncommitted_bytes_max=config.raft.uncommitted_bytes_max,
-            committed_bytes_max=config.raft.committed_bytes_max,
-        )
-        membership = Membership(voters=tuple(sorted(known.id for known in self._formation.members)))
-        core = RaftCore(raft, membership, self._log.view(DATA_GROUP), random.Random(os.urandom(16)), applied_index)
-        self._machines[DATA_GROUP] = machine
-        self._node.network.name_members()
-        group = Group(
+        own = self._formation.own
+        if own is None:
+            raise _removed(self._formation)
+        names = ", ".join(member.name for member in self._formation.members)
+        log.info("member %d of cluster %s: %s", own.id, self._formation.cluster_uid.hex(), names)
+        group = open_group(
             DATA_GROUP,
-            core,
-            machine,
+            own.id,
+            self._formation.founders,
+            self._config,
+            self._log,
+            self._state,
             self._node,
             self._node.confirm,
-            SystemClock(),
-            requests_max=config.limits.requests_max,
-            trim_bytes=config.storage.segment_bytes // 4,  # so that little more than the segment in use stays behind
         )
+        self._machines[DATA_GROUP] = group.machine
         self._node.add_group(group)
+
+    def _members_changed(self) -> None:
+        self._greet_now.set()
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
@@ -245,17 +239,7 @@ class _Application:
     async def _greet(self) -> None:
         """HELLO to everybody, for ever; form the cluster when it is this node's turn; then flush its state."""
         await self._connect()
-        started = time.monotonic()
-        noticed = False
-        while not self._formation.formed:
-            await self._connect()
-            self._node.network.send_hello()
-            if not self._formation.try_to_form(time.monotonic_ns()):
-                await asyncio.sleep(FORMING_INTERVAL_S)
-            missing = self._formation.missing(time.monotonic_ns())
-            if missing and not noticed and time.monotonic() - started > WAITING_NOTICE_S:
-                noticed = True
-                log.info("waiting for %s to form the cluster", ", ".join(missing))
+        await self._until_formed()
         if not self._machines:
             self._start_groups()
         flusher = StateFlusher(self._log, self._state, self._machines, self._config.storage.flush_ms)
@@ -265,28 +249,46 @@ class _Application:
             while not flushing.done():
                 self._node.network.send_hello()
                 self._check_cluster()
-                await asyncio.sleep(HELLO_INTERVAL_S)
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._greet_now.wait(), HELLO_INTERVAL_S)
+                self._greet_now.clear()
+                self._formation.known.forget_silent(time.monotonic_ns())
                 await self._connect()
             flushing.result()
         finally:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)
 
+    async def _until_formed(self) -> None:
+        started, noticed = time.monotonic(), False
+        while not self._formation.formed:
+            await self._connect()
+            self._node.network.send_hello()
+            if not self._formation.try_to_form(time.monotonic_ns()):
+                await asyncio.sleep(FORMING_INTERVAL_S)
+            missing = self._formation.missing(time.monotonic_ns())
+            if missing and not noticed and time.monotonic() - started > WAITING_NOTICE_S:
+                noticed = True
+                log.info("waiting for %s to form the cluster", ", ".join(missing))
+
     async def _connect(self) -> None:
-        """Connect to every peer at its present numeric address; a name that does not resolve is tried again later."""
-        loop = asyncio.get_running_loop()
-        for name in self._formation.peers:
-            host, port = split_address(self._formation.addresses[name]) or ("", 0)
+        """Connect to every node at its present numeric address; a name that does not resolve is tried again later."""
+        loop, network = asyncio.get_running_loop(), self._node.network
+        for peer in self._formation.known.everybody():
+            host, port = split_address(peer.address) or ("", 0)
             try:
-                found = await loop.getaddrinfo(host, port, type=1)
+                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
             except OSError as error:
                 log.debug("cannot resolve %s: %s", host, error)
                 continue
             address = str(found[0][4][0])
-            self._node.network.connect(name, f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+            network.connect(peer, f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+        network.drop_strangers()
 
     def _check_cluster(self) -> None:
-        if len(self._formation.foreign) >= self._config.majority:
+        if self._formation.removed:
+            raise _removed(self._formation)
+        if len(self._formation.foreign) >= majority_of(self._node.voters):
             names = ", ".join(sorted(self._formation.foreign))
             raise DataDirectoryError(
                 f"{self._config.node.data_dir} belongs to cluster {self._formation.cluster_uid.hex()}, but {names} to another"

@@ -19,6 +19,7 @@ from zmqbroker.errors import (
     UnknownCommand,
     Unsupported,
 )
+from zmqbroker.server import operators
 from zmqbroker.server.routes import Pending, Route
 from zmqbroker.server.sessions import Connections
 from zmqbroker.server.sockets import ClientPort
@@ -55,6 +56,8 @@ LeaderRequest = (
     | requests.AckRequest
     | requests.OpenProducerRequest
     | requests.CloseRequest
+    | requests.ChangeMembers
+    | requests.Transfer
 )
 
 
@@ -163,7 +166,9 @@ class Desk:
             self._node.heard(pending.session, now_ns)
             self._serve(group, request, pending)
             return
-        if not request.forward or forwarded or group is None or not self._forward(group, pending, frames):
+        if request.forward and not forwarded and group is not None and self._forward(group, pending, frames):
+            return
+        if group is None or not group.park(pending):
             raise self._node.not_leading(number, outcome_unknown=False)
 
     def _forward(self, group: Group, pending: Pending, frames: Sequence[bytes]) -> bool:
@@ -189,6 +194,11 @@ class Desk:
             case requests.CloseRequest():
                 group.end_receives(pending.session, request.consumer)
                 group.submit(Close(pending.session, request.consumer), pending)
+            case requests.ChangeMembers():
+                operators.change_members(self._node, group, request, pending)
+            case requests.Transfer():
+                to = operators.transfer(group, request)
+                self.send(pending.route, Reply.TRANSFERRING, pending.request_id, {"to": to})
 
     def _publish(self, group: Group, batch: bytes, pending: Pending) -> None:
         node = self._node
@@ -197,8 +207,6 @@ class Desk:
             raise InvalidChannel(fault)
         if header.columns & ~COLUMNS_SERVED:
             raise Unsupported(f"batch columns {header.columns:#x}: this version serves ids and headers ({COLUMNS_SERVED:#x})")
-        if header.flags:
-            raise Unsupported(f"batch flags {header.flags:#x}: this version serves none")
         if header.flags:
             raise Unsupported(f"batch flags {header.flags:#x}: this version serves none")
         used, budget = node.log.size_bytes, node.config.storage.log_budget_bytes

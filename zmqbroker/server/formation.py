@@ -1,54 +1,36 @@
-"""Who belongs to the cluster: HELLO between peers and the one-time forming of a cluster (docs/PROTOCOL.md §8).
+"""Who belongs to the cluster: HELLO between nodes, the one-time forming of a cluster, joining it later (docs/PROTOCOL.md §8).
 
-A cluster is formed once, when every configured peer says that it is empty; the first by name mints the cluster uid. A node that
-finds its own uid in a member list adopts it; one that finds its name with another uid was wiped and must not vote under its old
-identity. Decisions only: bytes, sockets and files belong to the caller, who gives the time in.
+A cluster is formed once, when every configured peer says that it is empty; the first by name mints the cluster uid. After that
+its members change through the log alone, and what is here only follows: which uid has which Raft id and where it listens. A
+node that finds its own uid in a member list adopts the cluster; one that finds its name with another uid was wiped and must not
+vote under its old identity. Decisions only: bytes, sockets and files belong to the caller, who gives the time in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, TypeGuard
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol, TypeGuard
 
 from zmqbroker.commands import Member
+from zmqbroker.errors import MalformedFrame
+from zmqbroker.server.acquaintances import FRESH_NS, Acquaintances, PeerState
+from zmqbroker.wire.membership import members_from_wire, members_to_wire
 
-__all__ = ["MACHINE_VERSIONS", "PROTOCOL_VERSIONS", "Formation", "PeerState", "members_from_wire", "members_to_wire"]
+__all__ = ["FRESH_NS", "MACHINE_VERSIONS", "PROTOCOL_VERSIONS", "Formation", "PeerState", "Record"]
 
 PROTOCOL_VERSIONS = (1, 1)
 MACHINE_VERSIONS = (1, 1)
-#: A HELLO older than this says nothing about its sender's present state; HELLOs come at least once a second.
-FRESH_NS = 3_000_000_000
+_UID_SIZE = 16
 
 
-@dataclass(slots=True)
-class PeerState:
-    """What the last HELLO of one configured peer said."""
+class Record(Protocol):
+    """The durable record of the formation: `storage.directory.DataDirectory`."""
 
-    name: str
-    uid: bytes = b""  # empty until heard of
-    client: str = ""  # endpoint to send its clients to
-    formed: bool = False
-    cluster_uid: bytes = b""
-    heard_ns: int = -FRESH_NS  # monotonic
-    faults: set[str] = field(default_factory=set)  # said once each
-
-
-def members_to_wire(members: tuple[Member, ...]) -> list[list[Any]]:
-    """Members as msgpack values."""
-    return [[member.id, member.name, member.uid, member.peer] for member in members]
-
-
-def members_from_wire(value: object) -> tuple[Member, ...]:
-    """Members from msgpack values; raises ValueError on anything else."""
-    if not isinstance(value, list):
-        raise ValueError("members is not a list")
-    members = []
-    for item in value:
-        if not (isinstance(item, list) and len(item) == 4 and isinstance(item[0], int) and isinstance(item[2], bytes)):
-            raise ValueError(f"not a member: {item!r}")
-        members.append(Member(item[0], str(item[1]), item[2], str(item[3])))
-    return tuple(members)
+    def save_formation(
+        self, cluster_uid: bytes, founders: tuple[Member, ...], members_index: int, members: tuple[Member, ...]
+    ) -> None:
+        """Store that the node belongs to a cluster that the founders formed, and the newest members known."""
+        ...
 
 
 def _is_range(value: object) -> TypeGuard[list[int]]:
@@ -69,24 +51,41 @@ class Formation:
         client: str,
         peers: dict[str, str],
         cluster_uid: bytes,
+        founders: tuple[Member, ...],
         members: tuple[Member, ...],
-        form: Callable[[bytes, tuple[Member, ...]], None],
+        members_index: int,
+        record: Record,
         mint: Callable[[], bytes],
         complain: Callable[[str], None],
     ) -> None:
         self.name, self.uid, self.cluster, self.volume, self.client = name, uid, cluster, volume, client
-        self.addresses = peers  # name -> host:port, this node included
+        self.addresses = peers  # configured: name -> host:port, this node included
         self.cluster_uid = cluster_uid  # empty until formed
-        self.members = members  # empty until formed
+        self.founders = founders  # who formed the cluster; empty until formed
+        self.members = members  # the newest that are known, ascending by id; empty until formed
+        self.members_index = members_index  # of the entry that made them so
         self.wiped = False  # True: the cluster knows this name under another uid
         self.foreign: set[str] = set()  # peers that belong to another cluster
-        self.peers = {peer: PeerState(peer) for peer in sorted(peers) if peer != name}
-        self._form, self._mint, self._complain = form, mint, complain
+        self.known = Acquaintances(name, uid, peers)
+        self._record, self._mint, self._complain = record, mint, complain
+        self._said: set[str] = set()  # what was complained about itself
+        if members:
+            self.known.follow(members)
 
     @property
     def formed(self) -> bool:
-        """Whether this node is a member of a formed cluster."""
+        """Whether this node is, or was, a member of a formed cluster."""
         return bool(self.cluster_uid)
+
+    @property
+    def own(self) -> Member | None:
+        """This node as a member; None before it is one, and after it was removed."""
+        return self.member_with(self.uid)
+
+    @property
+    def removed(self) -> bool:
+        """True when the cluster that this node belonged to goes on without it."""
+        return self.formed and self.own is None
 
     def hello(self, answer: bool) -> dict[str, Any]:
         """The fields of this node's HELLO."""
@@ -95,44 +94,58 @@ class Formation:
             "cluster": self.cluster,
             "volume": self.volume,
             "client": self.client,
+            "peer": self.addresses[self.name],
             "protocol": list(PROTOCOL_VERSIONS),
             "machine": list(MACHINE_VERSIONS),
             "formed": self.formed,
             "peers": sorted(self.addresses),
-            "members": members_to_wire(self.members) if self.formed else None,
+            **self._member_fields(),
             "answer": answer,
+        }
+
+    def _member_fields(self) -> dict[str, Any]:
+        if not self.formed:
+            return {"founders": None, "members": None, "members_index": 0}
+        return {
+            "founders": members_to_wire(self.founders),
+            "members": members_to_wire(self.members),
+            "members_index": self.members_index,
         }
 
     def form_fields(self) -> dict[str, Any]:
         """The fields of a FORM."""
-        return {"cluster_uid": self.cluster_uid, "volume": self.volume, "members": members_to_wire(self.members)}
+        return {"cluster_uid": self.cluster_uid, "volume": self.volume, **self._member_fields()}
 
-    def member_named(self, name: str) -> Member | None:
-        """The member with that name, if the cluster is formed and has it."""
-        return next((member for member in self.members if member.name == name), None)
+    def member_with(self, uid: bytes) -> Member | None:
+        """The member with a node uid, if there is one."""
+        return next((member for member in self.members if member.uid == uid), None)
+
+    # --- HELLO and FORM ----------------------------------------------------------------------------------------------
 
     def on_hello(self, sender_uid: bytes, cluster_uid: bytes, fields: dict[str, Any], now_ns: int) -> PeerState | None:
         """Take a HELLO; None when its sender is refused (the reason is said once)."""
-        peer = self.peers.get(str(fields.get("name")))
+        peer = self.known.meet(sender_uid, fields, formed=self.formed)
         if peer is None:
             return None
         if fault := self._fault(fields, cluster_uid):
-            self._complain_once(peer, fault)
+            self._complain_once(peer.faults, fault)
             if cluster_uid and self.formed and cluster_uid != self.cluster_uid:
                 self.foreign.add(peer.name)
-            return None
-        member = self.member_named(peer.name)
-        if member is not None and member.uid != sender_uid:
-            self._complain_once(
-                peer, f"{peer.name} has an empty or another disk: the cluster knows it under another uid, it cannot vote"
-            )
             return None
         peer.uid, peer.client, peer.heard_ns = sender_uid, str(fields.get("client", "")), now_ns
         peer.formed, peer.cluster_uid = bool(fields.get("formed")), cluster_uid
         self.foreign.discard(peer.name)
-        if peer.formed and not self.formed:
-            self._consider(peer.cluster_uid, fields.get("members"))
+        if peer.formed:
+            self._consider(peer.cluster_uid, fields)
+        elif self.formed and self.member_with(sender_uid) is None:
+            self._note_newcomer(peer)
         return peer
+
+    def _note_newcomer(self, peer: PeerState) -> None:
+        namesake = any(member.name == peer.name for member in self.members)
+        way = f"zmqbroker cluster replace {peer.name}" if namesake else f"zmqbroker cluster add {peer.name}"
+        what = "has an empty or another disk than the member of that name" if namesake else "is no member"
+        self._complain_once(peer.faults, f"{peer.name} {what} and does not vote; to take it in: {way}")
 
     def _fault(self, fields: dict[str, Any], cluster_uid: bytes) -> str:
         name = fields.get("name")
@@ -140,7 +153,7 @@ class Formation:
             return f"{name} is configured for cluster {fields.get('cluster')!r}, this node for {self.cluster!r}"
         if fields.get("volume") != self.volume:
             return f"{name} has volume mode {fields.get('volume')!r}, this node {self.volume!r}"
-        if fields.get("peers") != sorted(self.addresses) and not self.formed:
+        if fields.get("peers") != sorted(self.addresses) and not self.formed and not fields.get("formed"):
             return f"{name} is configured with the peers {fields.get('peers')}, this node with {sorted(self.addresses)}"
         for key, (low, high) in (("protocol", PROTOCOL_VERSIONS), ("machine", MACHINE_VERSIONS)):
             spoken = fields.get(key)
@@ -152,53 +165,71 @@ class Formation:
             return f"{name} belongs to another cluster ({cluster_uid.hex()}), this node to {self.cluster_uid.hex()}"
         return ""
 
-    def _complain_once(self, peer: PeerState, fault: str) -> None:
-        if fault not in peer.faults and len(peer.faults) < 16:
-            peer.faults.add(fault)
+    def _complain_once(self, said: set[str], fault: str) -> None:
+        if fault not in said and len(said) < 16:
+            said.add(fault)
             self._complain(fault)
 
-    def _consider(self, cluster_uid: bytes, members: object) -> None:
+    def _consider(self, cluster_uid: bytes, fields: dict[str, Any]) -> None:
         """Somebody's cluster: ours if it counts this very disk among its members."""
         try:
-            found = members_from_wire(members)
-        except ValueError:
+            founders, members = (members_from_wire(fields.get(key)) for key in ("founders", "members"))
+        except MalformedFrame:
             return
-        mine = next((member for member in found if member.name == self.name), None)
-        if mine is not None and mine.uid == self.uid:
-            self._adopt(cluster_uid, found)
-        elif mine is not None and not self.wiped:
+        index = fields.get("members_index")
+        if not founders or not isinstance(index, int):
+            return
+        if self.formed:
+            self.learn(index, members)
+        elif any(member.uid == self.uid for member in members):
+            self._adopt(cluster_uid, founders, index, members)
+        elif any(member.name == self.name for member in members):
             self.wiped = True
-            self._complain(
-                f"this data directory is empty, but cluster {cluster_uid.hex()} knows {self.name} with another one: "
-                "this node does not vote; put the old directory back, or leave the cluster to the other nodes"
+            self._complain_once(
+                self._said,
+                f"this data directory is empty, but cluster {cluster_uid.hex()} knows {self.name} with another one: this node "
+                f"does not vote; put the old directory back, or take this one in: zmqbroker cluster replace {self.name}",
             )
+        else:
+            text = (
+                f"cluster {cluster_uid.hex()} does not know {self.name} yet; to take it in: zmqbroker cluster add {self.name}"
+            )
+            self._complain_once(self._said, text)
 
     def on_form(self, fields: dict[str, Any]) -> None:
         """Take a FORM; ignored by a node that is a member already."""
         cluster_uid = fields.get("cluster_uid")
-        if not self.formed and isinstance(cluster_uid, bytes) and len(cluster_uid) == 16:
-            self._consider(cluster_uid, fields.get("members"))
+        if not self.formed and isinstance(cluster_uid, bytes) and len(cluster_uid) == _UID_SIZE:
+            self._consider(cluster_uid, fields)
 
-    def _adopt(self, cluster_uid: bytes, members: tuple[Member, ...]) -> None:
-        self._form(cluster_uid, members)  # durable before anything depends on it
-        self.cluster_uid, self.members = cluster_uid, members
+    def _adopt(self, cluster_uid: bytes, founders: tuple[Member, ...], index: int, members: tuple[Member, ...]) -> None:
+        self._record.save_formation(cluster_uid, founders, index, members)  # durable before anything depends on it
+        self.cluster_uid, self.founders, self.members_index, self.members = cluster_uid, founders, index, members
+        self.known.follow(members)
+
+    # --- members -----------------------------------------------------------------------------------------------------
+
+    def learn(self, index: int, members: Iterable[Member]) -> None:
+        """The members as of the entry at `index`; ignored unless that is newer than what is known."""
+        if index > self.members_index:
+            self.members_index, self.members = index, tuple(members)
+            self._record.save_formation(self.cluster_uid, self.founders, index, self.members)
+            self.known.follow(self.members)
 
     def try_to_form(self, now_ns: int) -> bool:
         """Form the cluster if this node is the one to do it and all others were just heard to be empty."""
+        peers = self.known.peers.values()
         if self.formed or self.wiped or self.name != min(self.addresses):
             return False
-        fresh = all(peer.uid and not peer.formed and now_ns - peer.heard_ns < FRESH_NS for peer in self.peers.values())
-        if not fresh:
+        if not all(peer.uid and not peer.formed and now_ns - peer.heard_ns < FRESH_NS for peer in peers):
             return False
-        uids = {self.name: self.uid, **{peer.name: peer.uid for peer in self.peers.values()}}
+        uids = {self.name: self.uid, **{peer.name: peer.uid for peer in peers}}
         members = tuple(
             Member(number, name, uids[name], self.addresses[name]) for number, name in enumerate(sorted(uids), start=1)
         )
-        self._adopt(self._mint(), members)
+        self._adopt(self._mint(), members, 0, members)
         return True
 
     def missing(self, now_ns: int) -> list[str]:
-        """Configured peers not heard of lately, as name (address)."""
-        return [
-            f"{peer.name} ({self.addresses[peer.name]})" for peer in self.peers.values() if now_ns - peer.heard_ns >= FRESH_NS
-        ]
+        """Members, or configured peers, not heard of lately, as name (address)."""
+        return [f"{peer.name} ({peer.address})" for peer in self.known.peers.values() if now_ns - peer.heard_ns >= FRESH_NS]

@@ -8,15 +8,17 @@ delivered is done by the leader alone. No sockets and no files: the `Host` sends
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from zmqbroker.broker import Machine
+from zmqbroker.broker import Applied, Machine
 from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive, ReceiveKey, Result, Tick, Trim, Waiting
-from zmqbroker.errors import Busy, RequestError
+from zmqbroker.errors import Busy, InvalidRequest, NotLeader, RequestError
 from zmqbroker.raft import RaftCore
+from zmqbroker.raft.confchange import ConfChange, InvalidChange
 from zmqbroker.raft.messages import DropReason, Entry, EntryType, Message, MessageType, Role, SoftState, StorageAppend
 from zmqbroker.server.clock import Clock, LeaderClock, median_unix_ns
+from zmqbroker.server.membership import changed, next_change
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
@@ -28,6 +30,9 @@ __all__ = ["Group", "Host"]
 ENTRY_BYTES = 1 << 20
 #: Commands of one entry; the receipt's ordinal has 16 bits and its highest value is the machine's own.
 ENTRY_COMMANDS_MAX = 16_384
+#: Ticks for which requests wait for the next leader to be known, when this node lost the last one: a handover takes a few
+#: milliseconds, and an answer that names the leader spares the client a search.
+PARKED_TICKS = 5
 #: The leader tells every node how far the log is on all of them after each such stretch of indexes, or `trim_bytes` of them.
 TRIM_INDEXES = 4096
 
@@ -53,6 +58,10 @@ class Host(Protocol):
 
     def role_changed(self, group: int, soft_state: SoftState) -> None:
         """The group's leader or this node's role in it is another now."""
+        ...
+
+    def members_changed(self, group: int) -> None:
+        """The group's roster is another now."""
         ...
 
 
@@ -89,6 +98,8 @@ class Group:
         self._waiting_count = 0  # requests in _waiting and _gathered but RECEIVEs; with receivers at most requests_max
         self.lost_majority = False  # True from stepping down because no majority answered until a leader is known
         self._led_term = 0  # term of the last leadership
+        self._parked: list[tuple[Pending, bool]] = []  # refused as soon as the leader is known; True: outcome unknown
+        self._parked_ticks = PARKED_TICKS  # since the leader was lost, at most PARKED_TICKS
         self._tick_index = 0  # index of the last entry proposed only to move the time on
         self._trim_proposed = 0  # highest index proposed in a Trim
         self._trim_bytes = trim_bytes
@@ -117,25 +128,34 @@ class Group:
             self._gather(pending)
 
     def _admit(self, pending: Pending) -> bool:
-        if self._waiting_count + len(self.receivers) < self._requests_max:
+        if self._waiting_count + len(self.receivers) >= self._requests_max:
+            self._host.refuse(pending, Busy(f"{self._requests_max} requests are waiting already", retry_ms=20))
+        elif self._is_full():  # which it only stays while leadership is being handed over
+            self._host.refuse(pending, Busy(f"leadership is being handed to node {self.core.transferee}", retry_ms=20))
+        else:
             return True
-        self._host.refuse(pending, Busy(f"{self._requests_max} requests are waiting already", retry_ms=20))
         return False
+
+    def _is_full(self) -> bool:
+        return self._builder.size_bytes >= ENTRY_BYTES or self._builder.count >= ENTRY_COMMANDS_MAX
 
     def _gather(self, pending: Pending | None) -> None:
         self._gathered.append(pending)
         self._waiting_count += pending is not None and pending.key is None
-        if self._builder.size_bytes >= ENTRY_BYTES or self._builder.count >= ENTRY_COMMANDS_MAX:
+        if self._is_full():
             self.propose()
 
     def propose(self) -> None:
-        """Propose what was gathered as one entry."""
-        if not self._gathered:
+        """Propose what was gathered as one entry; while leadership is being handed over it waits for the outcome."""
+        if not self._gathered or self.core.transferee:
             return
         builder, gathered = self._builder, self._gathered
         self._builder, self._gathered = EntryBuilder(), []
         try:
             index = self.core.propose(builder.build(self.clock.now_unix_ns()))
+        except NotLeader:
+            self._park(gathered, outcome_unknown=False)
+            return
         except RequestError as error:
             self._refuse_all(gathered, error)
             return
@@ -147,13 +167,31 @@ class Group:
                 self._forget(pending)
                 self._host.refuse(pending, error)
 
+    def change_members(self, change: ConfChange, pending: Pending | None = None) -> None:
+        """Propose a membership change, one at a time; without `pending` nobody waits for it."""
+        if pending is not None and not self._admit(pending):
+            return
+        try:
+            index = self.core.propose_change(change)
+        except (InvalidChange, RequestError) as error:
+            if pending is not None:
+                fault = error if isinstance(error, RequestError) else InvalidRequest(str(error))
+                self._host.refuse(pending, fault)
+            return
+        self._waiting_count += pending is not None
+        self._waiting[index] = (self.core.term, [pending])
+
     # --- time --------------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One Raft tick; a leader also proposes what fell due."""
         self.core.tick()
+        self._parked_ticks = min(self._parked_ticks + 1, PARKED_TICKS)
+        self._release()
         if not self.leading:
             return
+        if change := next_change(self.machine.roster, self.core.last_index, self.core.progress()):
+            self.change_members(change)
         due = self.machine.next_due_unix_ns()
         if due is not None and due <= self.clock.now_unix_ns() and self._tick_index <= self.machine.applied_index:
             self._tick_index = self.core.last_index + 1
@@ -215,8 +253,11 @@ class Group:
             self.lost_majority or (was_leading and self.core.term == self._led_term)
         )
         self._host.role_changed(self.number, soft_state)
+        if not soft_state.leader:
+            self._parked_ticks = 0
         if was_leading and soft_state.role != Role.LEADER:
             self._stop_leading()
+        self._release()
 
     def _quorum_unix_ns(self) -> int:
         """The median wall clock of those who voted for this leader, and its own."""
@@ -225,34 +266,60 @@ class Group:
 
     def _stop_leading(self) -> None:
         """Whoever waits must ask the next leader; what was proposed may still be committed there."""
-        error = self._host.not_leading(self.number, outcome_unknown=True)
         waiting, self._waiting = self._waiting, {}
         for _, waiters in waiting.values():
-            self._refuse_all(waiters, error)
-        receivers, self.receivers = self.receivers, {}
-        for pending in receivers.values():
-            self._host.refuse(pending, error)
+            self._park(waiters, outcome_unknown=True)
+        self._park(list(self.receivers.values()), outcome_unknown=True)
+
+    def _park(self, waiters: Iterable[Pending | None], *, outcome_unknown: bool) -> None:
+        for pending in waiters:
+            if pending is not None:
+                self._forget(pending)
+                self._parked.append((pending, outcome_unknown))
+
+    def park(self, pending: Pending) -> bool:
+        """Keep a request that this node cannot serve until the leader is known, if that may be soon; False if not."""
+        if self.soft_state.leader or self._parked_ticks >= PARKED_TICKS or len(self._parked) >= self._requests_max:
+            return False
+        self._parked.append((pending, False))
+        return True
+
+    def _release(self) -> None:
+        """Send the parked requests to the leader, or away when none has been found in time."""
+        if not self._parked or not (self.soft_state.leader or self._parked_ticks >= PARKED_TICKS):
+            return
+        parked, self._parked = self._parked, []
+        for pending, outcome_unknown in parked:
+            self._host.refuse(pending, self._host.not_leading(self.number, outcome_unknown=outcome_unknown))
 
     def _apply(self, entry: Entry) -> None:
-        if entry.type is not EntryType.NORMAL:
-            self.core.apply_change(entry.data)
-            applied = self.machine.apply(entry.index, 0, ())
-        elif entry.data:
-            decoded = decode_entry(entry.data)
-            applied = self.machine.apply(entry.index, decoded.time_unix_ns, decoded.commands)
-        else:
-            applied = self.machine.apply(entry.index, 0, ())
+        applied, results = self._change(entry) if entry.type is not EntryType.NORMAL else self._commands(entry)
         term, waiters = self._waiting.pop(entry.index, (0, []))
         if waiters and term != entry.term:
             self._refuse_all(waiters, self._host.not_leading(self.number, outcome_unknown=False))
         elif waiters:
-            for pending, result in zip(waiters, applied.results, strict=True):
+            for pending, result in zip(waiters, results, strict=True):
                 if pending is not None:
                     self._answer(pending, result)
         if self.leading:
             for delivery in applied.deliveries:
                 self._deliver(delivery)
         self._mark(entry)
+
+    def _commands(self, entry: Entry) -> tuple[Applied, Sequence[Result]]:
+        decoded = decode_entry(entry.data) if entry.data else None
+        if decoded is None:
+            applied = self.machine.apply(entry.index, 0, ())
+        else:
+            applied = self.machine.apply(entry.index, decoded.time_unix_ns, decoded.commands)
+        return applied, applied.results
+
+    def _change(self, entry: Entry) -> tuple[Applied, Sequence[Result]]:
+        membership = self.core.apply_change(entry.data)
+        roster = changed(self.machine.roster, entry.index, membership, entry.data)
+        applied = self.machine.change_members(entry.index, roster)
+        self._host.members_changed(self.number)
+        return applied, (roster,)
 
     def _mark(self, entry: Entry) -> None:
         """Remember where the log has grown enough to be worth a Trim."""

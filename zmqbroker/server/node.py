@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from zmqbroker.commands import Close, Delivery
-from zmqbroker.config import NodeConfig
+from zmqbroker.config import NodeConfig, majority_of
 from zmqbroker.errors import NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Message, Role, SoftState, StorageAppend
 from zmqbroker.server.desk import Desk
@@ -54,11 +54,12 @@ class Node:
         housekeep: Callable[[], None],
         counters: Counter[str],
         on_failure: Callable[[BaseException], None],
+        on_members: Callable[[], None],
     ) -> None:
         self.config, self.formation, self.network, self.log, self.counters = config, formation, network, log, counters
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
         self.started_ns = time.monotonic_ns()
-        self._loop, self._port = loop, port
+        self._loop, self._port, self._on_members = loop, port, on_members
         sync = config.cluster.volume == "persistent"
         self.confirm = "quorum+fsync" if sync else "quorum"
         self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._wake, on_failure=on_failure)
@@ -217,10 +218,23 @@ class Node:
             now_ns = time.monotonic_ns()
             leaderless_ms = (now_ns - self._leaderless_ns.get(number, now_ns)) // 1_000_000
             if group.lost_majority or leaderless_ms >= self.config.raft.election_ticks * self.config.raft.tick_ms:
-                needed = f"{self.config.majority} of {self.config.size} nodes must be up"
+                needed = f"{majority_of(self.voters)} of {self.voters} nodes must be up"
                 return NoMajority(f"no leader for {leaderless_ms} ms: {needed}", outcome_unknown=outcome_unknown)
         text = f"{self.config.node.name} does not lead this channel"
         return NotLeader(text, outcome_unknown=outcome_unknown, leader=leader)
+
+    @property
+    def voters(self) -> int:
+        """Nodes that vote, of the newer set while two are in force; before the cluster is formed those configured."""
+        for group in self.groups.values():
+            return len(group.core.membership.voters)
+        return self.config.size
+
+    def members_changed(self, number: int) -> None:
+        """Follow the roster: links, names, and the record on disk."""
+        roster = self.groups[number].machine.roster
+        self.formation.learn(roster.index, roster.members)
+        self._on_members()
 
     def role_changed(self, number: int, soft_state: SoftState) -> None:
         """Note since when there is no leader; a new leadership starts every session's timer afresh."""

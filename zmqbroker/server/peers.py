@@ -14,7 +14,8 @@ import zmq
 
 from zmqbroker.errors import RequestError
 from zmqbroker.raft.messages import Message
-from zmqbroker.server.formation import Formation, PeerState
+from zmqbroker.server.acquaintances import PeerState
+from zmqbroker.server.formation import Formation
 from zmqbroker.server.sockets import PeerLink, PeerPort
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.peer import (
@@ -35,7 +36,7 @@ Received = list[Message] | tuple[PeerKind, bytes, dict[str, Any], list[bytes]]
 
 
 class PeerNetwork:
-    """Links to every configured peer and the filter on what they send."""
+    """Links to every peer and stranger, and the filter on what they send."""
 
     def __init__(
         self, context: zmq.Context[zmq.Socket[bytes]], port: PeerPort, formation: Formation, counters: Counter[str]
@@ -44,50 +45,51 @@ class PeerNetwork:
         self._port = port
         self._formation = formation
         self._counters = counters
-        self._links: dict[str, PeerLink] = {}  # peer name -> link, one per configured peer
-        self._names: dict[int, str] = {}  # Raft id -> peer name, once formed
+        self._links: dict[str, PeerLink] = {}  # by PeerState.key
 
     @property
     def links(self) -> dict[str, PeerLink]:
-        """The links by peer name."""
+        """The links by the key of their peer."""
         return self._links
 
-    def connect(self, name: str, address: str) -> None:
+    def connect(self, peer: PeerState, address: str) -> None:
         """Connect to a peer at a numeric address, anew when the address is another than before."""
-        old = self._links.get(name)
+        old = self._links.get(peer.key)
         if old is not None and old.address == address:
             return
         if old is not None:
             old.close()
-        self._links[name] = PeerLink(self._context, address)
+        self._links[peer.key] = PeerLink(self._context, address)
 
-    def name_members(self) -> None:
-        """Learn the Raft ids, once the cluster is formed."""
-        self._names = {member.id: member.name for member in self._formation.members}
+    def drop_strangers(self) -> None:
+        """Close the links to nodes that are neither peers nor strangers any more."""
+        keys = {peer.key for peer in self._formation.known.everybody()}
+        for key in [key for key in self._links if key not in keys]:
+            self._links.pop(key).close()
 
     def peer_with(self, uid: bytes) -> PeerState | None:
         """The peer with a node uid, if it was heard of."""
-        return next((peer for peer in self._formation.peers.values() if peer.uid == uid), None)
+        return self._formation.known.with_uid(uid)
 
     def peer_of(self, member_id: int) -> PeerState | None:
         """The peer with a Raft id; None for this node and for ids that nobody has."""
-        return self._formation.peers.get(self._names.get(member_id, ""))
+        return self._formation.known.with_id(member_id)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
     def send_raft(self, messages: Iterable[Message]) -> None:
-        """Send messages, all that go to one node in one ZeroMQ message."""
+        """Send messages, all that go to one node in one ZeroMQ message: heartbeats of all groups, too."""
         by_node: dict[int, list[Message]] = {}
         for message in messages:
             by_node.setdefault(message.to, []).append(message)
         for node, bundle in by_node.items():
             peer = self.peer_of(node)
-            if peer is not None and peer.uid:
+            if peer is not None:
                 self._send(peer, encode_raft(self._envelope(PeerKind.RAFT, peer), bundle))
 
     def send_hello(self, *, answer_to: PeerState | None = None) -> None:
-        """HELLO to one peer, or to all."""
-        for peer in [answer_to] if answer_to else self._formation.peers.values():
+        """HELLO to one node, or to all."""
+        for peer in [answer_to] if answer_to else self._formation.known.everybody():
             envelope = self._envelope(PeerKind.HELLO, peer)
             self._send(peer, encode_peer(envelope, self._formation.hello(answer=answer_to is not None)))
 
@@ -105,7 +107,7 @@ class PeerNetwork:
         return Envelope(kind, formation.cluster_uid or NO_UID, formation.uid, receiver)
 
     def _send(self, peer: PeerState, frames: Sequence[Buffer]) -> bool:
-        link = self._links.get(peer.name)
+        link = self._links.get(peer.key)
         if link is not None and link.send(frames):
             return True
         self._counters["peer_frames_unsent"] += 1
@@ -163,9 +165,9 @@ class PeerNetwork:
         elif envelope.receiver_uid != self._formation.uid:
             self._drop("other_receiver")
         else:
-            for member in self._formation.members:
-                if member.uid == envelope.sender_uid:
-                    return member.id
+            member = self._formation.member_with(envelope.sender_uid)
+            if member is not None:
+                return member.id
             self._drop("unknown_uid")
         return None
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zmqbroker.commands import Acked, Closed, Delivery, Piece, ProducerOpened, Published, Result
+from zmqbroker.commands import Acked, Closed, Delivery, Piece, ProducerOpened, Published, Result, Roster
 from zmqbroker.errors import MalformedFrame
+from zmqbroker.server.membership import membership_of
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers
 
-__all__ = ["delivery_reply", "result_reply"]
+__all__ = ["delivery_reply", "result_reply", "roster_rows"]
 
 ReadEntry = Callable[[int], bytes]
 
@@ -33,8 +34,28 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
             return Reply.PRODUCER, {"last_sequence": result.last_sequence}
         case Closed():
             return Reply.CLOSED, {"returned": result.returned}
+        case Roster():
+            return Reply.MEMBERS, {"index": result.index, "members": roster_rows(result)}
         case _:
             raise AssertionError(f"no client waits for {result!r}")
+
+
+def roster_rows(roster: Roster) -> list[dict[str, Any]]:
+    """The members for people: id, name, what it is, and whose place it takes."""
+    membership = membership_of(roster)
+    names = {member.id: member.name for member in roster.members}
+    return [
+        {
+            "id": member.id,
+            "name": member.name,
+            "uid": member.uid.hex(),
+            "peer": member.peer,
+            "voter": membership.is_voter(member.id),
+            "joining": member.voter and not membership.is_voter(member.id),
+            "replaces": names.get(member.replaces),
+        }
+        for member in roster.members
+    ]
 
 
 def delivery_reply(delivery: Delivery, read: ReadEntry, *, plain: bool) -> tuple[dict[str, Any], list[bytes]]:

@@ -9,7 +9,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import QueueStats
-from zmqbroker.server.formation import FRESH_NS
+from zmqbroker.config import majority_of, tolerated_by
+from zmqbroker.server.acquaintances import FRESH_NS, PeerState
 
 if TYPE_CHECKING:
     from zmqbroker.server.group import Group
@@ -64,9 +65,9 @@ def node_fields(node: Node) -> dict[str, Any]:
         "cluster": {
             "name": config.cluster.name,
             "uid": formation.cluster_uid.hex(),
-            "size": config.size,
-            "majority": config.majority,
-            "tolerated": config.tolerated,
+            "size": node.voters,
+            "majority": majority_of(node.voters) if node.voters else 0,
+            "tolerated": tolerated_by(node.voters) if node.voters else 0,
             "volume": config.cluster.volume,
             "confirm": node.confirm,
             "formed": formation.formed,
@@ -92,19 +93,30 @@ def _group_fields(node: Node, group: Group) -> dict[str, Any]:
 
 
 def _member_fields(node: Node) -> list[dict[str, Any]]:
-    now_ns = time.monotonic_ns()
+    """The members, or before the cluster is formed the configured peers."""
+    formation, now_ns = node.formation, time.monotonic_ns()
+    if not formation.formed:
+        names = sorted(formation.addresses)
+        return [_row(node, formation.known.peers.get(name), name, number, now_ns) for number, name in enumerate(names, 1)]
+    membership = next((group.core.membership for group in node.groups.values()), None)
     rows = []
-    for number, (name, address) in enumerate(sorted(node.formation.addresses.items()), start=1):
-        peer = node.formation.peers.get(name)
-        member = node.formation.member_named(name)
-        rows.append(
-            {
-                "id": member.id if member else number,
-                "name": name,
-                "client": peer.client if peer else node.formation.client,
-                "peer": address,
-                "reachable": peer is None or now_ns - peer.heard_ns < FRESH_NS,
-                "self": peer is None,
-            }
-        )
+    for member in formation.members:
+        row = _row(node, formation.known.with_id(member.id), member.name, member.id, now_ns)
+        row["voter"] = membership is None or membership.is_voter(member.id)
+        row["joining"] = member.voter and not row["voter"]
+        rows.append(row)
     return rows
+
+
+def _row(node: Node, peer: PeerState | None, name: str, number: int, now_ns: int) -> dict[str, Any]:
+    own = peer is None
+    return {
+        "id": number,
+        "name": name,
+        "client": node.formation.client if peer is None else peer.client,
+        "peer": node.formation.addresses[name] if peer is None else peer.address,
+        "reachable": peer is None or now_ns - peer.heard_ns < FRESH_NS,
+        "self": own,
+        "voter": True,
+        "joining": False,
+    }

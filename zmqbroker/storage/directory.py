@@ -99,9 +99,16 @@ class DataDirectory:
             raise DataDirectoryError(f"{place}: cannot be used as a data directory: {error}") from error
         return cls(place, lock, identity)
 
-    def save_membership(self, cluster_uid: bytes, members: tuple[Member, ...]) -> None:
-        """Store that the node belongs to a formed cluster; durable when this returns. Raises DataDirectoryError."""
-        identity = replace(self.identity, cluster_uid=cluster_uid, members=members)
+    def save_formation(
+        self, cluster_uid: bytes, founders: tuple[Member, ...], members_index: int, members: tuple[Member, ...]
+    ) -> None:
+        """Store that the node belongs to a formed cluster, and the newest members known; durable when this returns.
+
+        Raises DataDirectoryError.
+        """
+        identity = replace(
+            self.identity, cluster_uid=cluster_uid, founders=founders, members_index=members_index, members=members
+        )
         try:
             write_identity(self.path, identity)
         except OSError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ class Identity:
     cluster_name: str
     owner: str  # "serve" or "dev": they never share a directory
     cluster_uid: bytes | None = None  # 16 bytes; None until the cluster is formed
-    members: tuple[Member, ...] = ()  # empty until the cluster is formed
+    founders: tuple[Member, ...] = ()  # who formed the cluster; empty until it is formed
+    members: tuple[Member, ...] = ()  # the newest that are known, ascending by id; empty until the cluster is formed
+    members_index: int = 0  # index of the entry that made them so; 0: the formation
 
     def check(self, wanted: Identity, source: Path) -> None:
         """Raise DataDirectoryError, naming what differs, when the directory `source` is not for the use of `wanted`."""
@@ -49,7 +51,6 @@ class Identity:
 
 
 def _to_fields(identity: Identity) -> dict[str, Any]:
-    members = [{"id": m.id, "name": m.name, "uid": m.uid.hex(), "peer": m.peer} for m in identity.members]
     return {
         "node_uid": identity.node_uid.hex(),
         "name": identity.name,
@@ -57,17 +58,29 @@ def _to_fields(identity: Identity) -> dict[str, Any]:
         "cluster_name": identity.cluster_name,
         "owner": identity.owner,
         "cluster_uid": None if identity.cluster_uid is None else identity.cluster_uid.hex(),
-        "members": members,
+        "founders": _to_list(identity.founders),
+        "members": _to_list(identity.members),
+        "members_index": identity.members_index,
     }
+
+
+def _to_list(members: tuple[Member, ...]) -> list[dict[str, Any]]:
+    return [{**asdict(member), "uid": member.uid.hex()} for member in members]
+
+
+def _from_list(members: list[dict[str, Any]]) -> tuple[Member, ...]:
+    return tuple(Member(**{**member, "uid": bytes.fromhex(member["uid"])}) for member in members)
 
 
 def _from_fields(fields: dict[str, Any]) -> Identity:
     rest = dict(fields)
     uid = rest.pop("cluster_uid")
-    members = tuple(Member(m["id"], m["name"], bytes.fromhex(m["uid"]), m["peer"]) for m in rest.pop("members"))
+    members = _from_list(rest.pop("members"))
+    founders = _from_list(rest.pop("founders", None) or []) or members  # format 1 as it was before members could change
     return Identity(
         node_uid=bytes.fromhex(rest.pop("node_uid")),
         cluster_uid=None if uid is None else bytes.fromhex(uid),
+        founders=founders,
         members=members,
         **rest,
     )

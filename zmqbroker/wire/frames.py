@@ -86,6 +86,8 @@ class Request(IntEnum):
     OPEN_PRODUCER = 0x08
     STATS = 0x09
     CLOSE = 0x0A
+    CHANGE_MEMBERS = 0x0B
+    TRANSFER = 0x0C
 
 
 class Reply(IntEnum):
@@ -100,6 +102,8 @@ class Reply(IntEnum):
     PRODUCER = 0x88
     CHANNEL = 0x89
     CLOSED = 0x8A
+    MEMBERS = 0x8B
+    TRANSFERRING = 0x8C
     ERROR = 0xFF
 
 

@@ -1,22 +1,37 @@
-"""Bytes of a group's membership, as a snapshot carries it.
+"""Bytes of who takes part in a group: its membership, its members, and the members that a change brings.
 
-Layout, little-endian: u8 flags (bit 0: auto_leave), then for voters, voters_outgoing, learners and learners_next a u16 count
-and so many u64 ids. Whether such a group can exist is Raft's question (`Membership.faults`). Source: docs/PROTOCOL.md §8.
+A membership is laid out little-endian: u8 flags (bit 0: auto_leave), then for voters, voters_outgoing, learners and
+learners_next a u16 count and so many u64 ids. Members are msgpack: a list of [id, name, uid, peer, voter, replaces], which is
+also the context of a membership change. Whether such a group can exist is Raft's question (`Membership.faults`).
+Source: docs/PROTOCOL.md §8.
 """
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
+from typing import Any
 
+from zmqbroker.commands import Member
 from zmqbroker.errors import MalformedFrame
 from zmqbroker.raft.messages import Membership
+from zmqbroker.wire.frames import pack, shown, unpack
 
-__all__ = ["decode_membership", "encode_membership"]
+__all__ = [
+    "decode_members",
+    "decode_membership",
+    "encode_members",
+    "encode_membership",
+    "members_from_wire",
+    "members_to_wire",
+]
 
 _FLAGS = struct.Struct("<B")
 _COUNT = struct.Struct("<H")
 _AUTO_LEAVE = 1
 _LISTS = 4
+_UID_SIZE = 16
+_TYPES = (int, str, bytes, str, bool, int)
 
 
 def encode_membership(membership: Membership) -> bytes:
@@ -45,3 +60,31 @@ def decode_membership(data: bytes) -> Membership:
         raise MalformedFrame(f"a membership ends at byte {position} of {len(data)}, its flags are {flags:#04x}")
     voters, outgoing, learners, learners_next = lists
     return Membership(voters, outgoing, learners, learners_next, bool(flags))
+
+
+def members_to_wire(members: Iterable[Member]) -> list[list[Any]]:
+    """Members as msgpack values."""
+    return [[member.id, member.name, member.uid, member.peer, member.voter, member.replaces] for member in members]
+
+
+def members_from_wire(value: object) -> tuple[Member, ...]:
+    """Members from msgpack values. Raises MalformedFrame on anything else."""
+    if not isinstance(value, list):
+        raise MalformedFrame(f"members must be a list: {shown(value)}")
+    members = []
+    for item in value:
+        shaped = isinstance(item, list) and tuple(map(type, item)) == _TYPES
+        if not shaped or item[0] < 1 or item[5] < 0 or len(item[2]) != _UID_SIZE:
+            raise MalformedFrame(f"not a member [id, name, uid, peer, voter, replaces]: {shown(item)}")
+        members.append(Member(*item))
+    return tuple(members)
+
+
+def encode_members(members: Iterable[Member]) -> bytes:
+    """The context of a change that brings `members`."""
+    return pack(members_to_wire(members), "members")
+
+
+def decode_members(context: bytes) -> tuple[Member, ...]:
+    """The members that a change brings; none without a context. Raises MalformedFrame."""
+    return members_from_wire(unpack(context, "the context of a membership change")) if context else ()

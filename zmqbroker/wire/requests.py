@@ -36,11 +36,13 @@ from zmqbroker.wire.frames import (
 from zmqbroker.wire.headers import MessageHeaders, encode_message_headers, is_tags
 
 __all__ = [
+    "ACTIONS",
     "RECEIPTS_MAX",
     "RECEIVE_SIZE_MAX",
     "SESSION_SIZE",
     "AckRequest",
     "AnyRequest",
+    "ChangeMembers",
     "CloseRequest",
     "Hello",
     "Info",
@@ -50,6 +52,7 @@ __all__ = [
     "Send",
     "SendBatch",
     "StatsRequest",
+    "Transfer",
     "command_of",
     "decode_request",
     "encode_request",
@@ -67,6 +70,10 @@ VISIBILITY_MS_MIN = 100
 #: Twelve hours.
 VISIBILITY_MS_MAX = 43_200_000
 VISIBILITY_MS_DEFAULT = 30_000
+#: Of a node; configurations allow 63 characters.
+NAME_SIZE_MAX = 63
+#: What CHANGE_MEMBERS can do.
+ACTIONS = ("add", "replace", "remove")
 
 
 @dataclass(slots=True, frozen=True)
@@ -162,8 +169,38 @@ class CloseRequest:
     forward: bool = False
 
 
+@dataclass(slots=True, frozen=True)
+class ChangeMembers:
+    """Take a node into the cluster, let one take another's place, or remove one."""
+
+    action: str  # one of ACTIONS
+    name: str
+    by: str = ""  # of replace: name of the newcomer; empty: it has the same name
+    learner: bool = False  # of add: it stays a learner
+    forward: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Transfer:
+    """Hand leadership to another node."""
+
+    to: str = ""  # its name; empty: whichever voter is furthest
+    forward: bool = False
+
+
 AnyRequest = (
-    Hello | Ping | Info | Send | SendBatch | ReceiveRequest | AckRequest | OpenProducerRequest | StatsRequest | CloseRequest
+    Hello
+    | Ping
+    | Info
+    | Send
+    | SendBatch
+    | ReceiveRequest
+    | AckRequest
+    | OpenProducerRequest
+    | StatsRequest
+    | CloseRequest
+    | ChangeMembers
+    | Transfer
 )
 
 _Fields = Mapping[str, Any]
@@ -277,6 +314,18 @@ def _read_close(fields: _Fields, _bodies: Sequence[Buffer]) -> CloseRequest:
     return CloseRequest(consumer, flag(fields, "forward"))
 
 
+def _read_change_members(fields: _Fields, _bodies: Sequence[Buffer]) -> ChangeMembers:
+    action = text(fields, "action", None, NAME_SIZE_MAX)
+    if action not in ACTIONS:
+        raise InvalidRequest(f"field action is {shown(action)}, it must be one of {', '.join(ACTIONS)}")
+    name, by = text(fields, "name", None, NAME_SIZE_MAX), text(fields, "by", "", NAME_SIZE_MAX)
+    return ChangeMembers(action, name, by, flag(fields, "learner"), flag(fields, "forward"))
+
+
+def _read_transfer(fields: _Fields, _bodies: Sequence[Buffer]) -> Transfer:
+    return Transfer(text(fields, "to", "", NAME_SIZE_MAX), flag(fields, "forward"))
+
+
 _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
@@ -288,6 +337,8 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.OPEN_PRODUCER: _read_open_producer,
     Request.STATS: _read_stats,
     Request.CLOSE: _read_close,
+    Request.CHANGE_MEMBERS: _read_change_members,
+    Request.TRANSFER: _read_transfer,
 }
 
 
@@ -304,6 +355,8 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     OpenProducerRequest: Request.OPEN_PRODUCER,
     StatsRequest: Request.STATS,
     CloseRequest: Request.CLOSE,
+    ChangeMembers: Request.CHANGE_MEMBERS,
+    Transfer: Request.TRANSFER,
 }
 
 

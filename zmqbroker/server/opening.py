@@ -1,0 +1,66 @@
+"""How a group of a formed cluster is taken up again from what log and store hold."""
+
+from __future__ import annotations
+
+import os
+import random
+
+from zmqbroker.broker import Machine
+from zmqbroker.commands import Member
+from zmqbroker.config import NodeConfig
+from zmqbroker.raft import RaftConfig, RaftCore
+from zmqbroker.server.clock import SystemClock
+from zmqbroker.server.group import Group, Host
+from zmqbroker.server.membership import founding, membership_of
+from zmqbroker.storage.interfaces import LogStore, StateStore
+
+__all__ = ["open_group"]
+
+
+def open_group(
+    number: int,
+    member_id: int,
+    founders: tuple[Member, ...],
+    config: NodeConfig,
+    log: LogStore,
+    state: StateStore,
+    host: Host,
+    confirm: str,
+) -> Group:
+    """The group as its log and its store left it.
+
+    A group that has applied nothing begins with the founders: the changes since then are in the log, or in a snapshot.
+    """
+    applied_index = state.applied_index(number)
+    machine = Machine.restore(applied_index, state.load(number))
+    if not machine.roster.members:
+        machine.found(founding(founders))
+    membership = membership_of(machine.roster)
+    core = RaftCore(
+        raft_config(number, member_id, config), membership, log.view(number), random.Random(os.urandom(16)), applied_index
+    )
+    return Group(
+        number,
+        core,
+        machine,
+        host,
+        confirm,
+        SystemClock(),
+        requests_max=config.limits.requests_max,
+        trim_bytes=config.storage.segment_bytes // 4,  # so that little more than the segment in use stays behind
+    )
+
+
+def raft_config(number: int, member_id: int, config: NodeConfig) -> RaftConfig:
+    """What the settings say to a Raft core; the options that no setting has are DESIGN §4's."""
+    return RaftConfig(
+        id=member_id,
+        group=number,
+        election_ticks=config.raft.election_ticks,
+        heartbeat_ticks=config.raft.heartbeat_ticks,
+        inflight_messages_max=config.raft.inflight_messages_max,
+        inflight_bytes_max=config.raft.inflight_bytes_max,
+        message_bytes_max=config.raft.append_bytes_max,
+        uncommitted_bytes_max=config.raft.uncommitted_bytes_max,
+        committed_bytes_max=config.raft.committed_bytes_max,
+    )

@@ -1,0 +1,99 @@
+"""What operators ask of a cluster: other members, another leader.
+
+Runs at the leader of the group. A repeated wish is granted again: what is there already changes nothing and is answered alike.
+Source: docs/PROTOCOL.md §3, CHANGE_MEMBERS and TRANSFER.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from zmqbroker.commands import Member, Roster
+from zmqbroker.config import CLUSTER_SIZE_MAX
+from zmqbroker.errors import Busy, InvalidRequest, NodeNotFound, NoMajority
+from zmqbroker.raft.confchange import ConfChange
+from zmqbroker.server.membership import addition, best_successor, find, membership_of, removal
+from zmqbroker.server.replies import result_reply
+from zmqbroker.server.routes import Pending
+from zmqbroker.wire.requests import ChangeMembers, Transfer
+
+if TYPE_CHECKING:
+    from zmqbroker.server.group import Group
+    from zmqbroker.server.node import Node
+
+__all__ = ["change_members", "transfer"]
+
+
+def change_members(node: Node, group: Group, request: ChangeMembers, pending: Pending) -> None:
+    """Propose what a CHANGE_MEMBERS asks for; the answer comes when it is applied. Raises RequestError."""
+    roster = group.machine.roster
+    if membership_of(roster).joint:
+        raise Busy("another membership change is under way", retry_ms=50)
+    if request.action == "remove":
+        group.change_members(_removal(group, request.name), pending)
+        return
+    name = request.by or request.name
+    newcomer = _newcomer(node, name)
+    if newcomer is None:
+        if not _has_come(roster, name, replacing=request.action == "replace"):
+            raise _unheard(roster, name)
+        code, fields = result_reply(roster, node.confirm)
+        node.reply(pending, code, fields)
+        return
+    if request.action == "replace":
+        replaced = find(roster, request.name)
+        newcomer = replace(newcomer, voter=replaced.voter, replaces=replaced.id)
+    else:
+        newcomer = replace(newcomer, voter=not request.learner)
+    group.change_members(addition(roster, newcomer, CLUSTER_SIZE_MAX), pending)
+
+
+def _removal(group: Group, name: str) -> ConfChange:
+    roster = group.machine.roster
+    member, membership = find(roster, name), membership_of(roster)
+    if member.id == group.core.id and len(membership.voters) > 1:
+        # Whoever leads next removes this node; the client asks again there.
+        transfer(group, Transfer())
+        raise Busy(f"{member.name} hands leadership over before it is removed", retry_ms=20)
+    active = [id for id, status in group.core.progress().items() if status.recent_active]
+    return removal(membership, member.id, active)
+
+
+def _newcomer(node: Node, name: str) -> Member | None:
+    """The empty node of that name that was heard of last."""
+    heard = [peer for peer in node.formation.known.strangers.values() if peer.name == name and not peer.formed]
+    if not heard:
+        return None
+    peer = max(heard, key=lambda stranger: stranger.heard_ns)
+    return Member(0, name, peer.uid, peer.address)
+
+
+def _has_come(roster: Roster, name: str, *, replacing: bool) -> bool:
+    """Whether an earlier attempt of this request has taken the newcomer in."""
+    return any(member.name == name and (member.replaces or not replacing) for member in roster.members)
+
+
+def _unheard(roster: Roster, name: str) -> NodeNotFound:
+    peers = ",".join(f"{member.name}={member.peer}" for member in roster.members if member.name != name)
+    return NodeNotFound(
+        f"no new node {name!r} was heard of: start it with an empty data directory, this cluster's name and volume, and "
+        f"--peers {peers},{name}=HOST:PORT"
+    )
+
+
+def transfer(group: Group, request: Transfer) -> str:
+    """Begin to hand leadership over; the name of the node that is to lead. Raises RequestError."""
+    roster, core = group.machine.roster, group.core
+    if request.to:
+        to = find(roster, request.to).id
+    else:
+        successor = best_successor(core.membership, core.id, core.progress())
+        if successor is None:
+            raise NoMajority("no other voter answers that could lead")
+        to = successor
+    if to != core.id:
+        if not core.membership.is_voter(to):
+            raise InvalidRequest(f"{request.to} is a learner and cannot lead")
+        core.transfer_leader(to)
+    return next(member.name for member in roster.members if member.id == to)
