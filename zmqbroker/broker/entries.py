@@ -32,6 +32,10 @@ class LiveEntries:
         else:
             del self._counts[index]
 
-    def lowest(self) -> int | None:
-        """The lowest index that has a live batch."""
-        return next(iter(self._counts), None)
+    def __contains__(self, index: int) -> bool:
+        """True when entry `index` has a live batch."""
+        return index in self._counts
+
+    def lowest(self, after: int = 0) -> int | None:
+        """The lowest index above `after` that has a live batch."""
+        return next((index for index in self._counts if index > after), None)

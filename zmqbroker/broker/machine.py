@@ -237,9 +237,13 @@ class Machine:
         """The next instant at which something falls due, with the first entry whose stamp reaches it."""
         return self._claims.earliest()
 
-    def lowest_live_index(self) -> int | None:
-        """The lowest entry that still holds a live message; the bodies of all entries below are finished."""
-        return self._entries.lowest()
+    def lowest_live_index(self, after: int = 0) -> int | None:
+        """The lowest entry above `after` that still holds a live message; all bodies between are finished."""
+        return self._entries.lowest(after)
+
+    def is_live(self, index: int) -> bool:
+        """True when the entry at `index` still holds a live message."""
+        return index in self._entries
 
     def sessions(self) -> Iterator[bytes]:
         """The sessions that wait or hold messages, in no promised order; ask again after the next `apply`."""

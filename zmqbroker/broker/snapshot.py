@@ -41,6 +41,7 @@ __all__ = [
     "ROSTER_KEY",
     "Channel",
     "Meta",
+    "entry_index",
     "finish",
     "number_of",
     "queue_changes",
@@ -228,6 +229,11 @@ def number_of(key: bytes) -> int:
     if not key or sizes.get(key[0]) != len(key):
         raise Corruption(f"the state has an unknown key {key.hex()!r}")
     return int.from_bytes(key[1:5], "big")
+
+
+def entry_index(key: bytes, value: bytes) -> int | None:
+    """The entry that holds the bodies of a batch, None when the key is not that of a batch."""
+    return int(msgpack.unpackb(value)[1]) if key[0] == BATCH else None
 
 
 def read_channel(key: bytes, value: bytes) -> Channel | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from zmqbroker.raft.membership import Membership
 from zmqbroker.raft.messages import Role
@@ -91,13 +91,14 @@ class RaftStatus:
             return {}
         return {node: progress.status() for node, progress in state.progress.items()}
 
-    def matched_by_all(self) -> int:
-        """The last index that is durable on every member, at a leader; 0 at any other node.
+    def matched_by_all(self, but: Container[int] = ()) -> int:
+        """The last index that is durable on every member, `but` some, at a leader; 0 at any other node.
 
         A member that is being sent a snapshot counts as far as that brings it.
         """
         state = self._state
         if state.role is not Role.LEADER:
             return 0
-        reached = [max(progress.match_index, progress.pending_snapshot) for progress in state.progress.values()]
+        counted = [progress for node, progress in state.progress.items() if node not in but]
+        reached = [max(progress.match_index, progress.pending_snapshot) for progress in counted]
         return min(state.log.stable_index, *reached)

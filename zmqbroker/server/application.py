@@ -31,6 +31,7 @@ from zmqbroker.server.node import Node
 from zmqbroker.server.opening import open_group
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.persistence import StateFlusher
+from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
 from zmqbroker.storage.directory import DataDirectory, raise_file_limit
 from zmqbroker.storage.lmdb_state import LmdbState
@@ -176,6 +177,7 @@ class _Application:
             network=network,
             port=port,
             log=self._log,
+            state=self._state,
             housekeep=self._log.housekeep,
             counters=self._counters,
             on_failure=_die,
@@ -244,6 +246,9 @@ class _Application:
             self._start_groups()
         flusher = StateFlusher(self._log, self._state, self._machines, self._config.storage.flush_ms)
         self._closers.append(flusher.close)
+        place = self._directory.path / "snapshots"
+        snapshots = Snapshots(place, self._node, self._log, self._state, flusher, self._counters, _die)
+        self._node.snapshots = snapshots
         flushing = asyncio.ensure_future(flusher.run())
         try:
             while not flushing.done():
@@ -258,6 +263,7 @@ class _Application:
         finally:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)
+            await snapshots.close()
 
     async def _until_formed(self) -> None:
         started, noticed = time.monotonic(), False

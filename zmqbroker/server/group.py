@@ -7,7 +7,6 @@ delivered is done by the leader alone. No sockets and no files: the `Host` sends
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from zmqbroker.server.clock import Clock, LeaderClock, median_unix_ns
 from zmqbroker.server.membership import changed, next_change
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending
+from zmqbroker.server.trimming import Trimming
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply
 
@@ -33,8 +33,6 @@ ENTRY_COMMANDS_MAX = 16_384
 #: Ticks for which requests wait for the next leader to be known, when this node lost the last one: a handover takes a few
 #: milliseconds, and an answer that names the leader spares the client a search.
 PARKED_TICKS = 5
-#: The leader tells every node how far the log is on all of them after each such stretch of indexes, or `trim_bytes` of them.
-TRIM_INDEXES = 4096
 
 
 class Host(Protocol):
@@ -101,10 +99,7 @@ class Group:
         self._parked: list[tuple[Pending, bool]] = []  # refused as soon as the leader is known; True: outcome unknown
         self._parked_ticks = PARKED_TICKS  # since the leader was lost, at most PARKED_TICKS
         self._tick_index = 0  # index of the last entry proposed only to move the time on
-        self._trim_proposed = 0  # highest index proposed in a Trim
-        self._trim_bytes = trim_bytes
-        self._marks: deque[int] = deque()  # ascending, untrimmed indexes that deserve a Trim; one per trim_bytes of log
-        self._unmarked_bytes = 0  # payloads applied since the last mark
+        self._trimming = Trimming(trim_bytes)
 
     @property
     def leading(self) -> bool:
@@ -186,6 +181,7 @@ class Group:
     def tick(self) -> None:
         """One Raft tick; a leader also proposes what fell due."""
         self.core.tick()
+        trimmable = self._trimming.tick(self.core)
         self._parked_ticks = min(self._parked_ticks + 1, PARKED_TICKS)
         self._release()
         if not self.leading:
@@ -196,17 +192,16 @@ class Group:
         if due is not None and due <= self.clock.now_unix_ns() and self._tick_index <= self.machine.applied_index:
             self._tick_index = self.core.last_index + 1
             self.submit(Tick())
-        held_by_all = self.core.matched_by_all()
-        marked = any(self._trim_proposed < mark <= held_by_all for mark in self._marks)
-        if marked or held_by_all >= self._trim_proposed + TRIM_INDEXES:
-            self._trim_proposed = held_by_all
-            self.submit(Trim(held_by_all))
+        if trimmable is not None:
+            self.submit(Trim(trimmable))
 
     # --- what the core wants done --------------------------------------------------------------------------------------
 
     def step(self, message: Message) -> DropReason | None:
         """Give the core a message of another node; why it did nothing with it, if so."""
         reason = self.core.step(message)
+        if reason is None and self.leading:
+            self._trimming.heard(message.sender)
         if message.type is MessageType.REQUEST_VOTE_RESPONSE and not message.reject and reason is None:
             self._note_wall(message)
         return reason
@@ -246,8 +241,8 @@ class Group:
         if soft_state.role == Role.LEADER and not was_leading:
             self._led_term = self.core.term
             self.clock = LeaderClock(self._clock, self.machine.now_unix_ns, self._quorum_unix_ns())
-            self._tick_index, self._trim_proposed = 0, self.machine.trimmed_index
-            self._marks.append(self.machine.applied_index)  # what earlier leaders left
+            self._tick_index = 0
+            self._trimming.begin(self.machine.applied_index, self.machine.trimmed_index)
         # Only a leader that no majority answers steps down within its own term (CheckQuorum).
         self.lost_majority = soft_state.leader == 0 and (
             self.lost_majority or (was_leading and self.core.term == self._led_term)
@@ -304,7 +299,7 @@ class Group:
         if self.leading:
             for delivery in applied.deliveries:
                 self._deliver(delivery)
-        self._mark(entry)
+        self._trimming.applied(entry.index, len(entry.data), self.machine.trimmed_index)
 
     def _commands(self, entry: Entry) -> tuple[Applied, Sequence[Result]]:
         decoded = decode_entry(entry.data) if entry.data else None
@@ -321,14 +316,11 @@ class Group:
         self._host.members_changed(self.number)
         return applied, (roster,)
 
-    def _mark(self, entry: Entry) -> None:
-        """Remember where the log has grown enough to be worth a Trim."""
-        self._unmarked_bytes += len(entry.data)
-        if self._unmarked_bytes >= self._trim_bytes:
-            self._unmarked_bytes = 0
-            self._marks.append(entry.index)
-        while self._marks and self._marks[0] <= self.machine.trimmed_index:
-            self._marks.popleft()
+    def install(self, machine: Machine) -> None:
+        """A snapshot has replaced the state; nobody waits for what it contains, since this node follows."""
+        self.machine = machine
+        self._trimming.reset()
+        self._host.members_changed(self.number)
 
     def _forget(self, pending: Pending) -> None:
         """A request has its answer: there is room for another one."""

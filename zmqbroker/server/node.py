@@ -8,6 +8,7 @@ ticks are not made up: the sockets are drained, then there is one tick.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -15,8 +16,8 @@ from typing import Any
 
 from zmqbroker.commands import Close, Delivery
 from zmqbroker.config import NodeConfig, majority_of
-from zmqbroker.errors import NoMajority, NotLeader, RequestError
-from zmqbroker.raft.messages import Message, Role, SoftState, StorageAppend
+from zmqbroker.errors import Compacted, MalformedFrame, NoMajority, NotLeader, RequestError
+from zmqbroker.raft.messages import Message, MessageType, Role, SoftState, StorageAppend
 from zmqbroker.server.desk import Desk
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
@@ -25,9 +26,11 @@ from zmqbroker.server.persistence import LogPipeline
 from zmqbroker.server.replies import delivery_reply
 from zmqbroker.server.routes import Pending
 from zmqbroker.server.sessions import Liveness
+from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort
-from zmqbroker.storage.interfaces import LogStore
+from zmqbroker.storage.interfaces import LogStore, StateStore
 from zmqbroker.wire.frames import Reply
+from zmqbroker.wire.peer import PeerKind
 
 __all__ = ["Node"]
 
@@ -37,6 +40,8 @@ DRAIN_COUNT = 256
 ROUNDS_MAX = 64
 #: Seconds between tries to send replies to clients that do not read.
 BLOCKED_RETRY_S = 0.005
+
+journal = logging.getLogger("zmqbroker")
 
 
 class Node:
@@ -51,6 +56,7 @@ class Node:
         network: PeerNetwork,
         port: ClientPort,
         log: LogStore,
+        state: StateStore,
         housekeep: Callable[[], None],
         counters: Counter[str],
         on_failure: Callable[[BaseException], None],
@@ -58,6 +64,8 @@ class Node:
     ) -> None:
         self.config, self.formation, self.network, self.log, self.counters = config, formation, network, log, counters
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
+        self.snapshots: Snapshots | None = None  # until then, too
+        self._state = state
         self.started_ns = time.monotonic_ns()
         self._loop, self._port, self._on_members = loop, port, on_members
         sync = config.cluster.volume == "persistent"
@@ -129,13 +137,45 @@ class Node:
         for item in self.network.receive(DRAIN_COUNT, now_ns):
             if isinstance(item, list):
                 for message in item:
-                    group = self.groups.get(message.group)
-                    if group is None:
-                        self.counters["peer_messages_dropped_unknown_group"] += 1
-                    elif reason := group.step(message):
-                        self.counters[f"raft_messages_dropped_{reason}"] += 1
+                    if message.type is MessageType.INSTALL_SNAPSHOT:
+                        self.counters["raft_messages_dropped_without_state"] += 1  # its chunks bring it
+                    else:
+                        self._step(message)
+            elif item[0] in (PeerKind.SNAPSHOT, PeerKind.SNAPSHOT_ACK):
+                self._transfer(item, now_ns)
             else:
                 self._desk.handle_forwarded(item, now_ns)
+
+    def _step(self, message: Message) -> None:
+        group = self.groups.get(message.group)
+        if group is None:
+            self.counters["peer_messages_dropped_unknown_group"] += 1
+        elif reason := group.step(message):
+            self.counters[f"raft_messages_dropped_{reason}"] += 1
+
+    def _transfer(self, item: tuple[PeerKind, bytes, dict[str, Any], list[bytes]], now_ns: int) -> None:
+        """A piece of a snapshot, or the wish for the next one."""
+        kind, sender_uid, fields, frames = item
+        member, peer = self.formation.member_with(sender_uid), self.network.peer_with(sender_uid)
+        if self.snapshots is None or member is None or peer is None:
+            self.counters["peer_frames_dropped_unexpected_snapshot"] += 1
+            return
+        if kind == PeerKind.SNAPSHOT_ACK:
+            self.snapshots.on_ack(member.id, fields, now_ns)
+            return
+        try:
+            ack = self.snapshots.on_chunk(member.id, fields, frames, now_ns)
+        except MalformedFrame as error:
+            self.counters["peer_frames_dropped_bad_snapshot"] += 1
+            journal.warning("from %s: %s", peer.name, error)
+            return
+        if ack is not None:
+            self.network.send_forward(PeerKind.SNAPSHOT_ACK, peer, ack, ())
+
+    def take_snapshot(self, message: Message) -> None:
+        """Give the core a snapshot whose state is here, complete and right."""
+        self._step(message)
+        self._pump()
 
     def _pump(self) -> None:
         """Let the groups do all they can, and hand out what they want sent and stored."""
@@ -147,11 +187,32 @@ class Node:
             for group in self.groups.values():
                 group.collect(messages, works)
             if messages:
-                self.network.send_raft(messages)
+                self._send(messages)
             if not works:
                 return
+            for work in works:
+                if work.snapshot is not None:
+                    self._install(work.group)
             self._pipeline.submit(works)
         self._wake()
+
+    def _send(self, messages: list[Message]) -> None:
+        """Snapshots go their own way, in chunks."""
+        for message in messages:
+            if message.type is MessageType.INSTALL_SNAPSHOT and self.snapshots is not None:
+                self.snapshots.send(message, time.monotonic_ns())
+        self.network.send_raft(message for message in messages if message.type is not MessageType.INSTALL_SNAPSHOT)
+
+    def _install(self, number: int) -> None:
+        """The log of a group waits until its state is replaced."""
+        assert self.snapshots is not None
+
+        def release() -> None:
+            self._pipeline.release(number)
+            self._wake()
+
+        self._pipeline.hold(number)
+        self.snapshots.install(number, release)
 
     def _tick(self) -> None:
         if self._stopped:
@@ -159,6 +220,8 @@ class Node:
         self._pass()
         for group in self.groups.values():
             group.tick()
+        if self.snapshots is not None:
+            self.snapshots.tick(time.monotonic_ns())
         self._pump()
         # On time when this tick was; after a pause one interval from now, so that missed ticks are not made up.
         now_s = self._loop.time()
@@ -194,9 +257,19 @@ class Node:
 
     def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
         """Answer a RECEIVE with its messages."""
-        fields, frames = delivery_reply(delivery, lambda index: self.log.read(group, index), plain=pending.plain)
+        fields, frames = delivery_reply(delivery, lambda index: self.read(group, index), plain=pending.plain)
         self.counters["messages_out"] += sum(piece.receipt.last - piece.receipt.first + 1 for piece in delivery.pieces)
         self.reply(pending, Reply.MESSAGES, fields, frames)
+
+    def read(self, group: int, index: int) -> bytes:
+        """The payload of an entry, from the log or from what a snapshot brought. Raises Compacted, or as the two do."""
+        try:
+            return self.log.read(group, index)
+        except Compacted:
+            body = self._state.body(group, index)
+            if body is None:
+                raise
+            return body
 
     def leader_endpoint(self, group: Group) -> str | None:
         """Client endpoint of the group's leader, if it is known."""

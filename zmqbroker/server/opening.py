@@ -6,15 +6,17 @@ import os
 import random
 
 from zmqbroker.broker import Machine
+from zmqbroker.broker.snapshot import ROSTER_KEY, read_roster
 from zmqbroker.commands import Member
 from zmqbroker.config import NodeConfig
 from zmqbroker.raft import RaftConfig, RaftCore
+from zmqbroker.raft.messages import Snapshot, StorageAppend
 from zmqbroker.server.clock import SystemClock
 from zmqbroker.server.group import Group, Host
 from zmqbroker.server.membership import founding, membership_of
 from zmqbroker.storage.interfaces import LogStore, StateStore
 
-__all__ = ["open_group"]
+__all__ = ["align", "open_group"]
 
 
 def open_group(
@@ -31,6 +33,7 @@ def open_group(
 
     A group that has applied nothing begins with the founders: the changes since then are in the log, or in a snapshot.
     """
+    align(number, log, state)
     applied_index = state.applied_index(number)
     machine = Machine.restore(applied_index, state.load(number))
     if not machine.roster.members:
@@ -49,6 +52,19 @@ def open_group(
         requests_max=config.limits.requests_max,
         trim_bytes=config.storage.segment_bytes // 4,  # so that little more than the segment in use stays behind
     )
+
+
+def align(number: int, log: LogStore, state: StateStore) -> None:
+    """Begin the log behind an installed snapshot, where the node ended after the state was replaced and before the log was."""
+    index, term = state.installed(number)
+    view = log.view(number)
+    if index < view.first_index() or (index <= view.last_index() and view.term(index) == term):
+        return
+    membership = membership_of(read_roster(state.get(number, ROSTER_KEY) or b""))
+    job = log.prepare([StorageAppend(number, must_sync=True, snapshot=Snapshot(index, term, membership))])
+    job.write()
+    job.sync()
+    log.complete(job)
 
 
 def raft_config(number: int, member_id: int, config: NodeConfig) -> RaftConfig:

@@ -46,6 +46,7 @@ class PeerNetwork:
         self._formation = formation
         self._counters = counters
         self._links: dict[str, PeerLink] = {}  # by PeerState.key
+        self._bulk: dict[str, PeerLink] = {}  # the same for snapshots, made when first used
 
     @property
     def links(self) -> dict[str, PeerLink]:
@@ -64,8 +65,9 @@ class PeerNetwork:
     def drop_strangers(self) -> None:
         """Close the links to nodes that are neither peers nor strangers any more."""
         keys = {peer.key for peer in self._formation.known.everybody()}
-        for key in [key for key in self._links if key not in keys]:
-            self._links.pop(key).close()
+        for links in (self._links, self._bulk):
+            for key in [key for key in links if key not in keys]:
+                links.pop(key).close()
 
     def peer_with(self, uid: bytes) -> PeerState | None:
         """The peer with a node uid, if it was heard of."""
@@ -100,6 +102,18 @@ class PeerNetwork:
     def send_forward(self, kind: PeerKind, peer: PeerState, fields: dict[str, Any], frames: Sequence[bytes]) -> bool:
         """Send a client's request to the leader, or a reply back; False when the link is down or nobody was heard on it yet."""
         return bool(peer.uid) and self._send(peer, encode_peer(self._envelope(kind, peer), fields, frames))
+
+    def send_bulk(self, peer: PeerState, fields: dict[str, Any], chunk: bytes) -> bool:
+        """Send a piece of a snapshot on a connection of its own, so that no heartbeat waits behind it."""
+        link = self._links.get(peer.key)
+        if link is None:
+            return False
+        bulk = self._bulk.get(peer.key)
+        if bulk is None or bulk.address != link.address:
+            if bulk is not None:
+                bulk.close()
+            bulk = self._bulk[peer.key] = PeerLink(self._context, link.address)
+        return bulk.send(encode_peer(self._envelope(PeerKind.SNAPSHOT, peer), fields, (chunk,)))
 
     def _envelope(self, kind: PeerKind, peer: PeerState) -> Envelope:
         formation = self._formation
@@ -184,6 +198,6 @@ class PeerNetwork:
 
     def close(self) -> None:
         """Close every socket."""
-        for link in self._links.values():
+        for link in (*self._links.values(), *self._bulk.values()):
             link.close()
         self._port.close()

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeVar
 
 from zmqbroker.broker import Machine
 from zmqbroker.raft.messages import StorageAppend
@@ -18,6 +20,8 @@ from zmqbroker.storage.interfaces import LogStore, StateStore, WriteJob
 from zmqbroker.storage.writer import InlineWriter, LogWriter
 
 __all__ = ["LogPipeline", "StateFlusher"]
+
+_Result = TypeVar("_Result")
 
 
 class LogPipeline:
@@ -37,6 +41,7 @@ class LogPipeline:
         self._on_durable = on_durable
         self._under_way: deque[tuple[WriteJob, Sequence[StorageAppend]]] = deque()
         self._durable: list[StorageAppend] = []
+        self._held: dict[int, list[StorageAppend]] = {}  # works of groups that are held, in order
         self._writer: InlineWriter | LogWriter
         if sync:
             self._writer = LogWriter(
@@ -48,10 +53,24 @@ class LogPipeline:
             self._writer = InlineWriter(self._finished, on_failure, housekeep)
 
     def submit(self, works: Sequence[StorageAppend]) -> None:
-        """Write one pass's works; they are durable when `take_durable` returns them."""
-        job = self._log.prepare(works)
-        self._under_way.append((job, works))
-        self._writer.submit(job)
+        """Write one pass's works; they are durable when `take_durable` returns them. Those of held groups wait."""
+        for work in works:
+            if work.group in self._held:
+                self._held[work.group].append(work)
+        free = [work for work in works if work.group not in self._held]
+        if free:
+            job = self._log.prepare(free)
+            self._under_way.append((job, free))
+            self._writer.submit(job)
+
+    def hold(self, group: int) -> None:
+        """Keep the works of a group back: its state is being replaced, and they come after that."""
+        self._held.setdefault(group, [])
+
+    def release(self, group: int) -> None:
+        """Write what was kept back."""
+        if kept := self._held.pop(group, None):
+            self.submit(kept)
 
     def take_durable(self) -> list[StorageAppend]:
         """Works that became durable since the last call, in order."""
@@ -75,12 +94,19 @@ class LogPipeline:
 
 
 class StateFlusher:
-    """Brings the machines' changes to the store in the background, and drops log that nobody needs any more."""
+    """Brings the machines' changes to the store in the background, and drops log that nobody needs any more.
+
+    Its one thread runs everything that touches the store, in order: `job` is for whatever else has to.
+    """
 
     def __init__(self, log: LogStore, state: StateStore, machines: dict[int, Machine], interval_ms: int) -> None:
         self._log, self._state, self._machines = log, state, machines
         self._interval_ms = interval_ms
         self._flushed = {group: state.applied_index(group) for group in machines}  # durable applied index per group
+        self._installed = {group: state.installed(group)[0] for group in machines}  # bodies up to there are in the store
+        self._bodies = {group: set(state.body_indexes(group)) for group in machines}  # of those, the ones still stored
+        self._held: set[int] = set()  # groups whose state stays as it is for the moment
+        self._pins: dict[int, int] = {}  # group -> the log above this index stays, for a follower that gets a snapshot
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="state")
 
     async def run(self) -> None:
@@ -91,19 +117,50 @@ class StateFlusher:
 
     async def flush(self) -> None:
         """Flush what changed since the last time, one transaction per group."""
-        loop = asyncio.get_running_loop()
-        for group, machine in self._machines.items():
+        for group, machine in list(self._machines.items()):
             applied_index = machine.applied_index
-            if applied_index == self._flushed[group]:
+            if applied_index == self._flushed[group] or group in self._held:
                 continue
             changes = machine.changes()
-            await loop.run_in_executor(self._executor, self._state.commit, group, applied_index, changes)
+            dead = [index for index in self._bodies[group] if not machine.is_live(index)]
+            trimmable = self._trimmable(group, machine)  # by the state that is about to be stored, not by a later one
+            await self.job(partial(self._state.commit, group, applied_index, changes, dead))
+            self._bodies[group].difference_update(dead)
             self._flushed[group] = applied_index
-            self._trim(group, machine)
+            self._trim(group, trimmable)
 
-    def _trim(self, group: int, machine: Machine) -> None:
-        live = machine.lowest_live_index()
-        index = min(machine.trimmed_index, self._flushed[group], live - 1 if live is not None else machine.trimmed_index)
+    async def job(self, work: Callable[[], _Result]) -> _Result:
+        """Run `work` on the thread, after what was given to it before."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    def hold(self, group: int) -> None:
+        """Leave the group's stored state as it is; a flush under way ends before the next `job` begins."""
+        self._held.add(group)
+
+    def release(self, group: int) -> None:
+        """Go on flushing the group."""
+        self._held.discard(group)
+
+    def pin(self, group: int, index: int | None) -> None:
+        """Keep the log above `index`; None ends that."""
+        if index is None:
+            self._pins.pop(group, None)
+        else:
+            self._pins[group] = index
+
+    def installed(self, group: int, machine: Machine, bodies: Iterable[int]) -> None:
+        """The store holds a snapshot now, and `machine` is what was made of it."""
+        self._machines[group] = machine
+        self._flushed[group] = self._installed[group] = machine.applied_index
+        self._bodies[group] = set(bodies)
+
+    def _trimmable(self, group: int, machine: Machine) -> int:
+        live = machine.lowest_live_index(self._installed[group])
+        index = min(machine.trimmed_index, machine.applied_index)
+        return index if live is None else min(index, live - 1)
+
+    def _trim(self, group: int, index: int) -> None:
+        index = min(index, self._pins.get(group, index))
         if index > 0:
             self._log.trim(group, index)
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
-from zmqbroker.raft.messages import StorageAppend
+from zmqbroker.raft.messages import Snapshot, StorageAppend
 from zmqbroker.raft.view import LogView
 
-__all__ = ["LogStore", "StateStore", "WriteJob"]
+__all__ = ["Item", "LogStore", "StateStore", "WriteJob"]
+
+#: A key of the state and its value.
+Item = tuple[bytes, bytes]
 
 
 class WriteJob(Protocol):
@@ -66,6 +69,10 @@ class LogStore(Protocol):
         """Entries up to and including `index` are not needed any more; whole segments are dropped when all in them is."""
         ...
 
+    def offer(self, group: int, snapshot: Snapshot | None) -> None:
+        """Say which snapshot the group's view may offer to a follower that needs dropped entries; None: none any more."""
+        ...
+
     @property
     def size_bytes(self) -> int:
         """Bytes of disk that the log occupies (of memory, for the memory twin)."""
@@ -83,12 +90,41 @@ class StateStore(Protocol):
         """Index of the last entry whose effects the stored values contain; 0 for a new group."""
         ...
 
+    def get(self, group: int, key: bytes) -> bytes | None:
+        """The value of one key; None when there is none."""
+        ...
+
     def load(self, group: int) -> Iterator[tuple[bytes, bytes]]:
         """All keys and values of a group in key order. Raises `Corruption` on a bad checksum."""
         ...
 
-    def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Apply `changes` (None deletes) and move `applied_index`, both or neither. May be called from one other thread."""
+    def commit(
+        self,
+        group: int,
+        applied_index: int,
+        changes: Iterable[tuple[bytes, bytes | None]],
+        dead_bodies: Iterable[int] = (),
+    ) -> None:
+        """Apply `changes` (None deletes), drop bodies and move `applied_index`, all or nothing.
+
+        May be called from one other thread, as `install` may.
+        """
+        ...
+
+    def install(self, group: int, index: int, term: int, items: Iterable[Item], bodies: Iterable[tuple[int, bytes]]) -> None:
+        """Replace all that is stored of a group by a snapshot at `index`, whose entry had `term`, all or nothing."""
+        ...
+
+    def installed(self, group: int) -> tuple[int, int]:
+        """Index and term of the snapshot that was installed last; (0, 0) for none."""
+        ...
+
+    def body(self, group: int, index: int) -> bytes | None:
+        """The payload of an entry that a snapshot brought; None when it brought none, or it was dropped."""
+        ...
+
+    def body_indexes(self, group: int) -> list[int]:
+        """The indexes of all bodies, ascending."""
         ...
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from zmqbroker.errors import Compacted
 from zmqbroker.raft.messages import Entry, HardState, Snapshot, StorageAppend
-from zmqbroker.storage.interfaces import WriteJob
+from zmqbroker.storage.interfaces import Item, WriteJob
 
 __all__ = ["MemoryJob", "MemoryLog", "MemoryState", "MemoryView"]
 
@@ -46,6 +46,7 @@ class MemoryView:
         self._state = HardState()
         self._boundary = (0, 0)  # index and term of the entry before the first held
         self._entries: list[Entry] = []
+        self.offered: Snapshot | None = None
 
     def hard_state(self) -> HardState:
         """The last completed hard state."""
@@ -75,8 +76,8 @@ class MemoryView:
         return tuple(found)
 
     def snapshot(self) -> Snapshot | None:
-        """None: a log alone holds no state."""
-        return None
+        """What was offered last."""
+        return self.offered
 
     def entry(self, index: int) -> Entry:
         """One entry. Raises Compacted when it was dropped."""
@@ -137,6 +138,10 @@ class MemoryLog:
         """Drop the entries of `group` up to `index`."""
         self.view(group).trim(index)
 
+    def offer(self, group: int, snapshot: Snapshot | None) -> None:
+        """Let the group's view offer `snapshot`."""
+        self.view(group).offered = snapshot
+
     @property
     def size_bytes(self) -> int:
         """Bytes of all payloads held."""
@@ -152,17 +157,29 @@ class MemoryState:
     def __init__(self) -> None:
         self._applied: dict[int, int] = {}
         self._values: dict[int, dict[bytes, bytes]] = {}
+        self._installed: dict[int, tuple[int, int]] = {}
+        self._bodies: dict[int, dict[int, bytes]] = {}
 
     def applied_index(self, group: int) -> int:
         """Index that the last commit of `group` gave; 0 for a new group."""
         return self._applied.get(group, 0)
 
+    def get(self, group: int, key: bytes) -> bytes | None:
+        """The value of one key."""
+        return self._values.get(group, {}).get(key)
+
     def load(self, group: int) -> Iterator[tuple[bytes, bytes]]:
         """All keys and values of a group in key order."""
         yield from sorted(self._values.get(group, {}).items())
 
-    def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
-        """Apply `changes` and move `applied_index`, both or neither."""
+    def commit(
+        self,
+        group: int,
+        applied_index: int,
+        changes: Iterable[tuple[bytes, bytes | None]],
+        dead_bodies: Iterable[int] = (),
+    ) -> None:
+        """Apply `changes`, drop bodies and move `applied_index`, all or nothing."""
         values = dict(self._values.get(group, {}))
         for key, value in changes:
             if value is None:
@@ -171,6 +188,26 @@ class MemoryState:
                 values[key] = value
         self._values[group] = values
         self._applied[group] = applied_index
+        bodies = self._bodies.get(group, {})
+        for index in dead_bodies:
+            bodies.pop(index, None)
+
+    def install(self, group: int, index: int, term: int, items: Iterable[Item], bodies: Iterable[tuple[int, bytes]]) -> None:
+        """Replace all of a group by a snapshot."""
+        self._values[group], self._bodies[group] = dict(items), dict(bodies)
+        self._applied[group], self._installed[group] = index, (index, term)
+
+    def installed(self, group: int) -> tuple[int, int]:
+        """Index and term of the snapshot that was installed last."""
+        return self._installed.get(group, (0, 0))
+
+    def body(self, group: int, index: int) -> bytes | None:
+        """The payload of an entry that a snapshot brought."""
+        return self._bodies.get(group, {}).get(index)
+
+    def body_indexes(self, group: int) -> list[int]:
+        """The indexes of all bodies."""
+        return sorted(self._bodies.get(group, ()))
 
     def close(self) -> None:
         """Nothing to release."""

@@ -101,8 +101,8 @@ class GroupView:
         return self._index.term(index)
 
     def snapshot(self) -> Snapshot | None:
-        """None: a log alone holds no state."""
-        return None
+        """What was offered last: the log itself holds no state."""
+        return self._log.offered(self._group)
 
     def entries(self, low: int, high: int, size_max: int) -> tuple[Entry, ...]:
         """Entries low..high-1, cut after the first that brings the payloads to `size_max` bytes or more."""
@@ -129,6 +129,7 @@ class SegmentLog:
         self._bases: dict[int, GroupBase] = {}  # every group as the next header must describe it: outstanding jobs included
         self._groups: defaultdict[int, GroupIndex] = defaultdict(GroupIndex)  # what is durable
         self._trimmed: dict[int, int] = {}  # group -> highest index that nobody needs any more
+        self._offered: dict[int, Snapshot] = {}  # group -> what a follower that needs dropped entries may be sent
         self._cache: OrderedDict[tuple[int, int], Entry] = OrderedDict()  # oldest first
         self._cache_bytes = 0
         self._cache_bytes_max = cache_bytes_max
@@ -300,6 +301,17 @@ class SegmentLog:
         first_index = index.first_index
         for dropped in range(first_index, first_index + index.drop_segment(sequence)):
             self._forget(group, dropped)
+
+    def offer(self, group: int, snapshot: Snapshot | None) -> None:
+        """Let the group's view offer `snapshot`, or nothing any more."""
+        if snapshot is None:
+            self._offered.pop(group, None)
+        else:
+            self._offered[group] = snapshot
+
+    def offered(self, group: int) -> Snapshot | None:
+        """What the group's view offers."""
+        return self._offered.get(group)
 
     def housekeep(self) -> None:
         """Delete dropped segments and allocate the next one. For the writer's thread, between jobs. Raises OSError."""

@@ -58,6 +58,8 @@ class PeerKind(IntEnum):
     FORM = 3
     FORWARD = 4
     FORWARD_REPLY = 5
+    SNAPSHOT = 6
+    SNAPSHOT_ACK = 7
 
 
 class Envelope(NamedTuple):
