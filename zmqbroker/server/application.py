@@ -102,7 +102,7 @@ class _Application:
         self._counters: Counter[str] = Counter()
         self._machines: dict[int, Machine] = {}
         self._closers: list[Callable[[], None]] = []  # undone in reverse
-        self._greet_now = asyncio.Event()  # there is somebody new to greet
+        self._changed = asyncio.Event()  # members or roles are others now
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -181,7 +181,7 @@ class _Application:
             housekeep=self._log.housekeep,
             counters=self._counters,
             on_failure=_die,
-            on_members=self._members_changed,
+            on_change=self._changed.set,
         )
         self._descriptors = (peer_port.descriptor, port.descriptor)
         self._closers.append(lambda: self._node.stop(self._descriptors))
@@ -208,9 +208,6 @@ class _Application:
         self._machines[DATA_GROUP] = group.machine
         self._node.add_group(group)
 
-    def _members_changed(self) -> None:
-        self._greet_now.set()
-
     # --- while it runs -----------------------------------------------------------------------------------------------
 
     async def _until(self, stop: asyncio.Event) -> None:
@@ -233,10 +230,22 @@ class _Application:
             done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()  # a job only ends by failing
+            await self._hand_over()
         finally:
             for task in (waiter, *tasks):
                 task.cancel()
             await asyncio.gather(waiter, *tasks, return_exceptions=True)
+
+    async def _hand_over(self) -> None:
+        """An orderly stop waits for no election: another node leads first, unless none can within an election timeout."""
+        if not self._node.hand_over():
+            return
+        timeout_s = self._config.raft.election_ticks * self._config.raft.tick_ms / 1000
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not self._node.settled:
+                    self._changed.clear()
+                    await self._changed.wait()
 
     async def _greet(self) -> None:
         """HELLO to everybody, for ever; form the cluster when it is this node's turn; then flush its state."""
@@ -255,8 +264,8 @@ class _Application:
                 self._node.network.send_hello()
                 self._check_cluster()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._greet_now.wait(), HELLO_INTERVAL_S)
-                self._greet_now.clear()
+                    await asyncio.wait_for(self._changed.wait(), HELLO_INTERVAL_S)
+                self._changed.clear()
                 self._formation.known.forget_silent(time.monotonic_ns())
                 await self._connect()
             flushing.result()

@@ -21,6 +21,7 @@ from zmqbroker.raft.messages import Message, MessageType, Role, SoftState, Stora
 from zmqbroker.server.desk import Desk
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
+from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.persistence import LogPipeline
 from zmqbroker.server.replies import delivery_reply
@@ -60,14 +61,14 @@ class Node:
         housekeep: Callable[[], None],
         counters: Counter[str],
         on_failure: Callable[[BaseException], None],
-        on_members: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self.config, self.formation, self.network, self.log, self.counters = config, formation, network, log, counters
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
         self.snapshots: Snapshots | None = None  # until then, too
         self._state = state
         self.started_ns = time.monotonic_ns()
-        self._loop, self._port, self._on_members = loop, port, on_members
+        self._loop, self._port, self._on_change = loop, port, on_change
         sync = config.cluster.volume == "persistent"
         self.confirm = "quorum+fsync" if sync else "quorum"
         self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._wake, on_failure=on_failure)
@@ -228,6 +229,23 @@ class Node:
         self._next_tick_s = max(self._next_tick_s, now_s - self._tick_s) + self._tick_s
         self._loop.call_at(self._next_tick_s, self._tick)
 
+    def hand_over(self) -> bool:
+        """Begin to hand every leadership to the voter that is furthest; False when there is none, or nobody, to hand over."""
+        begun = False
+        for group in self.groups.values():
+            core = group.core
+            successor = best_successor(core.membership, core.id, core.progress())
+            if successor is not None and not core.transferee:
+                core.transfer_leader(successor)
+            begun = begun or successor is not None
+        self._wake()
+        return begun
+
+    @property
+    def settled(self) -> bool:
+        """True when this node leads nothing and knows who does."""
+        return all(not group.leading and group.soft_state.leader for group in self.groups.values())
+
     # --- once a second -----------------------------------------------------------------------------------------------
 
     def heard(self, session: bytes, now_ns: int) -> None:
@@ -307,7 +325,7 @@ class Node:
         """Follow the roster: links, names, and the record on disk."""
         roster = self.groups[number].machine.roster
         self.formation.learn(roster.index, roster.members)
-        self._on_members()
+        self._on_change()
 
     def role_changed(self, number: int, soft_state: SoftState) -> None:
         """Note since when there is no leader; a new leadership starts every session's timer afresh."""
@@ -317,3 +335,4 @@ class Node:
             self._leaderless_ns.setdefault(number, time.monotonic_ns())
         if soft_state.role == Role.LEADER:
             self._liveness.restart()
+        self._on_change()
