@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zmqbroker.errors import StorageError
@@ -117,6 +117,13 @@ class GroupView:
         return tuple(found)
 
 
+def _safe_before(work: StorageAppend, old: HardState, new: HardState) -> HardState:
+    """`new` as it may be stored before the rest of `work`: should that be torn off, what it was to replace is not committed."""
+    if work.snapshot is not None:
+        return replace(new, commit=old.commit)
+    return replace(new, commit=min(new.commit, work.entries[0].index - 1)) if work.entries else new
+
+
 class SegmentLog:
     """A LogStore in a directory. Made by `SegmentLog.open`."""
 
@@ -178,8 +185,8 @@ class SegmentLog:
         for work in works:
             base = self._bases.setdefault(work.group, GroupBase())
             if work.hard_state is not None:
-                self._put(job, record_of_hard_state(work.group, work.hard_state))
-                base.hard_state = work.hard_state
+                base.hard_state = _safe_before(work, base.hard_state, work.hard_state)
+                self._put(job, record_of_hard_state(work.group, base.hard_state))
                 job.hard_states.append((work.group, work.hard_state))
             if work.snapshot is not None:
                 self._put(job, record_of_snapshot(work.group, work.snapshot))
@@ -192,6 +199,7 @@ class SegmentLog:
                 segment.note(work.group, entry.index)
                 base.last_index, base.last_term = entry.index, entry.term
                 job.changes.append((work.group, entry, segment.sequence << OFFSET_BITS | offset))
+            base.hard_state = work.hard_state or base.hard_state
         if self._cursor is not None:
             job.last_lsn = self._cursor.next_lsn - 1
             job.sequence = next(reversed(self._segments))

@@ -164,6 +164,26 @@ def test_commit_beyond_a_torn_entry_falls_back(tmp_path: Path) -> None:
     reopened.close()
 
 
+@pytest.mark.parametrize("snapshot", [None, Snapshot(2, 2, Membership((1, 2, 3)))])
+def test_entry_that_a_torn_write_would_have_replaced_is_not_committed(tmp_path: Path, snapshot: Snapshot | None) -> None:
+    log = open_log(tmp_path)
+    run(log, append(1, b"a" * 1000, b"of a leader that was deposed", state=HardState(1, 1, 1)))
+    first = snapshot.index + 1 if snapshot else 2
+    work = append(first, b"b" * 1000, term=2, state=HardState(2, 3, first))
+    work.snapshot = snapshot
+    assert log._cursor is not None
+    hard_state = log._cursor.position
+    log.prepare([work]).write()
+    log.close()
+    (path,) = segments(tmp_path)
+    behind = hard_state + PAYLOAD_OFFSET + 24
+    change(path, behind, bytes(path.stat().st_size - behind))
+    reopened = open_log(tmp_path)
+    view = reopened.view(1)
+    assert (view.hard_state(), view.last_index(), view.term(2)) == (HardState(2, 3, 1), 2, 1)
+    reopened.close()
+
+
 def _append_record(directory: Path, record: Record, *, skip: int = 0) -> None:
     """Put a well-formed record behind a log of one entry `x`."""
     log = open_log(directory)
