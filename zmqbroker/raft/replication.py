@@ -106,7 +106,8 @@ def _send_snapshot(state: RaftState, to: int, progress: Progress) -> bool:
         state.trace("DEBUG ignore sending snapshot to %x since it is not recently active", to)
         return False
     snapshot = state.log.snapshot()
-    if snapshot is None:
+    if snapshot is None or to not in snapshot.membership.all_nodes:
+        # A state of before `to` came would be refused there, and the leader would wait for it in vain.
         text = "DEBUG %x failed to send snapshot to %x because snapshot is temporarily unavailable"
         state.trace(text, state.id, to)
         state.compacted_probes += 1

@@ -17,6 +17,7 @@ from zmqbroker.raft.messages import (
     HardState,
     Message,
     MessageType,
+    ReadState,
     Ready,
     Role,
     Snapshot,
@@ -98,6 +99,8 @@ class Node:
         self.core = RaftCore(config, membership, log, Random(seed), applied_index, trace=self.lines.append)
         self.works: deque[StorageAppend] = deque()
         self.committed: list[Entry] = []
+        self.memberships: dict[int, Membership] = {}  # index -> what its change made of the membership
+        self.read_states: list[ReadState] = []
 
     def ready(self) -> Ready:
         """Take a Ready and apply at once; its work waits."""
@@ -108,8 +111,9 @@ class Node:
             self.committed += ready.committed
             for entry in ready.committed:
                 if entry.type is not EntryType.NORMAL:
-                    self.core.apply_change(entry.data)
+                    self.memberships[entry.index] = self.core.apply_change(entry.data)
             self.core.applied_to(ready.committed[-1].index)
+        self.read_states += ready.read_states
         return ready
 
     def complete(self) -> list[Message]:

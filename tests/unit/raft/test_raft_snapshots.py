@@ -55,6 +55,16 @@ def test_snapshot_is_not_sent_to_a_node_that_does_not_answer() -> None:
     assert any("not recently active" in line for line in leader.lines)
 
 
+def test_snapshot_of_before_a_member_came_is_not_sent_to_it() -> None:
+    leader = short_leader()
+    leader.log.newest = Snapshot(5, 1, Membership((1, 2)))
+    assert of_type(reject(leader), INSTALL) == []
+    assert leader.core.compacted_probes == 1
+    leader.log.newest = Snapshot(5, 1, Membership((1, 2), learners=(3,)))
+    (sent,) = of_type(leader.say(HEARTBEAT_RESPONSE, 3, 1), INSTALL)
+    assert sent.to == 3
+
+
 @pytest.mark.parametrize("index", [4, 5, 6])
 def test_follower_that_reaches_the_log_by_any_snapshot_is_replicated_to(index: int) -> None:
     leader = short_leader()
