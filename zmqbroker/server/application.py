@@ -30,6 +30,7 @@ from zmqbroker.server.clock import SystemClock
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
+from zmqbroker.server.links import LinkWatch
 from zmqbroker.server.node import Node
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.persistence import StateFlusher
@@ -161,6 +162,8 @@ class _Application:
         )
         network = PeerNetwork(peer_context, peer_port, self._formation, self._counters)
         self._closers.append(network.close)
+        self._watch = LinkWatch(self._on_refused)
+        self._closers.append(self._watch.close)
         self._node = Node(
             config,
             loop,
@@ -174,6 +177,12 @@ class _Application:
         )
         self._descriptors = (peer_port.descriptor, port.descriptor)
         self._closers.append(lambda: self._node.stop(self._descriptors))
+
+    def _on_refused(self, peer: str) -> None:
+        self._counters["peer_links_refused"] += 1
+        member = self._formation.member_named(peer)
+        if member is not None:
+            self._node.leader_lost(member.id)
 
     def _form(self, cluster_uid: bytes, members: tuple[Member, ...]) -> None:
         self._directory.save_membership(cluster_uid, members)
@@ -284,6 +293,7 @@ class _Application:
                 continue
             address = str(found[0][4][0])
             self._node.network.connect(name, f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
+        self._watch.follow(self._node.network.links)
 
     def _check_cluster(self) -> None:
         if len(self._formation.foreign) >= self._config.majority:

@@ -8,6 +8,7 @@ ticks are not made up: the sockets are drained, then there is one tick.
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ from zmqbroker.server.replies import delivery_reply
 from zmqbroker.server.routes import Pending
 from zmqbroker.server.sessions import Liveness
 from zmqbroker.server.sockets import ClientPort
+from zmqbroker.server.succession import Succession
 from zmqbroker.storage.interfaces import LogStore
 from zmqbroker.wire.frames import Reply
 
@@ -64,6 +66,7 @@ class Node:
         self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._wake, on_failure=on_failure)
         self._desk = Desk(self, port)
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
+        self._succession = Succession(loop.call_later, self._wake, random.Random())
         self._leaderless_ns: dict[int, int] = {}  # group -> since when this node knows no leader; absent while it knows one
         self._tick_s = config.raft.tick_ms / 1000
         self._next_tick_s = 0.0  # on the loop's clock
@@ -163,6 +166,11 @@ class Node:
         now_s = self._loop.time()
         self._next_tick_s = max(self._next_tick_s, now_s - self._tick_s) + self._tick_s
         self._loop.call_at(self._next_tick_s, self._tick)
+
+    def leader_lost(self, member: int) -> None:
+        """A hint: the process of a member seems to be gone. Where it led, this node campaigns soon."""
+        for group in self.groups.values():
+            self._succession.leader_lost(group.core, member)
 
     # --- once a second -----------------------------------------------------------------------------------------------
 
