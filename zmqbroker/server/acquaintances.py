@@ -63,6 +63,10 @@ class Acquaintances:
         """The peer with a Raft id; None for this node and for ids that nobody has."""
         return self._by_id.get(member_id)
 
+    def ids_at(self, key: str) -> list[int]:
+        """The Raft ids of the members behind a link."""
+        return [member_id for member_id, peer in self._by_id.items() if peer.key == key]
+
     def follow(self, members: Iterable[Member]) -> None:
         """The peers are these members now."""
         known = {peer.uid: peer for peer in self.everybody() if peer.uid}

@@ -27,6 +27,7 @@ from zmqbroker.config import NodeConfig, majority_of, split_address
 from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, RemovedFromCluster, StorageError
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.formation import Formation
+from zmqbroker.server.links import LinkWatch
 from zmqbroker.server.node import Node
 from zmqbroker.server.opening import open_group
 from zmqbroker.server.peers import PeerNetwork
@@ -170,6 +171,8 @@ class _Application:
         )
         network = PeerNetwork(peer_context, peer_port, self._formation, self._counters)
         self._closers.append(network.close)
+        self._watch = LinkWatch(self._on_refused)
+        self._closers.append(self._watch.close)
         self._node = Node(
             config,
             loop,
@@ -185,6 +188,12 @@ class _Application:
         )
         self._descriptors = (peer_port.descriptor, port.descriptor)
         self._closers.append(lambda: self._node.stop(self._descriptors))
+
+    def _on_refused(self, key: str) -> None:
+        """A link broke and the port of its peer refuses: if that peer leads, it does no more."""
+        self._counters["peer_links_refused"] += 1
+        for member_id in self._formation.known.ids_at(key):
+            self._node.leader_lost(member_id)
 
     # --- groups ------------------------------------------------------------------------------------------------------
 
@@ -299,6 +308,7 @@ class _Application:
             address = str(found[0][4][0])
             network.connect(peer, f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
         network.drop_strangers()
+        self._watch.follow(network.links)
 
     def _check_cluster(self) -> None:
         if self._formation.removed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ from zmqbroker.server.routes import Pending
 from zmqbroker.server.sessions import Liveness
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort
+from zmqbroker.server.succession import Succession
 from zmqbroker.storage.interfaces import LogStore, StateStore
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.peer import PeerKind
@@ -74,6 +76,7 @@ class Node:
         self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._wake, on_failure=on_failure)
         self._desk = Desk(self, port)
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
+        self._succession = Succession(loop.call_later, self._wake, random.Random())
         self._leaderless_ns: dict[int, int] = {}  # group -> since when this node knows no leader; absent while it knows one
         self._tick_s = config.raft.tick_ms / 1000
         self._next_tick_s = 0.0  # on the loop's clock
@@ -245,6 +248,11 @@ class Node:
     def settled(self) -> bool:
         """True when this node leads nothing and knows who does."""
         return all(not group.leading and group.soft_state.leader for group in self.groups.values())
+
+    def leader_lost(self, member: int) -> None:
+        """A hint: the process of a member seems to be gone. Where it led, this node campaigns soon."""
+        for group in self.groups.values():
+            self._succession.leader_lost(group.core, member)
 
     # --- once a second -----------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ set before bind and never changed (DESIGN §3).
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import zmq
 
@@ -25,6 +25,8 @@ CLIENT_HIGH_WATER_MARK = 1024
 PEER_HIGH_WATER_MARK = 256
 #: Bytes taken from one socket in a pass, but for the message that goes over it: a pass holds no more in memory than that.
 DRAIN_BYTES_MAX = 16 << 20
+#: Events of a link taken in one go; it breaks a few times a second at most.
+EVENTS_MAX = 1024
 #: Reply bytes kept for one client that does not read; over it replies are dropped and counted (the client asks again).
 OUTBOX_BYTES_MAX = 64 << 20
 
@@ -190,11 +192,22 @@ class PeerLink:
         _harden(self._socket, PEER_HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.IMMEDIATE, 1)
         self._socket.setsockopt(zmq.RECONNECT_IVL, 50)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)  # so a node that returns hears its leader before it campaigns
         self._socket.setsockopt(zmq.CONNECT_TIMEOUT, 1000)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 500)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 1500)
+        self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self.on_close: Callable[[], object] | None = None  # called before the descriptor goes
         self._socket.connect(f"tcp://{address}")
+
+    @property
+    def monitor_descriptor(self) -> int:
+        """The edge-triggered FD that says "ask `broke`"."""
+        return int(self._monitor.FD)
+
+    def broke(self) -> bool:
+        """Whether the connection broke since this was last asked; libzmq makes a new one by itself."""
+        return bool(_drain(self._monitor, EVENTS_MAX))
 
     def send(self, frames: Frames) -> bool:
         """Send one message whole, or drop it whole."""
@@ -207,4 +220,8 @@ class PeerLink:
 
     def close(self) -> None:
         """Close the socket; what was not sent is lost."""
+        if self.on_close is not None:
+            self.on_close()
+        self._socket.disable_monitor()
+        self._monitor.close(0)
         self._socket.close(0)
