@@ -157,7 +157,7 @@ def handle_vote_response(state: RaftState, message: Message) -> None:
     if result is VoteResult.WON:
         if state.role is Role.PRE_CANDIDATE:
             _campaign(state)
-        elif state.id in state.votes:
+        elif state.id in state.votes or state.config.lead_without_own_vote:
             # Not before its own term and vote are durable, however many others have voted: a leader that forgot them in a
             # crash could win the same term again, and write other entries under the same index and term.
             state.become_leader()
