@@ -16,6 +16,7 @@ __all__ = [
     "RECEIPT_ORDINAL_BITS",
     "Ack",
     "Acked",
+    "Audited",
     "BatchHeader",
     "Close",
     "Closed",
@@ -33,6 +34,7 @@ __all__ = [
     "ReceiveKey",
     "Result",
     "Roster",
+    "TakeAudit",
     "Tick",
     "Trim",
     "Waiting",
@@ -164,7 +166,12 @@ class Trim:
     index: int
 
 
-Command = Publish | OpenProducer | Receive | Ack | Close | Tick | Trim
+@dataclass(slots=True, frozen=True)
+class TakeAudit:
+    """Keep checksums of the state as this entry leaves it, so that replicas can be compared; changes nothing."""
+
+
+Command = Publish | OpenProducer | Receive | Ack | Close | Tick | Trim | TakeAudit
 
 
 # --- results of applying them, in the order of an entry's commands -------------------------------------------------
@@ -206,7 +213,14 @@ class Closed:
     returned: int
 
 
-Result = Published | ProducerOpened | Waiting | Acked | Closed | Roster | RequestError | None
+@dataclass(slots=True, frozen=True)
+class Audited:
+    """An audit of the state at `index` is kept."""
+
+    index: int
+
+
+Result = Published | ProducerOpened | Waiting | Acked | Closed | Audited | Roster | RequestError | None
 
 
 # --- effects: data that the leader alone acts on --------------------------------------------------------------------

@@ -17,6 +17,7 @@
     │   ├── StaleReceipt
     │   └── StorageFull
     ├── RemovedFromCluster       the cluster goes on without this node
+    ├── Divergence               two nodes have different states at one index
     └── StorageError
         ├── Corruption           bytes that may have been acknowledged are damaged
         ├── Compacted            the log no longer holds that index
@@ -42,6 +43,7 @@ __all__ = [
     "Corruption",
     "DataDirectoryError",
     "DeadlineExceeded",
+    "Divergence",
     "Duplicate",
     "InvalidChannel",
     "InvalidRequest",
@@ -251,6 +253,10 @@ class StorageFull(RequestError):
 
 class RemovedFromCluster(BrokerError):
     """The cluster that this node belonged to goes on without it."""
+
+
+class Divergence(BrokerError):
+    """Two nodes have different states at one index; the message names the nodes and the first difference."""
 
 
 class StorageError(BrokerError):

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 
 from zmqbroker.broker import snapshot
+from zmqbroker.broker.audit import Audit, digest_of
 from zmqbroker.broker.claims import Assignment, Claims
 from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
@@ -28,6 +28,7 @@ from zmqbroker.commands import (
     ANY_INCARNATION,
     RECEIPT_ORDINAL_BITS,
     Ack,
+    Audited,
     Close,
     Closed,
     Command,
@@ -40,6 +41,7 @@ from zmqbroker.commands import (
     Receive,
     Result,
     Roster,
+    TakeAudit,
     Trim,
     Waiting,
 )
@@ -75,6 +77,8 @@ class Machine:
         self._by_name: dict[str, Queue] = {}
         self._touched: dict[int, Queue] = {}  # by number: may differ from what is stored
         self._stored_meta: bytes | None = None
+        self.audit: Audit | None = None  # the last one; no part of the state
+        self._audit_due = False
         self._roster = Roster()
         self._stored_roster: bytes | None = None
 
@@ -96,6 +100,8 @@ class Machine:
             self._dispatch(command, Moment(base | ordinal, self._now_unix_ns), deliveries)
             for ordinal, command in enumerate(commands)
         ]
+        if self._audit_due:  # when the whole entry is applied
+            self._audit_due, self.audit = False, Audit.of(index, self.items())
         return Applied(results, deliveries)
 
     def found(self, roster: Roster) -> None:
@@ -130,6 +136,9 @@ class Machine:
             return self._open_producer(command, moment)
         if isinstance(command, Close):
             return self._close(command, moment, deliveries)
+        if isinstance(command, TakeAudit):
+            self._audit_due = True
+            return Audited(moment.entry_index)
         if isinstance(command, Trim):
             self._trimmed_index = max(self._trimmed_index, command.index)
         return None
@@ -296,13 +305,17 @@ class Machine:
         found.sort()
         return found
 
+    def describe(self, key: bytes) -> str:
+        """What a key of the state is of, in words. Raises `Corruption` for what is no key."""
+        number, what = snapshot.describe(key)
+        if not number:
+            return what
+        name = repr(self._queues[number - 1].name) if number <= len(self._queues) else "unknown"
+        return f"{what} of channel {name}"
+
     def digest(self) -> bytes:
         """SHA-256 of `applied_index` and `items`: equal on all replicas at an equal index."""
-        digest = sha256(self._applied_index.to_bytes(8, "big"))
-        for part in (part for item in self.items() for part in item):
-            digest.update(len(part).to_bytes(8, "big"))
-            digest.update(part)
-        return digest.digest()
+        return digest_of(self._applied_index, self.items())
 
     @classmethod
     def restore(cls, applied_index: int, items: Iterable[tuple[bytes, bytes]], limits: MachineLimits | None = None) -> Machine:

@@ -15,6 +15,7 @@ import click
 from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line, emit_table
+from zmqbroker.cli.verify import verify
 from zmqbroker.errors import DeadlineExceeded, NodeNotFound
 
 if TYPE_CHECKING:
@@ -132,6 +133,9 @@ async def _transfer(context: CommandContext, name: str, url: str, timeout_ms: in
                 return to, round((time.monotonic() - started) * 1000)
             await asyncio.sleep(_POLL_S / 10)
     raise DeadlineExceeded(f"{to} does not lead after {timeout_ms} ms", outcome_unknown=True)
+
+
+cluster.add_command(verify)
 
 
 def _change(context: CommandContext, url: str, timeout_ms: int, as_json: bool, begin: Begin, done: Done) -> int:

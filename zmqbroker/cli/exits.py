@@ -35,6 +35,7 @@ _STATUS: tuple[tuple[type[errors.BrokerError], Exit], ...] = (
     (errors.LocalProtocolError, Exit.USAGE),
     (errors.RemoteProtocolError, Exit.UNREACHABLE),
     (errors.Corruption, Exit.DAMAGED),
+    (errors.Divergence, Exit.DAMAGED),
     (errors.DataDirectoryError, Exit.USAGE),
 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zmqbroker.client.driver import Driver
-from zmqbroker.wire.requests import AnyRequest, ChangeMembers, Info, Transfer
+from zmqbroker.wire.requests import AnyRequest, AuditRequest, ChangeMembers, Info, Transfer
 
 __all__ = ["Cluster"]
 
@@ -46,6 +46,14 @@ class Cluster:
         Raises NodeNotFound, InvalidRequest for a learner, or NoMajority when nobody can take over.
         """
         return str((await self._ask(Transfer(to))).get("to", ""))
+
+    async def audit(self) -> int:
+        """Take an audit of the replicated state on every node; the index that it was taken at."""
+        return int((await self._ask(AuditRequest())).get("index", 0))
+
+    async def audited(self, index: int, bucket: int | None = None, after: bytes = b"") -> dict[str, Any]:
+        """What a node kept of an audit (PROTOCOL §3, AUDITED). Raises InvalidRequest when it keeps it no more."""
+        return await self._ask(AuditRequest(index, bucket, after))
 
     async def _change(self, request: ChangeMembers) -> list[dict[str, Any]]:
         return list((await self._ask(request)).get("members", ()))

@@ -15,7 +15,7 @@ from typing import Any
 
 from zmqbroker.client.exchange import Exchange
 from zmqbroker.client.pipeline import FOREVER_NS, PATIENCE_NS
-from zmqbroker.wire.requests import AnyRequest, Info, ReceiveRequest, StatsRequest, command_of
+from zmqbroker.wire.requests import AnyRequest, AuditRequest, Info, ReceiveRequest, StatsRequest, command_of
 
 __all__ = ["PlainRequest", "RequestTable"]
 
@@ -39,7 +39,8 @@ class PlainRequest:
         self.resume_ns = FOREVER_NS  # when it goes back to the backlog after a refusal
         wait_ms = request.wait_ms if isinstance(request, ReceiveRequest) else 0
         self.waits = wait_ms > 0  # whether the node may take its time with the answer
-        self.anywhere = isinstance(request, Info | StatsRequest)  # whether any node may answer
+        kept = isinstance(request, AuditRequest) and request.index > 0
+        self.anywhere = isinstance(request, Info | StatsRequest) or kept  # whether any node may answer
         self.patience_ns = _PATIENCE_ANYWHERE_NS if self.anywhere else PATIENCE_NS + wait_ms * _MS
 
     @property

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import Ack, Close, OpenProducer, Receive, ReceiveKey
+from zmqbroker.commands import Ack, Close, OpenProducer, Receive, ReceiveKey, TakeAudit
 from zmqbroker.errors import (
     BrokerError,
     ChannelNotFound,
@@ -58,6 +58,7 @@ LeaderRequest = (
     | requests.CloseRequest
     | requests.ChangeMembers
     | requests.Transfer
+    | requests.AuditRequest
 )
 
 
@@ -123,6 +124,12 @@ class Desk:
                 self.send(pending.route, Reply.NODE, pending.request_id, node_fields(node))
             case requests.StatsRequest():
                 self.send(pending.route, Reply.CHANNEL, pending.request_id, self._stats(request.channel))
+            case requests.AuditRequest() if request.index:
+                group = node.groups.get(DATA_GROUP)
+                if group is None:
+                    raise node.not_leading(DATA_GROUP, outcome_unknown=False)
+                fields = operators.audit_fields(node, group, request)
+                self.send(pending.route, Reply.AUDITED, pending.request_id, fields)
             case _:
                 self._lead(request, pending, frames, now_ns, forwarded=False)
 
@@ -196,6 +203,8 @@ class Desk:
                 group.submit(Close(pending.session, request.consumer), pending)
             case requests.ChangeMembers():
                 operators.change_members(self._node, group, request, pending)
+            case requests.AuditRequest():
+                group.submit(TakeAudit(), pending)
             case requests.Transfer():
                 to = operators.transfer(group, request)
                 self.send(pending.route, Reply.TRANSFERRING, pending.request_id, {"to": to})

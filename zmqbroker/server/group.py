@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from zmqbroker.broker import Applied, Machine
-from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive, ReceiveKey, Result, Tick, Trim, Waiting
+from zmqbroker.commands import Delivery, ReceiveKey, Result, Tick, Trim, Waiting
 from zmqbroker.errors import Busy, InvalidRequest, NotLeader, RequestError
 from zmqbroker.raft import RaftCore
 from zmqbroker.raft.confchange import ConfChange, InvalidChange
@@ -21,7 +21,7 @@ from zmqbroker.server.membership import changed, next_change
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending
 from zmqbroker.server.trimming import Trimming
-from zmqbroker.wire.entries import EntryBuilder, decode_entry
+from zmqbroker.wire.entries import EntryBuilder, SmallCommand, decode_entry
 from zmqbroker.wire.frames import Reply
 
 __all__ = ["Group", "Host"]
@@ -114,7 +114,7 @@ class Group:
             self._builder.add_publish(batch, incarnation)
             self._gather(pending)
 
-    def submit(self, command: OpenProducer | Receive | Ack | Close | Tick | Trim, pending: Pending | None = None) -> None:
+    def submit(self, command: SmallCommand, pending: Pending | None = None) -> None:
         """Gather any other command; without `pending` nobody waits for its result."""
         if pending is None or self._admit(pending):
             if pending is not None and pending.key is not None:

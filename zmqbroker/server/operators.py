@@ -1,13 +1,14 @@
-"""What operators ask of a cluster: other members, another leader.
+"""What operators ask of a cluster: other members, another leader, whether all have the same state.
 
-Runs at the leader of the group. A repeated wish is granted again: what is there already changes nothing and is answered alike.
-Source: docs/PROTOCOL.md §3, CHANGE_MEMBERS and TRANSFER.
+Changes run at the leader of the group. A repeated wish is granted again: what is there already changes nothing and is answered
+alike.
+Source: docs/PROTOCOL.md §3, CHANGE_MEMBERS, TRANSFER and AUDIT.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import Member, Roster
 from zmqbroker.config import CLUSTER_SIZE_MAX
@@ -16,13 +17,16 @@ from zmqbroker.raft.confchange import ConfChange
 from zmqbroker.server.membership import addition, best_successor, find, membership_of, removal
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending
-from zmqbroker.wire.requests import ChangeMembers, Transfer
+from zmqbroker.wire.requests import AuditRequest, ChangeMembers, Transfer
 
 if TYPE_CHECKING:
     from zmqbroker.server.group import Group
     from zmqbroker.server.node import Node
 
-__all__ = ["change_members", "transfer"]
+__all__ = ["audit_fields", "change_members", "transfer"]
+
+#: Keys of one AUDITED; more are asked for with `after`.
+AUDIT_KEYS_MAX = 4096
 
 
 def change_members(node: Node, group: Group, request: ChangeMembers, pending: Pending) -> None:
@@ -47,6 +51,23 @@ def change_members(node: Node, group: Group, request: ChangeMembers, pending: Pe
     else:
         newcomer = replace(newcomer, voter=not request.learner)
     group.change_members(addition(roster, newcomer, CLUSTER_SIZE_MAX), pending)
+
+
+def audit_fields(node: Node, group: Group, request: AuditRequest) -> dict[str, Any]:
+    """The fields of AUDITED: what this node kept of the audit at `request.index`. Raises RequestError."""
+    audit, applied_index = group.machine.audit, group.machine.applied_index
+    if applied_index < request.index:
+        raise Busy(f"{node.config.node.name} has applied {applied_index} and not yet {request.index}", retry_ms=20)
+    if audit is None or audit.index != request.index:
+        raise InvalidRequest(f"{node.config.node.name} keeps no audit of index {request.index}; take a new one")
+    fields: dict[str, Any] = {"index": audit.index, "node": node.config.node.name, "digest": audit.digest}
+    if request.bucket is None:
+        return {**fields, "buckets": audit.bucket_checksums()}
+    keys = [key for key in audit.buckets[request.bucket] if key > request.after]
+    shown = keys[:AUDIT_KEYS_MAX]
+    values = audit.buckets[request.bucket]
+    items = [[key, values[key], group.machine.describe(key)] for key in shown]
+    return {**fields, "items": items, "more": len(keys) > len(shown)}
 
 
 def _removal(group: Group, name: str) -> ConfChange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zmqbroker.commands import Acked, Closed, Delivery, Piece, ProducerOpened, Published, Result, Roster
+from zmqbroker.commands import Acked, Audited, Closed, Delivery, Piece, ProducerOpened, Published, Result, Roster
 from zmqbroker.errors import MalformedFrame
 from zmqbroker.server.membership import membership_of
 from zmqbroker.wire import codec
@@ -34,6 +34,8 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
             return Reply.PRODUCER, {"last_sequence": result.last_sequence}
         case Closed():
             return Reply.CLOSED, {"returned": result.returned}
+        case Audited():
+            return Reply.AUDITED, {"index": result.index}
         case Roster():
             return Reply.MEMBERS, {"index": result.index, "members": roster_rows(result)}
         case _:

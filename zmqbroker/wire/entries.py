@@ -21,6 +21,7 @@ from zmqbroker.commands import (
     Receipt,
     Receive,
     ReceiveKey,
+    TakeAudit,
     Tick,
     Trim,
 )
@@ -38,7 +39,7 @@ MACHINE_VERSION = 1
 COMMANDS_MAX = 65_535
 
 #: Every command but Publish.
-SmallCommand = OpenProducer | Receive | Ack | Close | Tick | Trim
+SmallCommand = OpenProducer | Receive | Ack | Close | Tick | Trim | TakeAudit
 
 #: format, machine version, number of commands, time_unix_ns
 _ENTRY = struct.Struct("<HHIQ")
@@ -124,7 +125,7 @@ def _trim_items(command: Trim) -> list[Any]:
     return [command.index]
 
 
-def _tick_items(_command: Tick) -> list[Any]:
+def _no_items(_command: Tick | TakeAudit) -> list[Any]:
     return []
 
 
@@ -133,8 +134,9 @@ _SHAPES: dict[type[SmallCommand], _Shape] = {
     Receive: _Shape(3, (_is_session, _is_u64, _is_u64, _is_channel, *(_is_u64,) * 6), _receive_items, _receive),
     Ack: _Shape(4, (_is_session, _is_channel, _is_receipts), _ack_items, _ack),
     Close: _Shape(5, (_is_session, _is_u64_or_nil), _close_items, Close),
-    Tick: _Shape(6, (), _tick_items, Tick),
+    Tick: _Shape(6, (), _no_items, Tick),
     Trim: _Shape(7, (_is_u64,), _trim_items, Trim),
+    TakeAudit: _Shape(8, (), _no_items, TakeAudit),
 }
 _SHAPE_OF_TYPE: dict[int, tuple[str, _Shape]] = {shape.type: (kind.__name__, shape) for kind, shape in _SHAPES.items()}
 

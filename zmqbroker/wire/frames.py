@@ -88,6 +88,7 @@ class Request(IntEnum):
     CLOSE = 0x0A
     CHANGE_MEMBERS = 0x0B
     TRANSFER = 0x0C
+    AUDIT = 0x0D
 
 
 class Reply(IntEnum):
@@ -104,6 +105,7 @@ class Reply(IntEnum):
     CLOSED = 0x8A
     MEMBERS = 0x8B
     TRANSFERRING = 0x8C
+    AUDITED = 0x8D
     ERROR = 0xFF
 
 

@@ -1,0 +1,139 @@
+"""`zmqbroker cluster verify`: whether every node has the same state at one index of the log.
+
+The leader has an audit taken, every node keeps checksums of its state there, and they are compared; where they differ, the keys
+of the differing buckets are fetched until the first difference is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from zmqbroker.cli.exits import Exit
+from zmqbroker.cli.options import CommandContext, Connect, json_option, timeout_option, url_option
+from zmqbroker.cli.output import emit_json, emit_line, note
+from zmqbroker.errors import BrokerError, Divergence, InvalidRequest, NoMajority
+
+__all__ = ["verify"]
+
+#: An audit gives way to the next one, for instance another operator's: then it is taken again, so often.
+_ATTEMPTS = 3
+_CHECKSUM_BYTES = 4
+
+
+@dataclass(frozen=True)
+class _Verified:
+    """What was compared."""
+
+    index: int
+    digest: str  # hex
+    nodes: tuple[str, ...]
+    unreachable: tuple[str, ...]
+
+
+@click.command()
+@url_option
+@timeout_option(30_000)
+@json_option
+@click.pass_obj
+def verify(context: CommandContext, url: str, timeout_ms: int, as_json: bool) -> int:
+    """Compare the state of every node at one index.
+
+    Ends with status 6, naming the first difference, when two differ, and with 3 when a node cannot be asked. It takes time and
+    memory in proportion to the state on every node.
+    """
+    found = asyncio.run(_verify(context.connect, url, timeout_ms))
+    if as_json:
+        emit_json({"index": found.index, "digest": found.digest, "nodes": found.nodes, "unreachable": found.unreachable})
+    else:
+        emit_line(f"{len(found.nodes)} nodes have equal state at index {found.index}: {', '.join(found.nodes)}")
+        emit_line(f"digest {found.digest}")
+    if found.unreachable:
+        note(f"zmqbroker: not compared, because they do not answer: {', '.join(found.unreachable)}")
+        return Exit.UNREACHABLE
+    return Exit.DONE
+
+
+async def _verify(connect: Connect, url: str, timeout_ms: int) -> _Verified:
+    for attempt in range(_ATTEMPTS):
+        try:
+            return await _attempt(connect, url, timeout_ms)
+        except InvalidRequest:
+            if attempt == _ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
+
+
+async def _attempt(connect: Connect, url: str, timeout_ms: int) -> _Verified:
+    async with connect(url, timeout_ms) as client:
+        index = await client.cluster.audit()
+        members = (await client.cluster.info())["members"]
+    answers = await asyncio.gather(*(_kept(connect, member, index, timeout_ms) for member in members))
+    kept = {member["name"]: answer for member, answer in zip(members, answers, strict=True) if answer is not None}
+    if not kept:
+        raise NoMajority("no member answered")
+    endpoints = {member["name"]: member["client"] for member in members}
+    first, *others = kept
+    for other in others:
+        if kept[other]["digest"] != kept[first]["digest"]:
+            difference = await _difference(connect, timeout_ms, index, (first, other), endpoints, kept)
+            raise Divergence(f"{first} and {other} differ at index {index}: {difference}")
+    unreachable = tuple(member["name"] for member in members if member["name"] not in kept)
+    return _Verified(index, kept[first]["digest"].hex(), tuple(kept), unreachable)
+
+
+async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout_ms: int) -> dict[str, Any] | None:
+    """What one member kept; None when it does not answer. Raises InvalidRequest when it keeps it no more."""
+    if not member["client"]:
+        return None
+    try:
+        async with connect(member["client"], timeout_ms) as client:
+            answer = await client.cluster.audited(index)
+    except InvalidRequest:
+        raise
+    except BrokerError:
+        return None
+    return answer if answer.get("node") == member["name"] else None
+
+
+async def _difference(
+    connect: Connect,
+    timeout_ms: int,
+    index: int,
+    pair: tuple[str, str],
+    endpoints: Mapping[str, str],
+    kept: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """The first key, in the order of the state, in which two nodes differ."""
+    checksums = [kept[name]["buckets"] for name in pair]
+    positions = range(0, len(checksums[0]), _CHECKSUM_BYTES)
+    differing = [at // _CHECKSUM_BYTES for at in positions if len({sums[at : at + _CHECKSUM_BYTES] for sums in checksums}) > 1]
+    found: list[tuple[bytes, str]] = []
+    for bucket in differing:
+        one, two = [await _keys(connect, endpoints[name], timeout_ms, index, bucket) for name in pair]
+        for key in sorted({*one, *two}):
+            if one.get(key, (None,))[0] != two.get(key, (None,))[0]:
+                what = (one.get(key) or two[key])[1]
+                where = "" if key in one and key in two else f", only on {pair[0] if key in one else pair[1]}"
+                found.append((key, f"{what}{where}"))
+                break
+    if not found:
+        return "the digests differ, the checksums of all keys do not"
+    more = f" (and in {len(differing) - 1} other places)" if len(differing) > 1 else ""
+    return min(found)[1] + more
+
+
+async def _keys(connect: Connect, endpoint: str, timeout_ms: int, index: int, bucket: int) -> dict[bytes, tuple[int, str]]:
+    """All keys of a bucket: checksum of the value, and what the key is in words."""
+    keys: dict[bytes, tuple[int, str]] = {}
+    async with connect(endpoint, timeout_ms) as client:
+        more = True
+        while more:
+            answer = await client.cluster.audited(index, bucket, max(keys, default=b""))
+            keys.update({key: (value, what) for key, value, what in answer["items"]})
+            more = bool(answer["more"] and answer["items"])
+    return keys
