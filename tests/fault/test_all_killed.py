@@ -15,7 +15,8 @@ import pytest
 from tests.fault.conftest import Note
 from tests.fault.history import check
 from tests.fault.load import Load
-from tests.processes import Cluster, cluster, wait_until
+from tests.fault.operator import verified_cluster
+from tests.processes import Cluster, wait_until
 from tests.raw import Raw
 from zmqbroker.wire.frames import Request
 
@@ -55,7 +56,7 @@ def work(load: Load, what: str) -> None:
 def test_all_nodes_killed_at_once_lose_nothing_acknowledged(tmp_path: Path, note: Note, volume: str, rounds: int) -> None:
     """First with nobody receiving, so that all is still in the queue, then between deliveries and acks."""
     with (
-        cluster(tmp_path, volume=volume) as nodes,
+        verified_cluster(tmp_path, volume=volume) as nodes,
         Load("produce", nodes.url, CHANNEL, tmp_path / "produce", rate=RATE) as producers,
     ):
         killed_ns = []

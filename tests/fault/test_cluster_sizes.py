@@ -20,8 +20,9 @@ import pytest
 
 from tests.fault.conftest import Note
 from tests.fault.history import History, Outcome, Send, body_of, check
+from tests.fault.operator import verified_cluster
 from tests.fault.witness import Witness
-from tests.processes import Cluster, Node, cluster, wait_until
+from tests.processes import Cluster, Node, wait_until
 from tests.raw import Answer, Raw, new_request_id
 from zmqbroker import SendResult, SyncClient
 from zmqbroker.errors import DeadlineExceeded, NoMajority
@@ -134,7 +135,7 @@ def lose_majority(nodes: Cluster, witness: Witness, plain: Plain, note: Note) ->
 def test_cluster_loses_what_it_tolerates_then_one_more_then_recovers(tmp_path: Path, note: Note, size: int) -> None:
     majority, tolerated = TABLE[size]
     environment = CALM if size >= CALM_FROM else {}
-    with cluster(tmp_path, size, environment=environment) as nodes, SyncClient(nodes.url) as client:
+    with verified_cluster(tmp_path, size, environment=environment) as nodes, SyncClient(nodes.url) as client:
         witness, plain = Witness(client, CHANNEL, "witness"), Plain(nodes)
         witness.send(20)
         plain.open()

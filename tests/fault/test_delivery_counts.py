@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import Cluster, cluster
+from tests.fault.operator import verified_cluster
+from tests.processes import Cluster
 from zmqbroker import SyncClient
 
 
@@ -38,7 +39,7 @@ FAULTS: list[Callable[[Cluster], None]] = [nothing, kill_leader, kill_all, kill_
 
 @pytest.mark.parametrize("volume", ["persistent", pytest.param("ephemeral", marks=pytest.mark.long)])
 def test_delivery_count_goes_on_through_failovers_and_crashes_of_all(tmp_path: Path, volume: str) -> None:
-    with cluster(tmp_path, volume=volume) as nodes, SyncClient(nodes.url) as client:
+    with verified_cluster(tmp_path, volume=volume) as nodes, SyncClient(nodes.url) as client:
         queue = client.queue("counted")
         sequence = queue.send(b"again and again").sequence
         seen = []

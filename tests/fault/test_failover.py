@@ -15,7 +15,8 @@ from tests.fault.conftest import Note
 from tests.fault.dev import dev_cluster
 from tests.fault.history import History, body_of, check
 from tests.fault.load import Load
-from tests.processes import Cluster, Node, cluster, wait_until
+from tests.fault.operator import verified_cluster, verify
+from tests.processes import Cluster, Node, wait_until
 from tests.raw import Answer, Raw
 from zmqbroker.wire.frames import Request
 
@@ -167,6 +168,7 @@ def go_through_faults(nodes: Cluster, directory: Path, note: Note, rounds: int) 
     assert min(confirmed.values()) >= CONFIRMS_PER_TERM, confirmed
     assert not [delivery for delivery in history.deliveries if delivery.producer.startswith("stopped-")]
     assert check(history, stored) == []
+    verify(nodes)
     note(f"{len(history.confirmed)} messages confirmed, {len(history.deliveries) - stored} delivered more than once")
     note(f"confirmed by term: {confirmed}")
     for what, fault_ns in run.faults:
@@ -183,5 +185,5 @@ def test_failover_of_zmqbroker_dev_keeps_every_promise(tmp_path: Path, note: Not
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_failover_of_persistent_nodes_keeps_every_promise(tmp_path: Path, note: Note, rounds: int) -> None:
-    with cluster(tmp_path, volume="persistent") as nodes:
+    with verified_cluster(tmp_path, volume="persistent") as nodes:
         go_through_faults(nodes, tmp_path, note, rounds)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.processes import cluster
+from tests.fault.operator import verified_cluster
 from zmqbroker import SyncClient
 from zmqbroker.errors import StaleReceipt
 
@@ -44,7 +44,7 @@ def holder(url: str, count: int) -> Iterator[subprocess.Popen[str]]:
 
 def test_session_consumer_killed_its_messages_go_to_another(tmp_path: Path) -> None:
     environment = {"ZMQBROKER_LIMITS_SESSION_TIMEOUT_MS": "1000"}
-    with cluster(tmp_path, environment=environment) as nodes, SyncClient(nodes.url) as client:
+    with verified_cluster(tmp_path, environment=environment) as nodes, SyncClient(nodes.url) as client:
         queue = client.queue("held")
         sent = [queue.send(b"%d" % number).sequence for number in range(3)]
         with holder(nodes.url, 3) as process:
@@ -60,7 +60,7 @@ def test_session_consumer_killed_its_messages_go_to_another(tmp_path: Path) -> N
 def test_session_consumer_closed_its_messages_go_to_another_at_once(tmp_path: Path) -> None:
     """At once: the session timeout is an hour here, so nothing but the close can have returned them."""
     environment = {"ZMQBROKER_LIMITS_SESSION_TIMEOUT_MS": "3600000"}
-    with cluster(tmp_path, environment=environment) as nodes, SyncClient(nodes.url) as client:
+    with verified_cluster(tmp_path, environment=environment) as nodes, SyncClient(nodes.url) as client:
         queue = client.queue("held")
         sent = [queue.send(b"%d" % number).sequence for number in range(3)]
         with holder(nodes.url, 3) as process:
@@ -76,7 +76,11 @@ def test_session_silent_but_waiting_consumer_is_kept(tmp_path: Path) -> None:
     An idle client says something every five seconds (PROTOCOL §1), so the timeout must be longer.
     """
     environment = {"ZMQBROKER_LIMITS_SESSION_TIMEOUT_MS": "8000"}
-    with cluster(tmp_path, environment=environment) as nodes, SyncClient(nodes.url) as client, SyncClient(nodes.url) as other:
+    with (
+        verified_cluster(tmp_path, environment=environment) as nodes,
+        SyncClient(nodes.url) as client,
+        SyncClient(nodes.url) as other,
+    ):
         queue = client.queue("held")
         queue.send(b"mine")
         (message,) = queue.receive(visibility_ms=VISIBILITY_MS)

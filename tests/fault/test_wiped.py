@@ -6,6 +6,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
+from tests.fault.operator import verify
 from tests.processes import Cluster, Node, cluster, stays, wait_until
 from tests.raw import Answer, Raw
 from zmqbroker.wire.frames import Reply, Request
@@ -67,6 +68,7 @@ def test_wiped_node_does_not_vote_and_says_so(tmp_path: Path) -> None:
         leader.start()
         wait_until(lambda: send(nodes.leader()).command == Reply.SENT, 20, "a confirm of the two members")
         assert depth(nodes.leader()) >= 3, "what was acknowledged before is there too"
+        verify(nodes, [wiped])
 
 
 def test_two_wiped_nodes_form_no_empty_cluster_without_the_third(tmp_path: Path) -> None:

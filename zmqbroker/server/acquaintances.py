@@ -46,7 +46,7 @@ class Acquaintances:
     """Peers and strangers of one node."""
 
     def __init__(self, name: str, uid: bytes, addresses: dict[str, str]) -> None:
-        self._uid = uid
+        self._uid, self._address = uid, addresses[name]
         self.peers = {peer: PeerState(peer, address) for peer, address in sorted(addresses.items()) if peer != name}
         self.strangers: dict[bytes, PeerState] = {}  # by uid; at most STRANGERS_MAX
         self._by_id: dict[int, PeerState] = {}  # Raft id -> peer, once formed
@@ -90,8 +90,15 @@ class Acquaintances:
         if not (isinstance(name, str) and isinstance(address, str) and uid != self._uid):
             return None
         if not formed:
-            return self.peers.get(name)
+            return self.peers.get(name) or self.strangers.get(uid)
         return self.with_uid(uid) or self._stranger(uid, name, address)
+
+    def introduce(self, members: Iterable[Member]) -> None:
+        """A node outside of the cluster hears who belongs to it: any of them may be the one that has to hear of it."""
+        addresses = {self._address, *(peer.address for peer in self.everybody())}
+        for member in members:
+            if member.peer not in addresses:
+                self._stranger(member.uid, member.name, member.peer)
 
     def _stranger(self, uid: bytes, name: str, address: str) -> PeerState:
         if len(self.strangers) >= STRANGERS_MAX:

@@ -183,7 +183,13 @@ class Formation:
             self.learn(index, members)
         elif any(member.uid == self.uid for member in members):
             self._adopt(cluster_uid, founders, index, members)
-        elif any(member.name == self.name for member in members):
+        else:
+            self.known.introduce(members)
+            self._stay_outside(cluster_uid, members)
+
+    def _stay_outside(self, cluster_uid: bytes, members: tuple[Member, ...]) -> None:
+        """Say once how this node can become a member."""
+        if any(member.name == self.name for member in members):
             self.wiped = True
             self._complain_once(
                 self._said,
