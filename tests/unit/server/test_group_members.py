@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.server.harness import (
@@ -188,7 +190,7 @@ def test_change_during_a_transfer_is_busy() -> None:
 # --- no leader is known ----------------------------------------------------------------------------------------------
 
 
-def leaderless(**settings: int) -> dict[int, Site]:
+def leaderless(**settings: Any) -> dict[int, Site]:
     """Three nodes, the second of which has just lost sight of its leader."""
     sites = trio(**settings)
     sites[2].group.core.forget_leader()

@@ -56,7 +56,7 @@ def all_well(ids: Iterable[int]) -> dict[int, ProgressStatus]:
 
 
 def changes_of(change: ConfChange | None) -> list[tuple[ChangeType, int]]:
-    return [] if change is None else [tuple(one) for one in change.changes]
+    return [] if change is None else [(one.type, one.node) for one in change.changes]
 
 
 # --- rosters ---------------------------------------------------------------------------------------------------------

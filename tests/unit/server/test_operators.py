@@ -22,7 +22,7 @@ NOW_NS = 10 * FRESH_NS
 
 @pytest.fixture(autouse=True)
 def _still_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operators.time, "monotonic_ns", lambda: NOW_NS)
+    monkeypatch.setattr("zmqbroker.server.operators.time.monotonic_ns", lambda: NOW_NS)
 
 
 class Office:
