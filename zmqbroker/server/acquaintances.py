@@ -91,7 +91,7 @@ class Acquaintances:
         known = self.with_uid(uid)
         if known is None or (uid in self.strangers and (known.name, known.address) != (name, address)):
             return PeerState(name, address, uid) if parse_peer(f"{name}={address}") else None
-        return known
+        return known if known.name == name else None
 
     def knows(self, peer: PeerState) -> bool:
         """Whether `meet` found a node that is kept already."""

@@ -145,6 +145,10 @@ def test_member_that_says_another_address_keeps_the_known_one() -> None:
     assert address_of(found, 2) == "b:1"
 
 
+def test_member_under_another_name_is_nobody() -> None:
+    assert known(*MEMBERS).meet(uid_of("b"), fields("c", "b:1"), formed=True) is None
+
+
 def test_strangers_of_one_name_are_told_apart_by_their_uid() -> None:
     found = known(*MEMBERS)
     for uid in (b"1" * 16, b"2" * 16):
