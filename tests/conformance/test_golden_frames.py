@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from zmqbroker.commands import Ack, Close, OpenProducer, Publish, Receipt, Receive, ReceiveKey, Tick, Trim
+from zmqbroker.commands import Ack, Close, Member, OpenProducer, Publish, Receipt, Receive, ReceiveKey, Tick, Trim
 from zmqbroker.raft.messages import Entry, Message, MessageType
 from zmqbroker.wire import codec
 from zmqbroker.wire.batch import BatchContents
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply, Request, decode_header, encode_header
+from zmqbroker.wire.membership import members_from_wire, members_to_wire
 from zmqbroker.wire.peer import (
     Envelope,
     PeerKind,
@@ -32,6 +33,7 @@ from zmqbroker.wire.peer import (
 from zmqbroker.wire.requests import (
     AckRequest,
     AnyRequest,
+    ChangeMembers,
     CloseRequest,
     Hello,
     Info,
@@ -41,6 +43,7 @@ from zmqbroker.wire.requests import (
     Send,
     SendBatch,
     StatsRequest,
+    Transfer,
     decode_request,
     encode_request,
 )
@@ -108,6 +111,11 @@ REQUESTS: list[AnyRequest] = [
     StatsRequest("orders"),
     CloseRequest(3),
     CloseRequest(),
+    ChangeMembers("add", "n4", learner=True),
+    ChangeMembers("replace", "n2", "n5"),
+    ChangeMembers("remove", "n3", forward=True),
+    Transfer("n2"),
+    Transfer(),
 ]
 
 
@@ -142,6 +150,17 @@ def test_golden_peer_frame_both_ways(item: dict[str, Any]) -> None:
 def test_golden_peer_frames_name_every_kind() -> None:
     named = {item["name"]: item["kind"] for item in GOLDEN["peer"]} | {"RAFT": 1}
     assert named == {kind.name: int(kind) for kind in PeerKind}
+
+
+def test_golden_members_are_the_values_they_stand_for() -> None:
+    founder = Member(1, "n1", SESSION[::-1], "10.0.0.1:5591")
+    newcomer = Member(4, "n2", SESSION, "10.0.0.4:5591", replaces=2)
+    told = [plain(item["fields"]) for item in GOLDEN["peer"] if "founders" in item["fields"]]
+    assert len(told) == 2
+    for fields in told:
+        assert members_from_wire(fields["founders"]) == (founder,)
+        assert members_from_wire(fields["members"]) == (founder, newcomer)
+        assert members_to_wire((founder, newcomer)) == fields["members"]
 
 
 def test_golden_raft_frames_both_ways() -> None:

@@ -59,7 +59,7 @@ def test_wiped_node_does_not_vote_and_says_so(tmp_path: Path) -> None:
         wipe(wiped)
         wiped.start()
         wait_until(partial(has_said, wiped, NO_VOTE), 20, "the wiped node to say that it does not vote")
-        wait_until(partial(has_said, leader, "it cannot vote"), 20, "the others to say that it cannot vote")
+        wait_until(partial(has_said, leader, "does not vote; to take it in"), 20, "the others to say that it does not vote")
         assert send(leader).command == Reply.SENT, "two of three nodes are a majority"
         leader.kill()
         wait_until(lambda: has_no_majority(other), 20, "NO_MAJORITY of the only member that is up")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from tests.integration.wild import counters, serves, short
 from tests.processes import Cluster, Node, wait_until
 from zmqbroker.raft.messages import Entry, Message, MessageType
-from zmqbroker.server.formation import Formation
+from zmqbroker.server.formation import Formation, Record
 from zmqbroker.wire import codec
 from zmqbroker.wire.peer import NO_UID, Envelope, PeerKind, encode_peer, encode_raft
 
@@ -83,8 +83,10 @@ def hello_fields(target: Target, **changed: Any) -> dict[str, Any]:
         client=target.cluster.nodes[target.member_name].endpoint,
         peers=peers,
         cluster_uid=target.cluster_uid,
+        founders=(),
         members=(),
-        form=lambda *_: None,
+        members_index=0,
+        record=cast(Record, None),  # nothing is stored
         mint=lambda: STRANGER,
         complain=lambda _: None,
     )
@@ -172,16 +174,42 @@ def test_hello_that_does_not_fit_is_refused(target: Target, changed: dict[str, A
     target.drops("peer_frames_dropped_hello_refused", [frames, frames])
 
 
-def test_hello_of_a_member_under_another_uid_or_cluster_is_refused(target: Target) -> None:
-    fields = hello_fields(target)
-    envelopes = [target.envelope(PeerKind.HELLO, sender_uid=STRANGER), target.envelope(PeerKind.HELLO, cluster_uid=STRANGER)]
-    target.drops("peer_frames_dropped_hello_refused", [encode_peer(envelope, fields) for envelope in envelopes])
+def test_hello_of_a_member_in_another_cluster_is_refused(target: Target) -> None:
+    envelope = target.envelope(PeerKind.HELLO, cluster_uid=STRANGER)
+    target.drops("peer_frames_dropped_hello_refused", [encode_peer(envelope, hello_fields(target))])
+    assert target.cluster.leader().running
+
+
+@pytest.mark.parametrize("changed", [{"name": "x y"}, {"peer": None}, {"peer": "nowhere"}, {"peer": "host:99999"}], ids=short)
+def test_hello_of_a_stranger_that_cannot_be_reached_is_refused(target: Target, changed: dict[str, Any]) -> None:
+    envelope = target.envelope(PeerKind.HELLO, sender_uid=STRANGER)
+    target.drops("peer_frames_dropped_hello_refused", [encode_peer(envelope, hello_fields(target, **changed))])
+
+
+def test_hellos_of_more_strangers_than_are_kept_do_no_harm(target: Target) -> None:
+    for number in range(100):
+        envelope = target.envelope(PeerKind.HELLO, sender_uid=bytes([number]) * 16, cluster_uid=NO_UID)
+        fields = hello_fields(target, name=f"s{number}", peer=f"127.0.0.1:{number + 1}", formed=False)
+        target.socket.send_multipart(encode_peer(envelope, fields))
+    target.drops("peer_frames_dropped_malformed_frame", [[b"behind them"]])
+    info = target.cluster.info(target.node.name)
+    assert info is not None
+    assert len(info["members"]) == 3
+
+
+@pytest.mark.parametrize("listed", [[], None, [[1, "a"]], "members", [[9, "x", STRANGER, "x:1", True, 0]] * 2], ids=short)
+def test_hello_with_members_that_no_cluster_has_removes_nobody(target: Target, listed: Any) -> None:
+    fields = hello_fields(target, founders=listed, members=listed, members_index=2**40)
+    target.socket.send_multipart(encode_peer(target.envelope(PeerKind.HELLO), fields))
+    target.drops("peer_frames_dropped_malformed_frame", [[b"behind it"]])
+    assert target.node.running
     assert target.cluster.leader().running
 
 
 def test_form_at_a_member_changes_nothing(target: Target) -> None:
-    members = [[1, target.node.name, target.uid, "127.0.0.1:1"]]
-    fields = {"cluster_uid": STRANGER, "volume": "ephemeral", "members": members}
+    members = [[1, target.node.name, target.uid, "127.0.0.1:1", True, 0]]
+    known = {"founders": members, "members": members, "members_index": 2**40}
+    fields = {"cluster_uid": STRANGER, "volume": "ephemeral", **known}
     target.socket.send_multipart(encode_peer(target.envelope(PeerKind.FORM), fields))
     target.drops("peer_frames_dropped_malformed_frame", [[b"behind it"]])
     info = target.cluster.info(target.node.name)

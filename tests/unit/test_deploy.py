@@ -134,7 +134,7 @@ def test_unit_starts_serve_and_leaves_faults_to_people() -> None:
     command = service["ExecStart"].split()
     assert command[0].endswith("/zmqbroker")
     assert command[1] in application.commands
-    assert service["RestartPreventExitStatus"] == "2 6"
+    assert service["RestartPreventExitStatus"] == "1 2 6"
     assert service["DynamicUser"] == "yes"
     for key in ("NoNewPrivileges", "PrivateTmp", "ProtectHome", "RestrictNamespaces"):
         assert service[key] == "yes"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
+
+import click
 
 from zmqbroker.cli.app import application
 from zmqbroker.cli.exits import Exit
@@ -55,6 +58,29 @@ def test_operations_every_cluster_size_is_listed() -> None:
     text = DOCUMENT.read_text(encoding="utf-8")
     for size in range(1, CLUSTER_SIZE_MAX + 1):
         assert f"| {size} | {majority_of(size)} | {tolerated_by(size)} |" in text
+
+
+def member_commands() -> list[list[str]]:
+    """The commands of the section on members, each as its arguments."""
+    section = DOCUMENT.read_text(encoding="utf-8").partition("## Changing the members")[2].partition("\n## ")[0]
+    blocks = section.split("```")[1::2]
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [shlex.split(line)[1:] for line in lines if line.startswith("zmqbroker ")]
+
+
+def test_operations_every_way_to_change_the_members_is_shown_and_understood() -> None:
+    group = application.commands["cluster"]
+    assert isinstance(group, click.Group)
+    shown = {arguments[1] for arguments in member_commands() if arguments[0] == "cluster"}
+    assert shown == set(group.commands)
+    for command, *arguments in member_commands():
+        if command == "cluster":
+            group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+    (serve,) = [arguments for command, *arguments in member_commands() if command == "serve"]
+    with application.commands["serve"].make_context("serve", serve) as context:
+        newcomer = context.params["name"]
+        assert newcomer in {peer.partition("=")[0] for peer in context.params["peers"].split(",")}
+    assert ["cluster", "add", newcomer] in member_commands()
 
 
 def test_operations_names_ports_commands_and_other_variables() -> None:

@@ -85,15 +85,26 @@ def replace(context: CommandContext, name: str, by: str, url: str, timeout_ms: i
 @json_option
 @click.pass_obj
 def remove(context: CommandContext, name: str, url: str, timeout_ms: int, as_json: bool) -> int:
-    """Remove the node NAME. It stops by itself when it hears of it; its data stays where it is."""
+    """Remove the node NAME. It stops by itself when it hears of it; its data stays where it is.
+
+    Of two nodes of that name, one of which is replacing the other, it is the new one.
+    """
+    removed: set[int] = set()
 
     async def begin(client: Client) -> Members:
-        return await client.cluster.remove(name)
+        before = await client.cluster.info()
+        removed.update([member["id"] for member in before["members"] if member["name"] == name][-1:])
+        try:
+            return await client.cluster.remove(name)
+        except NodeNotFound:
+            if removed:  # it was there: an earlier attempt, whose answer was lost, has removed it
+                return []
+            raise
 
     def done(_: Members, now: Members) -> bool:
-        return all(member["name"] != name for member in now)
+        return all(member["id"] not in removed for member in now)
 
-    return _change(context, url, timeout_ms, as_json, begin, done)
+    return _change(context, url, timeout_ms, as_json, begin, done, patience_s=0)
 
 
 def _has_joined(name: str, instead_of: str = "") -> Done:
@@ -138,8 +149,16 @@ async def _transfer(context: CommandContext, name: str, url: str, timeout_ms: in
 cluster.add_command(verify)
 
 
-def _change(context: CommandContext, url: str, timeout_ms: int, as_json: bool, begin: Begin, done: Done) -> int:
-    members = asyncio.run(_until_done(context, url, timeout_ms, begin, done))
+def _change(
+    context: CommandContext,
+    url: str,
+    timeout_ms: int,
+    as_json: bool,
+    begin: Begin,
+    done: Done,
+    patience_s: float = _NEWCOMER_S,
+) -> int:
+    members = asyncio.run(_until_done(context, url, timeout_ms, begin, done, patience_s))
     if as_json:
         emit_json({"members": members})
     else:
@@ -148,15 +167,18 @@ def _change(context: CommandContext, url: str, timeout_ms: int, as_json: bool, b
     return Exit.DONE
 
 
-async def _until_done(context: CommandContext, url: str, timeout_ms: int, begin: Begin, done: Done) -> Members:
-    """Begin a change and ask until it is complete."""
+async def _until_done(
+    context: CommandContext, url: str, timeout_ms: int, begin: Begin, done: Done, patience_s: float
+) -> Members:
+    """Begin a change, with `patience_s` for a newcomer to be heard of, and ask until it is complete."""
     deadline = time.monotonic() + timeout_ms / 1000
     async with context.connect(url, timeout_ms) as client:
-        first = await _begin(client, begin, min(deadline, time.monotonic() + _NEWCOMER_S))
+        first = await _begin(client, begin, min(deadline, time.monotonic() + patience_s))
         while time.monotonic() < deadline:
-            now: Members = (await client.cluster.info())["members"]
-            if done(first, now):
-                return now
+            told = await client.cluster.info()
+            # A newcomer may be asked too, and before it belongs to the cluster it only knows its configuration.
+            if told["cluster"]["formed"] and done(first, told["members"]):
+                return list(told["members"])
             await asyncio.sleep(_POLL_S)
     raise DeadlineExceeded(f"the change is not complete after {timeout_ms} ms; it goes on", outcome_unknown=True)
 

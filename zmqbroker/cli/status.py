@@ -28,6 +28,7 @@ class NodeRow:
     commit_index: int = 0
     applied_index: int = 0
     leader: str | None = None  # whom this node takes for the leader
+    voter: bool = True  # False: it only gets the log
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class ClusterStatus:
 
     @property
     def reachable(self) -> int:
-        """Nodes that answered."""
-        return sum(row.reachable for row in self.nodes)
+        """Voters that answered."""
+        return sum(row.reachable and row.voter for row in self.nodes)
 
     @property
     def leader(self) -> str | None:
@@ -77,28 +78,30 @@ async def _info(connect: Connect, url: str, timeout_ms: int) -> dict[str, Any]:
 
 async def _ask_member(connect: Connect, member: dict[str, Any], timeout_ms: int) -> NodeRow:
     """One row; a member that does not answer, or whose endpoint nobody knows yet, is unreachable."""
-    name, endpoint = str(member["name"]), str(member["client"])
+    name, endpoint, voter = str(member["name"]), str(member["client"]), bool(member["voter"])
+    unreachable = NodeRow(name, endpoint, reachable=False, voter=voter)
     if not endpoint:
-        return NodeRow(name, endpoint, reachable=False)
+        return unreachable
     try:
         fields = await _info(connect, endpoint, timeout_ms)
     except BrokerError:
-        return NodeRow(name, endpoint, reachable=False)
+        return unreachable
     if fields["node"]["name"] != name:
         # A node that is gone left its port to another one, or its endpoint leads elsewhere.
-        return NodeRow(name, endpoint, reachable=False)
+        return unreachable
     group = next(iter(fields["groups"]), None)
     if group is None:
-        return NodeRow(name, endpoint, reachable=True, role="forming")
+        return NodeRow(name, endpoint, reachable=True, role="forming", voter=voter)
     return NodeRow(
         name,
         endpoint,
         reachable=True,
-        role=group["role"],
+        role=group["role"] if voter else "learner",
         term=group["term"],
         commit_index=group["commit_index"],
         applied_index=group["applied_index"],
         leader=group["leader"],
+        voter=voter,
     )
 
 

@@ -7,7 +7,7 @@ and no clock.
 
 from zmqbroker.config.load import RESERVED_VARIABLES, load, with_files
 from zmqbroker.config.node import NodeConfig, majority_of, tolerated_by
-from zmqbroker.config.rules import CLUSTER_SIZE_MAX, Peer, split_address
+from zmqbroker.config.rules import CLUSTER_SIZE_MAX, Peer, parse_peer, split_address
 from zmqbroker.config.sections import (
     ClusterConfig,
     KeyDescription,
@@ -39,6 +39,7 @@ __all__ = [
     "describe",
     "load",
     "majority_of",
+    "parse_peer",
     "split_address",
     "tolerated_by",
     "variable_name",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zmqbroker.commands import Member
+from zmqbroker.config import parse_peer
 
 __all__ = ["FRESH_NS", "STRANGERS_MAX", "Acquaintances", "PeerState"]
 
@@ -85,26 +86,35 @@ class Acquaintances:
         self.strangers = known
 
     def meet(self, uid: bytes, fields: dict[str, Any], *, formed: bool) -> PeerState | None:
-        """Who sent a HELLO; None for one that nothing can be made of."""
+        """Who sent a HELLO; None for one that nothing can be made of. Somebody new is not kept yet: see `keep`."""
         name, address = fields.get("name"), fields.get("peer")
         if not (isinstance(name, str) and isinstance(address, str) and uid != self._uid):
             return None
         if not formed:
             return self.peers.get(name) or self.strangers.get(uid)
-        return self.with_uid(uid) or self._stranger(uid, name, address)
+        known = self.with_uid(uid)
+        if known is None or (uid in self.strangers and (known.name, known.address) != (name, address)):
+            return PeerState(name, address, uid) if parse_peer(f"{name}={address}") else None
+        return known if known.name == name else None
 
     def introduce(self, members: Iterable[Member]) -> None:
         """A node outside of the cluster hears who belongs to it: any of them may be the one that has to hear of it."""
         addresses = {self._address, *(peer.address for peer in self.everybody())}
         for member in members:
             if member.peer not in addresses:
-                self._stranger(member.uid, member.name, member.peer)
+                self.keep(PeerState(member.name, member.peer, member.uid))
 
-    def _stranger(self, uid: bytes, name: str, address: str) -> PeerState:
-        if len(self.strangers) >= STRANGERS_MAX:
+    def knows(self, peer: PeerState) -> bool:
+        """Whether `meet` found a node that is kept already."""
+        return any(peer is known for known in self.everybody())
+
+    def keep(self, peer: PeerState) -> None:
+        """Remember whom `meet` found, once its HELLO is accepted; a new stranger may displace the longest silent one."""
+        if self.knows(peer):
+            return
+        if peer.uid not in self.strangers and len(self.strangers) >= STRANGERS_MAX:
             del self.strangers[min(self.strangers, key=lambda known: self.strangers[known].heard_ns)]
-        stranger = self.strangers[uid] = PeerState(name, address, uid)
-        return stranger
+        self.strangers[peer.uid] = peer
 
     def forget_silent(self, now_ns: int) -> None:
         """Forget strangers that were not heard lately."""

@@ -128,10 +128,12 @@ class Formation:
         if peer is None:
             return None
         if fault := self._fault(fields, cluster_uid):
-            self._complain_once(peer.faults, fault)
-            if cluster_uid and self.formed and cluster_uid != self.cluster_uid:
+            # A refused stranger is forgotten at once, so what was said of it is remembered here.
+            self._complain_once(peer.faults if self.known.knows(peer) else self._said, fault)
+            if cluster_uid and cluster_uid != self.cluster_uid and self._is_namesake(peer):
                 self.foreign.add(peer.name)
             return None
+        self.known.keep(peer)
         peer.uid, peer.client, peer.heard_ns = sender_uid, str(fields.get("client", "")), now_ns
         peer.formed, peer.cluster_uid = bool(fields.get("formed")), cluster_uid
         self.foreign.discard(peer.name)
@@ -140,6 +142,10 @@ class Formation:
         elif self.formed and self.member_with(sender_uid) is None:
             self._note_newcomer(peer)
         return peer
+
+    def _is_namesake(self, peer: PeerState) -> bool:
+        """Whether another member has this name."""
+        return any(member.name == peer.name and member.uid != self.uid for member in self.members)
 
     def _note_newcomer(self, peer: PeerState) -> None:
         namesake = any(member.name == peer.name for member in self.members)
@@ -177,7 +183,7 @@ class Formation:
         except MalformedFrame:
             return
         index = fields.get("members_index")
-        if not founders or not isinstance(index, int):
+        if not founders or not members or type(index) is not int:
             return
         if self.formed:
             self.learn(index, members)

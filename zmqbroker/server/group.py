@@ -17,7 +17,7 @@ from zmqbroker.raft import RaftCore
 from zmqbroker.raft.confchange import ConfChange, InvalidChange
 from zmqbroker.raft.messages import DropReason, Entry, EntryType, Message, MessageType, Role, SoftState, StorageAppend
 from zmqbroker.server.clock import Clock, LeaderClock, median_unix_ns
-from zmqbroker.server.membership import changed, next_change
+from zmqbroker.server.membership import changed, hands_over, next_change
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending
 from zmqbroker.server.trimming import Trimming
@@ -96,6 +96,7 @@ class Group:
         self._waiting_count = 0  # requests in _waiting and _gathered but RECEIVEs; with receivers at most requests_max
         self.lost_majority = False  # True from stepping down because no majority answered until a leader is known
         self._led_term = 0  # term of the last leadership
+        self.led_ticks = 0  # since that began
         self._parked: list[tuple[Pending, bool]] = []  # refused as soon as the leader is known; True: outcome unknown
         self._parked_ticks = PARKED_TICKS  # since the leader was lost, at most PARKED_TICKS
         self._tick_index = 0  # index of the last entry proposed only to move the time on
@@ -182,18 +183,26 @@ class Group:
         """One Raft tick; a leader also proposes what fell due."""
         self.core.tick()
         trimmable = self._trimming.tick(self.core)
+        self.led_ticks += 1
         self._parked_ticks = min(self._parked_ticks + 1, PARKED_TICKS)
         self._release()
         if not self.leading:
             return
-        if change := next_change(self.machine.roster, self.core.last_index, self.core.progress()):
-            self.change_members(change)
+        self._continue_change()
         due = self.machine.next_due_unix_ns()
         if due is not None and due <= self.clock.now_unix_ns() and self._tick_index <= self.machine.applied_index:
             self._tick_index = self.core.last_index + 1
             self.submit(Tick())
         if trimmable is not None:
             self.submit(Trim(trimmable))
+
+    def _continue_change(self) -> None:
+        """Go on with a change of the members that this or an earlier leader has begun."""
+        plan = (self.machine.roster, self.core.id, self.core.last_index, self.core.progress())
+        if change := next_change(*plan):
+            self.change_members(change)
+        elif not self.core.transferee and (to := hands_over(*plan)):
+            self.core.transfer_leader(to)
 
     # --- what the core wants done --------------------------------------------------------------------------------------
 
@@ -236,10 +245,10 @@ class Group:
                 self.core.applied_to(ready.committed[-1].index)
 
     def _role(self, soft_state: SoftState) -> None:
-        was_leading = self.soft_state.role == Role.LEADER
+        was_leading, had_leader = self.soft_state.role == Role.LEADER, self.soft_state.leader != 0
         self.soft_state = soft_state
         if soft_state.role == Role.LEADER and not was_leading:
-            self._led_term = self.core.term
+            self._led_term, self.led_ticks = self.core.term, 0
             self.clock = LeaderClock(self._clock, self.machine.now_unix_ns, self._quorum_unix_ns())
             self._tick_index = 0
             self._trimming.begin(self.machine.applied_index, self.machine.trimmed_index)
@@ -248,7 +257,7 @@ class Group:
             self.lost_majority or (was_leading and self.core.term == self._led_term)
         )
         self._host.role_changed(self.number, soft_state)
-        if not soft_state.leader:
+        if had_leader and not soft_state.leader:
             self._parked_ticks = 0
         if was_leading and soft_state.role != Role.LEADER:
             self._stop_leading()

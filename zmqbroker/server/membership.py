@@ -23,6 +23,7 @@ __all__ = [
     "changed",
     "find",
     "founding",
+    "hands_over",
     "membership_of",
     "next_change",
     "removal",
@@ -110,23 +111,52 @@ def removal(membership: Membership, id: int, active: Iterable[int]) -> ConfChang
     return _joint([Change(ChangeType.REMOVE, id)])
 
 
-def next_change(roster: Roster, last_index: int, progress: Mapping[int, ProgressStatus]) -> ConfChange | None:
-    """What the leader changes by itself now: a learner that is to vote and has caught up becomes a voter."""
+def next_change(roster: Roster, own: int, last_index: int, progress: Mapping[int, ProgressStatus]) -> ConfChange | None:
+    """What the leader `own` changes by itself now: who has caught up becomes a voter, and whom it replaces leaves.
+
+    A leader does not remove itself, since those who stay might never hear that it did: it makes its successor a voter if nobody
+    else is one, and `hands_over` says when that one is to lead.
+    """
     membership = membership_of(roster)
-    if membership.joint:
-        return None
-    for member in roster.members:
-        status = progress.get(member.id)
-        if not member.voter or member.id not in membership.learners or status is None:
-            continue
-        near = status.state is ProgressState.REPLICATE and last_index - status.match_index <= CAUGHT_UP_ENTRIES
-        if not (near and status.recent_active):
-            continue
-        changes = [Change(ChangeType.ADD_VOTER, member.id)]
-        if member.replaces in membership.all_nodes:
+    for member in _due(roster, membership, last_index, progress):
+        changes = []
+        if member.replaces in membership.all_nodes and member.replaces != own:
             changes.append(Change(ChangeType.REMOVE, member.replaces))
-        return _joint(changes)
+        if _is_to_vote(member, membership) and (member.replaces != own or membership.voters == (own,)):
+            changes.insert(0, Change(ChangeType.ADD_VOTER, member.id))
+        if changes:
+            return _joint(changes)
     return None
+
+
+def hands_over(roster: Roster, own: int, last_index: int, progress: Mapping[int, ProgressStatus]) -> int | None:
+    """Whom the leader `own` makes room for now, because a node that replaces it has caught up; None for nobody."""
+    membership = membership_of(roster)
+    if all(member.replaces != own for member in _due(roster, membership, last_index, progress)):
+        return None
+    return best_successor(membership, own, progress)
+
+
+def _is_to_vote(member: Member, membership: Membership) -> bool:
+    return member.voter and member.id in membership.learners
+
+
+def _due(roster: Roster, membership: Membership, last_index: int, progress: Mapping[int, ProgressStatus]) -> list[Member]:
+    """Members that have caught up and are not yet what they are to be, or not yet instead of whom."""
+    if membership.joint:
+        return []
+    waiting = [
+        member
+        for member in roster.members
+        if _is_to_vote(member, membership) or (member.replaces and member.replaces in membership.all_nodes)
+    ]
+    return [member for member in waiting if _has_caught_up(progress.get(member.id), last_index)]
+
+
+def _has_caught_up(status: ProgressStatus | None, last_index: int) -> bool:
+    if status is None or status.state is not ProgressState.REPLICATE or not status.recent_active:
+        return False
+    return last_index - status.match_index <= CAUGHT_UP_ENTRIES
 
 
 def best_successor(membership: Membership, own: int, progress: Mapping[int, ProgressStatus]) -> int | None:

@@ -7,6 +7,7 @@ Source: docs/PROTOCOL.md §3, CHANGE_MEMBERS, TRANSFER and AUDIT.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from zmqbroker.commands import Member, Roster
 from zmqbroker.config import CLUSTER_SIZE_MAX
 from zmqbroker.errors import Busy, InvalidRequest, NodeNotFound, NoMajority
 from zmqbroker.raft.confchange import ConfChange
+from zmqbroker.server.acquaintances import FRESH_NS
 from zmqbroker.server.membership import addition, best_successor, find, membership_of, removal
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending
@@ -35,12 +37,12 @@ def change_members(node: Node, group: Group, request: ChangeMembers, pending: Pe
     if membership_of(roster).joint:
         raise Busy("another membership change is under way", retry_ms=50)
     if request.action == "remove":
-        group.change_members(_removal(group, request.name), pending)
+        group.change_members(_removal(node, group, request.name), pending)
         return
     name = request.by or request.name
     newcomer = _newcomer(node, name)
     if newcomer is None:
-        if not _has_come(roster, name, replacing=request.action == "replace"):
+        if not _has_come(group, request):
             raise _unheard(roster, name)
         code, fields = result_reply(roster, node.confirm)
         node.reply(pending, code, fields)
@@ -70,29 +72,52 @@ def audit_fields(node: Node, group: Group, request: AuditRequest) -> dict[str, A
     return {**fields, "items": items, "more": len(keys) > len(shown)}
 
 
-def _removal(group: Group, name: str) -> ConfChange:
+def _removal(node: Node, group: Group, name: str) -> ConfChange:
     roster = group.machine.roster
     member, membership = find(roster, name), membership_of(roster)
     if member.id == group.core.id and len(membership.voters) > 1:
         # Whoever leads next removes this node; the client asks again there.
         transfer(group, Transfer())
         raise Busy(f"{member.name} hands leadership over before it is removed", retry_ms=20)
-    active = [id for id, status in group.core.progress().items() if status.recent_active]
-    return removal(membership, member.id, active)
+    active = [id for id in group.core.progress() if _answers(group, id)]
+    try:
+        return removal(membership, member.id, active)
+    except InvalidRequest as error:
+        if group.led_ticks > node.config.raft.election_ticks or len(membership.voters) == 1:
+            raise
+        # The others have not had the time to answer this leader yet.
+        raise Busy(str(error), retry_ms=50) from error
 
 
 def _newcomer(node: Node, name: str) -> Member | None:
     """The empty node of that name that was heard of last."""
-    heard = [peer for peer in node.formation.known.strangers.values() if peer.name == name and not peer.formed]
+    strangers, now_ns = node.formation.known.strangers.values(), time.monotonic_ns()
+    heard = [peer for peer in strangers if peer.name == name and not peer.formed and now_ns - peer.heard_ns < FRESH_NS]
     if not heard:
         return None
     peer = max(heard, key=lambda stranger: stranger.heard_ns)
     return Member(0, name, peer.uid, peer.address)
 
 
-def _has_come(roster: Roster, name: str, *, replacing: bool) -> bool:
-    """Whether an earlier attempt of this request has taken the newcomer in."""
-    return any(member.name == name and (member.replaces or not replacing) for member in roster.members)
+def _has_come(group: Group, request: ChangeMembers) -> bool:
+    """Whether an earlier attempt of this request has taken the newcomer in.
+
+    A member that replaced a namesake once may itself be lost by now, which makes this a new wish: it counts while it answers.
+    """
+    roster = group.machine.roster
+    named = [member for member in roster.members if member.name == (request.by or request.name)]
+    if request.action == "add" or not named:
+        return bool(named)
+    newcomer = named[-1]
+    replaced = [member.id for member in roster.members if member.name == request.name and member.id != newcomer.id]
+    if not newcomer.replaces or replaced:
+        return newcomer.replaces in replaced
+    return _answers(group, newcomer.id)
+
+
+def _answers(group: Group, member_id: int) -> bool:
+    status = group.core.progress().get(member_id)
+    return status is not None and status.recent_active
 
 
 def _unheard(roster: Roster, name: str) -> NodeNotFound:
@@ -109,7 +134,7 @@ def transfer(group: Group, request: Transfer) -> str:
     if request.to:
         to = find(roster, request.to).id
     else:
-        successor = best_successor(core.membership, core.id, core.progress())
+        successor = core.transferee or best_successor(core.membership, core.id, core.progress())
         if successor is None:
             raise NoMajority("no other voter answers that could lead")
         to = successor

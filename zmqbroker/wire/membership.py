@@ -77,6 +77,9 @@ def members_from_wire(value: object) -> tuple[Member, ...]:
         if not shaped or item[0] < 1 or item[5] < 0 or len(item[2]) != _UID_SIZE:
             raise MalformedFrame(f"not a member [id, name, uid, peer, voter, replaces]: {shown(item)}")
         members.append(Member(*item))
+    ids = [member.id for member in members]
+    if ids != sorted(set(ids)):
+        raise MalformedFrame(f"members come ascending by id, each once: {shown(ids)}")
     return tuple(members)
 
 

@@ -333,6 +333,8 @@ def _read_change_members(fields: _Fields, _bodies: Sequence[Buffer]) -> ChangeMe
     if action not in ACTIONS:
         raise InvalidRequest(f"field action is {shown(action)}, it must be one of {', '.join(ACTIONS)}")
     name, by = text(fields, "name", None, NAME_SIZE_MAX), text(fields, "by", "", NAME_SIZE_MAX)
+    if not name:
+        raise InvalidRequest("field name is empty")
     return ChangeMembers(action, name, by, flag(fields, "learner"), flag(fields, "forward"))
 
 

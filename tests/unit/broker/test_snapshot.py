@@ -7,16 +7,20 @@ import pytest
 
 from tests.unit.broker.builders import ALICE, BOB, TINY, Node, publish, receive
 from zmqbroker.broker import Machine
-from zmqbroker.broker.snapshot import META_KEY
-from zmqbroker.commands import OpenProducer, Tick, Trim
+from zmqbroker.broker.snapshot import META_KEY, ROSTER_KEY
+from zmqbroker.commands import Member, OpenProducer, Roster, Tick, Trim
 from zmqbroker.errors import Corruption
 
 Item = tuple[bytes, bytes]
+
+FOUNDER, NEWCOMER = Member(1, "a", b"a" * 16, "a:1"), Member(4, "b", b"b" * 16, "b:1", False, 2)
+ROSTER = Roster(0, (FOUNDER,), b"who votes", 2)
 
 
 def busy_node() -> Node:
     """A node with something of every kind of key."""
     node = Node()
+    node.machine.found(ROSTER)
     node.entry(OpenProducer("c", 7), publish(5, producer=7, base=1), publish(3, channel="d"), Trim(3))
     node.entry(receive(2, visibility_ms=100), receive(1, session=BOB))
     node.entry(receive(9, session=BOB, request=2, count_min=9, wait_ms=1000), after_ms=200)
@@ -27,7 +31,7 @@ def test_changes_first_call_holds_everything() -> None:
     node = busy_node()
     changes = node.machine.changes()
     assert changes == node.machine.items()
-    assert {key[0] for key, _ in changes} == set(range(7))
+    assert {key[0] for key, _ in changes} == set(range(8))
 
 
 def test_changes_without_an_entry_between_are_none() -> None:
@@ -69,7 +73,7 @@ def test_changes_deleted_keys_are_none() -> None:
         else:
             stored[key] = value
     assert sorted(stored.items()) == node.machine.items()
-    assert {key[0] for key in stored} == {0, 1, 2, 3, 6}
+    assert {key[0] for key in stored} == {0, 1, 2, 3, 6, 7}
 
 
 def test_changes_evicted_producer_is_deleted() -> None:
@@ -118,6 +122,44 @@ def test_restored_machine_serves_receipts_of_before() -> None:
     node.ack_all([delivery])
     assert (node.stats().depth, node.stats().acked) == (0, 2)
     assert node.machine.lowest_live_index() is None
+
+
+# --- the roster -------------------------------------------------------------------------------------------------------
+
+
+def test_roster_is_part_of_the_state_and_comes_back() -> None:
+    node = busy_node()
+    grown = Roster(4, (FOUNDER, NEWCOMER), b"other votes", 5)
+    before = node.machine.digest()
+    node.machine.changes()
+    assert node.machine.change_members(4, grown).results == []
+    assert node.machine.roster is grown
+    assert [key for key, _ in node.machine.changes()] == [ROSTER_KEY]
+    assert node.machine.digest() != before
+    restored = Machine.restore(4, node.machine.items())
+    assert restored.roster == grown
+    assert restored.digest() == node.machine.digest()
+
+
+def test_roster_value_never_changes_its_bytes() -> None:
+    stored = dict(busy_node().machine.items())[ROSTER_KEY]
+    assert msgpack.unpackb(stored) == [0, 2, b"who votes", [[1, "a", b"a" * 16, "a:1", True, 0]]]
+
+
+def test_roster_of_an_entry_lets_fall_due_what_is_due_and_moves_the_index() -> None:
+    node = busy_node()
+    node.machine.change_members(4, ROSTER)
+    assert node.machine.applied_index == 4
+    with pytest.raises(AssertionError):
+        node.machine.found(ROSTER)
+
+
+def test_restore_of_state_from_before_there_was_a_roster_has_none() -> None:
+    items = [item for item in busy_node().machine.items() if item[0] != ROSTER_KEY]
+    restored = Machine.restore(3, items)
+    assert restored.roster == Roster()
+    restored.found(ROSTER)
+    assert [key for key, _ in restored.changes()] == [ROSTER_KEY]
 
 
 # --- damage -----------------------------------------------------------------------------------------------------------

@@ -37,6 +37,7 @@ def node_fields(
             "tolerated": (size - 1) // 2,
             "volume": "ephemeral",
             "confirm": "quorum",
+            "formed": True,
         },
         "groups": [
             {
@@ -56,6 +57,8 @@ def node_fields(
                 "client": f"tcp://127.0.0.1:{5590 + 3 * number}",
                 "reachable": True,
                 "self": member == name,
+                "voter": True,
+                "joining": False,
             }
             for number, member in enumerate(names)
         ],

@@ -33,6 +33,7 @@ def test_exit_status_every_error_has_the_one_of_its_kind(kind: type[errors.Broke
     unreachable = {"NoMajority", "NotLeader", "DeadlineExceeded", "RemoteProtocolError"}
     expected = {
         "ChannelNotFound": Exit.NOTHING_THERE,
+        "NodeNotFound": Exit.NOTHING_THERE,
         "ConfigError": Exit.USAGE,
         "LocalProtocolError": Exit.USAGE,
         "DataDirectoryError": Exit.USAGE,
@@ -103,7 +104,7 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
             explain(inner, [*path, name])
 
     explain(application, [])
-    assert set(application.commands) == {"serve", "dev", "status", "queue", "bench"}
+    assert set(application.commands) == {"serve", "dev", "status", "queue", "cluster", "bench"}
 
 
 def test_module_runs_as_a_program_and_loads_no_zeromq_for_help() -> None:

@@ -50,6 +50,17 @@ def test_status_tolerated_nodes_down_still_has_a_majority_and_one_more_has_none(
     assert f"no majority: {size - tolerated - 1} of {size} nodes answer" in captured.err
 
 
+def test_status_learners_are_shown_and_count_for_no_majority(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.start(3, down=[1])
+    for fields in broker.nodes.values():
+        fields["members"][2] |= {"voter": False, "joining": True}
+    assert run(["status", "--url", URL], broker.context) == Exit.UNREACHABLE
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[3].split()[2:4] == ["yes", "learner"]
+    assert "no majority: 1 of 3 nodes answer" in captured.err
+
+
 def test_status_json_has_cluster_nodes_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     broker = FakeBroker()
     broker.start(3, down=[1])

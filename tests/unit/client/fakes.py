@@ -27,6 +27,7 @@ from zmqbroker.wire.frames import Reply, decode_header, encode_error, encode_hea
 from zmqbroker.wire.requests import (
     AckRequest,
     AnyRequest,
+    ChangeMembers,
     CloseRequest,
     Hello,
     Info,
@@ -35,6 +36,7 @@ from zmqbroker.wire.requests import (
     ReceiveRequest,
     SendBatch,
     StatsRequest,
+    Transfer,
     decode_request,
 )
 
@@ -228,6 +230,7 @@ class FakeNode:
         self.hello_errors: list[RequestError] = []  # raised instead of WELCOME
         self.hello_fields: dict[str, Any] = {"protocol": 1, "message_bytes_max": 1 << 20}
         self.seen: list[AnyRequest] = []
+        self.members: list[dict[str, Any]] = []  # what a change of the members is answered with
         self.sessions: dict[Any, bytes] = {}  # by connection
         self._broker = broker
 
@@ -263,6 +266,10 @@ class FakeNode:
             raise NoMajority("too few nodes")
         if self.refusals:
             raise self.refusals.pop(0)
+        if isinstance(request, ChangeMembers):
+            return [encode_header(Reply.MEMBERS, request_id, {"index": 9, "members": self.members})]
+        if isinstance(request, Transfer):
+            return [encode_header(Reply.TRANSFERRING, request_id, {"to": request.to or "n2"})]
         return self._broker.apply(request, request_id, self.sessions[connection], connection)
 
     def _stats(self, name: str) -> dict[str, Any]:

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from zmqbroker.broker import Machine, MachineLimits
-from zmqbroker.commands import Delivery, Receive, ReceiveKey
+from zmqbroker.commands import Delivery, Member, Receive, ReceiveKey
 from zmqbroker.errors import NotLeader, RequestError
 from zmqbroker.raft import Membership, RaftConfig, RaftCore
 from zmqbroker.raft.messages import Message, SoftState, StorageAppend
 from zmqbroker.server.clock import Clock, SystemClock
 from zmqbroker.server.group import Group
+from zmqbroker.server.membership import founding, membership_of
 from zmqbroker.server.routes import Pending, Route
 from zmqbroker.storage.memory import MemoryLog
 from zmqbroker.wire import codec
@@ -31,6 +32,8 @@ class Host:
         self.refused: list[tuple[int, RequestError]] = []
         self.delivered: list[tuple[Pending, Delivery]] = []
         self.roles: list[SoftState] = []
+        self.members_changes = 0
+        self.leader: str | None = "tcp://other:5590"  # what is told to those who are sent away
 
     def reply(self, pending: Pending, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
         self.replies.append((pending.request_id, code, fields))
@@ -43,10 +46,14 @@ class Host:
         self.delivered.append((pending, delivery))
 
     def not_leading(self, group: int, *, outcome_unknown: bool) -> RequestError:
-        return NotLeader("another node leads", outcome_unknown=outcome_unknown, leader="tcp://other:5590")
+        return NotLeader("another node leads", outcome_unknown=outcome_unknown, leader=self.leader)
 
     def role_changed(self, group: int, soft_state: SoftState) -> None:
         self.roles.append(soft_state)
+
+    def members_changed(self, group: int) -> None:
+        assert group == GROUP
+        self.members_changes += 1
 
 
 class StillClock:
@@ -73,6 +80,11 @@ class Clocks:
         return self.wall
 
 
+def member(number: int, name: str = "", *, voter: bool = True, replaces: int = 0) -> Member:
+    """A node of the cluster: its name, uid and address follow from its id."""
+    return Member(number, name or f"n{number}", bytes([number]) * 16, f"h{number}:5591", voter, replaces)
+
+
 class Site:
     """One node: its group, its log, and the messages that it wants sent."""
 
@@ -90,6 +102,7 @@ class Site:
         self.host = Host()
         self.log = MemoryLog()
         self.machine = Machine(limits)
+        self.machine.found(founding(map(member, voters)))
         config = RaftConfig(id=number, group=GROUP, **raft)
         core = RaftCore(config, Membership(voters), self.log.view(GROUP), random.Random(number))
         self.group = Group(
@@ -103,6 +116,11 @@ class Site:
             trim_bytes=trim_bytes,
         )
         self.outgoing: list[Message] = []
+
+    def members(self) -> list[str]:
+        """The members by name, those that do not vote in parentheses, as this node has applied them."""
+        votes = membership_of(self.machine.roster).is_voter
+        return [one.name if votes(one.id) else f"({one.name})" for one in self.machine.roster.members]
 
     def lead(self) -> Site:
         """Win an election, in a group of one."""

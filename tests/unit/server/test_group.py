@@ -188,6 +188,7 @@ def test_request_at_a_follower_is_refused() -> None:
     asked = waiting(1)
     site.group.submit(receive(asked), asked)
     site.run()
+    site.group.tick()
     assert [type(error) for _, error in site.host.refused] == [NotLeader]
     assert site.group.receivers == {}
 

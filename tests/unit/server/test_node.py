@@ -47,7 +47,8 @@ class Port:
 def test_node_client_that_does_not_read_costs_one_timer_however_many_passes_there_are() -> None:
     loop, port = Loop(), Port()
     parts: dict[str, Any] = {"formation": None, "network": port, "port": port, "log": MemoryLog()}
-    node = Node(NodeConfig.for_test(), loop, **parts, housekeep=lambda: None, counters=Counter(), on_failure=print)  # type: ignore[arg-type]
+    calls: dict[str, Any] = {"housekeep": lambda: None, "on_failure": print, "on_members": lambda: None}
+    node = Node(NodeConfig.for_test(), loop, **parts, counters=Counter(), **calls)  # type: ignore[arg-type]
     for _ in range(5):
         node._pass()
     assert (port.flushed, len(loop.later)) == (5, 1)

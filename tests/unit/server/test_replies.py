@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from zmqbroker.commands import Acked, Closed, Delivery, Piece, ProducerOpened, Published, Receipt, ReceiveKey, Result, Waiting
+from zmqbroker.commands import (
+    Acked,
+    Closed,
+    Delivery,
+    Member,
+    Piece,
+    ProducerOpened,
+    Published,
+    Receipt,
+    ReceiveKey,
+    Result,
+    Roster,
+    Waiting,
+)
+from zmqbroker.raft import Membership
 from zmqbroker.server.replies import delivery_reply, result_reply
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import MessageHeaders, encode_message_headers
+from zmqbroker.wire.membership import encode_membership
 
 KEY = ReceiveKey(b"s" * 16, 0, 1)
 
@@ -37,6 +52,28 @@ def entry(batch: bytes) -> bytes:
 )
 def test_result_becomes_its_reply(result: Result, code: Reply, fields: dict[str, object]) -> None:
     assert result_reply(result, "quorum") == (code, fields)
+
+
+def test_result_roster_tells_who_votes_who_is_joining_and_who_replaces_whom() -> None:
+    members = (
+        Member(2, "n2", b"\2" * 16, "h2:1"),
+        Member(4, "n2", b"\4" * 16, "h4:1", replaces=2),
+        Member(5, "copy", b"\5" * 16, "h5:1", voter=False, replaces=1),
+    )
+    roster = Roster(7, members, encode_membership(Membership((2,), (), (4, 5))), 6)
+    code, fields = result_reply(roster, "quorum")
+    assert (code, fields["index"]) == (Reply.MEMBERS, 7)
+    assert fields["members"][1] == {
+        "id": 4,
+        "name": "n2",
+        "uid": "04" * 16,
+        "peer": "h4:1",
+        "voter": False,
+        "joining": True,
+        "replaces": "n2",
+    }
+    rows = [(row["id"], row["voter"], row["joining"], row["replaces"]) for row in fields["members"]]
+    assert rows == [(2, True, False, None), (4, False, True, "n2"), (5, False, False, None)]
 
 
 @pytest.mark.parametrize("result", [None, Waiting()])

@@ -14,13 +14,15 @@ from typing import Any
 import pytest
 
 from tests.unit.storage.support import noting
+from zmqbroker.checksum import crc32c
 from zmqbroker.commands import Member
 from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.storage.directory import UNSAFE_FILE_SYSTEMS, DataDirectory, file_system_type, raise_file_limit
 from zmqbroker.storage.identity import IDENTITY_NAME
 
 USE = {"name": "n1", "volume": "persistent", "cluster_name": "main", "owner": "serve"}
-MEMBERS = (Member(1, "n1", bytes(range(16)), "10.0.0.1:5591"), Member(2, "n2", bytes(16), "10.0.0.2:5591"))
+FOUNDERS = (Member(1, "n1", bytes(range(16)), "10.0.0.1:5591"), Member(2, "n2", bytes(16), "10.0.0.2:5591"))
+MEMBERS = (*FOUNDERS, Member(4, "n2", b"4" * 16, "10.0.0.4:5591", replaces=2), Member(5, "copy", b"5" * 16, "c:1", False))
 EXT4 = 0xEF53
 
 
@@ -42,12 +44,34 @@ def test_new_directory_gets_a_fresh_identity(tmp_path: Path) -> None:
 def test_reopened_directory_has_the_same_identity(tmp_path: Path) -> None:
     directory = _open(tmp_path)
     uid = directory.identity.node_uid
-    directory.save_membership(b"c" * 16, MEMBERS)
+    directory.save_formation(b"c" * 16, FOUNDERS, 7, MEMBERS)
     stored = directory.identity
-    assert (stored.node_uid, stored.cluster_uid, stored.members) == (uid, b"c" * 16, MEMBERS)
+    assert (stored.node_uid, stored.cluster_uid) == (uid, b"c" * 16)
+    assert (stored.founders, stored.members_index, stored.members) == (FOUNDERS, 7, MEMBERS)
     directory.close()
     again = _open(tmp_path)
     assert again.identity == stored
+    again.close()
+
+
+def test_identity_of_before_members_could_change_has_its_members_as_founders(tmp_path: Path) -> None:
+    _open(tmp_path).close()
+    document = json.loads((tmp_path / IDENTITY_NAME).read_text())
+    fields = document["identity"]
+    del fields["founders"], fields["members_index"]
+    rows = [{"id": one.id, "name": one.name, "uid": one.uid.hex(), "peer": one.peer} for one in FOUNDERS]
+    fields.update(cluster_uid=(b"c" * 16).hex(), members=rows)
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    document["crc32c"] = f"{crc32c(canonical):08x}"
+    (tmp_path / IDENTITY_NAME).write_text(json.dumps(document))
+    directory = _open(tmp_path)
+    identity = directory.identity
+    assert (identity.cluster_uid, identity.founders, identity.members) == (b"c" * 16, FOUNDERS, FOUNDERS)
+    assert identity.members_index == 0
+    directory.save_formation(b"c" * 16, FOUNDERS, 3, MEMBERS)
+    directory.close()
+    again = _open(tmp_path)
+    assert (again.identity.founders, again.identity.members) == (FOUNDERS, MEMBERS)
     again.close()
 
 
@@ -154,9 +178,9 @@ def test_identity_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
         with monkeypatch.context() as patch:
             patch.setattr(os, call, refuse)
             with pytest.raises(DataDirectoryError, match="the identity cannot be stored"):
-                directory.save_membership(b"c" * 16, MEMBERS)
+                directory.save_formation(b"c" * 16, FOUNDERS, 7, MEMBERS)
         assert (tmp_path / IDENTITY_NAME).read_bytes() == before
-        assert directory.identity.members == ()
+        assert (directory.identity.founders, directory.identity.members) == ((), ())
     directory.close()
 
 
@@ -165,7 +189,7 @@ def test_identity_is_synced_before_it_is_renamed(tmp_path: Path, monkeypatch: py
     calls: list[str] = []
     for name in ("fsync", "rename", "pwritev"):
         monkeypatch.setattr(os, name, noting(calls, name, getattr(os, name)))
-    directory.save_membership(b"c" * 16, MEMBERS)
+    directory.save_formation(b"c" * 16, FOUNDERS, 7, MEMBERS)
     monkeypatch.undo()
     assert calls == ["pwritev", "fsync", "rename", "fsync"]
     directory.close()

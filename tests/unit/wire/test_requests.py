@@ -18,8 +18,10 @@ from zmqbroker.errors import (
 )
 from zmqbroker.wire.frames import Request, channel_fault, decode_header
 from zmqbroker.wire.requests import (
+    ACTIONS,
     AckRequest,
     AnyRequest,
+    ChangeMembers,
     CloseRequest,
     Hello,
     Info,
@@ -29,6 +31,7 @@ from zmqbroker.wire.requests import (
     Send,
     SendBatch,
     StatsRequest,
+    Transfer,
     command_of,
     decode_request,
     encode_request,
@@ -75,6 +78,8 @@ REQUESTS: st.SearchStrategy[AnyRequest] = st.one_of(
     st.builds(OpenProducerRequest, CHANNEL, st.integers(1, 2**64 - 1), st.booleans()),
     st.builds(StatsRequest, CHANNEL),
     st.builds(CloseRequest, st.none() | U32, st.booleans()),
+    st.builds(ChangeMembers, st.sampled_from(ACTIONS), TEXT.filter(bool), TEXT, st.booleans(), st.booleans()),
+    st.builds(Transfer, TEXT, st.booleans()),
 )
 
 
@@ -93,11 +98,12 @@ NAMES = st.sampled_from(
     [
         *("session", "client_id", "channel", "producer", "sequence", "id", "metadata", "tags", "forward", "min", "max"),
         *("max_bytes", "wait_ms", "visibility_ms", "consumer", "plain", "receipts", "other"),
+        *("action", "name", "by", "learner", "to"),
     ]
 )
 
 
-@given(st.integers(0, 0x0C), st.dictionaries(NAMES, VALUES, max_size=5), st.lists(st.binary(max_size=3), max_size=2))
+@given(st.integers(0, 0x0E), st.dictionaries(NAMES, VALUES, max_size=5), st.lists(st.binary(max_size=3), max_size=2))
 def test_request_arbitrary_fields_raise_only_named_errors(command: int, fields: dict[str, Any], bodies: list[bytes]) -> None:
     try:
         request = decode_request(command, fields, bodies)
@@ -115,6 +121,9 @@ def test_request_without_fields_has_the_defaults_of_the_protocol() -> None:
     expected = ReceiveRequest("q", 1, 1, 1_048_576, 0, 30_000, 0, False, False)
     assert decode_request(Request.RECEIVE, {"channel": "q"}, []) == expected
     assert decode_request(Request.CLOSE, {}, []) == CloseRequest(None, False)
+    expected_change = ChangeMembers("add", "n4", "", False, False)
+    assert decode_request(Request.CHANGE_MEMBERS, {"action": "add", "name": "n4"}, []) == expected_change
+    assert decode_request(Request.TRANSFER, {}, []) == Transfer("", False)
 
 
 def test_request_encoded_leaves_defaults_out() -> None:
@@ -132,7 +141,7 @@ def test_request_body_and_batch_come_as_they_are() -> None:
     assert batch.batch is view
 
 
-@pytest.mark.parametrize("command", [0, 0x0B, 0x81, 0xFF])
+@pytest.mark.parametrize("command", [0, 0x0D, 0x81, 0xFF])
 def test_request_unknown_command_is_named(command: int) -> None:
     with pytest.raises(UnknownCommand, match=f"command {command:#04x} is not defined"):
         decode_request(command, {}, [])
@@ -192,6 +201,15 @@ RANGES: list[tuple[Request, dict[str, Any], str]] = [
     (Request.STATS, {"channel": 1}, "field channel must be text: 1"),
     (Request.CLOSE, {"consumer": -1}, "field consumer is -1, allowed is 0 to 4294967295"),
     (Request.CLOSE, {"consumer": None}, "field consumer must be an integer: None"),
+    (Request.CHANGE_MEMBERS, {}, "field action is missing, it must be text"),
+    (Request.CHANGE_MEMBERS, {"action": "drop"}, "field action is 'drop', it must be one of add, replace, remove"),
+    (Request.CHANGE_MEMBERS, {"action": "add"}, "field name is missing, it must be text"),
+    (Request.CHANGE_MEMBERS, {"action": "add", "name": ""}, "field name is empty"),
+    (Request.CHANGE_MEMBERS, {"action": "add", "name": "x" * 64}, "field name has 64 bytes, the limit is 63"),
+    (Request.CHANGE_MEMBERS, {"action": "replace", "name": "n", "by": "x" * 64}, "field by has 64 bytes, the limit is 63"),
+    (Request.CHANGE_MEMBERS, {"action": "add", "name": "n", "learner": 1}, "field learner must be true or false: 1"),
+    (Request.TRANSFER, {"to": 3}, "field to must be text: 3"),
+    (Request.TRANSFER, {"to": "x" * 64}, "field to has 64 bytes, the limit is 63"),
 ]
 
 
