@@ -47,7 +47,7 @@ class Acquaintances:
     """Peers and strangers of one node."""
 
     def __init__(self, name: str, uid: bytes, addresses: dict[str, str]) -> None:
-        self._uid, self._address = uid, addresses[name]
+        self._uid, self._address = uid, addresses.get(name, "")
         self.peers = {peer: PeerState(peer, address) for peer, address in sorted(addresses.items()) if peer != name}
         self.strangers: dict[bytes, PeerState] = {}  # by uid; at most STRANGERS_MAX
         self._by_id: dict[int, PeerState] = {}  # Raft id -> peer, once formed

@@ -147,28 +147,14 @@ class _Application:
             self._start_groups()
 
     def _open_sockets(self, loop: asyncio.AbstractEventLoop) -> None:
-        config, identity = self._config, self._directory.identity
+        config = self._config
         peer_context, client_context = zmq.Context[zmq.Socket[bytes]](), zmq.Context[zmq.Socket[bytes]]()
         self._closers += [peer_context.term, client_context.term]
         peer_port = PeerPort(peer_context, f"tcp://{config.listen.peer}")
         self._closers.append(peer_port.close)
         port = ClientPort(client_context, config.listen.client)
         self._closers.append(port.close)
-        self._formation = Formation(
-            name=config.node.name,
-            uid=identity.node_uid,
-            cluster=config.cluster.name,
-            volume=config.cluster.volume,
-            client=config.client_endpoint,
-            peers={peer.name: peer.address for peer in config.peers},
-            cluster_uid=identity.cluster_uid or b"",
-            founders=identity.founders,
-            members=identity.members,
-            members_index=identity.members_index,
-            record=self._directory,
-            mint=lambda: os.urandom(16),
-            complain=log.warning,
-        )
+        self._formation = self._make_formation()
         network = PeerNetwork(peer_context, peer_port, self._formation, self._counters)
         self._closers.append(network.close)
         self._watch = LinkWatch(self._on_refused)
@@ -188,6 +174,24 @@ class _Application:
         )
         self._descriptors = (peer_port.descriptor, port.descriptor)
         self._closers.append(lambda: self._node.stop(self._descriptors))
+
+    def _make_formation(self) -> Formation:
+        config, identity = self._config, self._directory.identity
+        return Formation(
+            name=config.node.name,
+            uid=identity.node_uid,
+            cluster=config.cluster.name,
+            volume=config.cluster.volume,
+            client=config.client_endpoint,
+            peers={peer.name: peer.address for peer in config.peers},
+            cluster_uid=identity.cluster_uid or b"",
+            founders=identity.founders,
+            members=identity.members,
+            members_index=identity.members_index,
+            record=self._directory,
+            mint=lambda: os.urandom(16),
+            complain=log.warning,
+        )
 
     def _on_refused(self, key: str) -> None:
         """A link broke and the port of its peer refuses: if that peer leads, it does no more."""

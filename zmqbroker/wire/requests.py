@@ -34,9 +34,16 @@ from zmqbroker.wire.frames import (
     text,
 )
 from zmqbroker.wire.headers import MessageHeaders, encode_message_headers, is_tags
+from zmqbroker.wire.operator_requests import (
+    AuditRequest,
+    ChangeMembers,
+    Transfer,
+    read_audit,
+    read_change_members,
+    read_transfer,
+)
 
 __all__ = [
-    "ACTIONS",
     "RECEIPTS_MAX",
     "RECEIVE_SIZE_MAX",
     "SESSION_SIZE",
@@ -71,12 +78,6 @@ VISIBILITY_MS_MIN = 100
 #: Twelve hours.
 VISIBILITY_MS_MAX = 43_200_000
 VISIBILITY_MS_DEFAULT = 30_000
-#: Of a node; configurations allow 63 characters.
-NAME_SIZE_MAX = 63
-#: Of a key of the state; they have 13 bytes at most.
-KEY_SIZE_MAX = 255
-#: What CHANGE_MEMBERS can do.
-ACTIONS = ("add", "replace", "remove")
 
 
 @dataclass(slots=True, frozen=True)
@@ -169,35 +170,6 @@ class CloseRequest:
     """End a consumer, or with None the whole session."""
 
     consumer: int | None = None
-    forward: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class ChangeMembers:
-    """Take a node into the cluster, let one take another's place, or remove one."""
-
-    action: str  # one of ACTIONS
-    name: str
-    by: str = ""  # of replace: name of the newcomer; empty: it has the same name
-    learner: bool = False  # of add: it stays a learner
-    forward: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class Transfer:
-    """Hand leadership to another node."""
-
-    to: str = ""  # its name; empty: whichever voter is furthest
-    forward: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class AuditRequest:
-    """Take an audit of the replicated state, or ask a node what it kept of one."""
-
-    index: int = 0  # 0: take one, at the leader; else that of the one that is asked for, of any node
-    bucket: int | None = None  # list this bucket's keys
-    after: bytes = b""  # and only those greater than this
     forward: bool = False
 
 
@@ -328,29 +300,6 @@ def _read_close(fields: _Fields, _bodies: Sequence[Buffer]) -> CloseRequest:
     return CloseRequest(consumer, flag(fields, "forward"))
 
 
-def _read_change_members(fields: _Fields, _bodies: Sequence[Buffer]) -> ChangeMembers:
-    action = text(fields, "action", None, NAME_SIZE_MAX)
-    if action not in ACTIONS:
-        raise InvalidRequest(f"field action is {shown(action)}, it must be one of {', '.join(ACTIONS)}")
-    name, by = text(fields, "name", None, NAME_SIZE_MAX), text(fields, "by", "", NAME_SIZE_MAX)
-    if not name:
-        raise InvalidRequest("field name is empty")
-    return ChangeMembers(action, name, by, flag(fields, "learner"), flag(fields, "forward"))
-
-
-def _read_transfer(fields: _Fields, _bodies: Sequence[Buffer]) -> Transfer:
-    return Transfer(text(fields, "to", "", NAME_SIZE_MAX), flag(fields, "forward"))
-
-
-def _read_audit(fields: _Fields, _bodies: Sequence[Buffer]) -> AuditRequest:
-    index = integer(fields, "index", 0, 0, SEQUENCE_MAX)
-    bucket = integer(fields, "bucket", None, 0, 255) if "bucket" in fields else None
-    after = fields.get("after", b"")
-    if not isinstance(after, bytes) or len(after) > KEY_SIZE_MAX:
-        raise InvalidRequest(f"field after must be binary of at most {KEY_SIZE_MAX} bytes: {shown(after)}")
-    return AuditRequest(index, bucket, after, flag(fields, "forward"))
-
-
 _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
@@ -362,9 +311,9 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.OPEN_PRODUCER: _read_open_producer,
     Request.STATS: _read_stats,
     Request.CLOSE: _read_close,
-    Request.CHANGE_MEMBERS: _read_change_members,
-    Request.TRANSFER: _read_transfer,
-    Request.AUDIT: _read_audit,
+    Request.CHANGE_MEMBERS: read_change_members,
+    Request.TRANSFER: read_transfer,
+    Request.AUDIT: read_audit,
 }
 
 

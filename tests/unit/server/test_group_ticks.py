@@ -18,7 +18,7 @@ from tests.unit.server.harness import (
     waiting,
 )
 from zmqbroker.commands import Tick, Trim
-from zmqbroker.server import group as group_module
+from zmqbroker.server import trimming
 
 MILLISECOND = 1_000_000
 
@@ -60,7 +60,7 @@ def test_tick_of_a_leader_returns_messages_whose_visibility_ended() -> None:
 
 
 def test_tick_of_a_leader_says_how_far_all_nodes_hold_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "TRIM_INDEXES", 10)
+    monkeypatch.setattr(trimming, "TRIM_INDEXES", 10)
     sites = trio()
     for request in range(12):
         sites[1].group.publish(batch(b"x"), 0, pending(request))
@@ -78,7 +78,7 @@ def test_tick_of_a_leader_says_how_far_all_nodes_hold_the_log(monkeypatch: pytes
 
 
 def test_tick_of_a_leader_says_nothing_of_the_log_while_a_node_lags(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(group_module, "TRIM_INDEXES", 10)
+    monkeypatch.setattr(trimming, "TRIM_INDEXES", 10)
     sites = trio()
     majority = {number: sites[number] for number in (1, 2)}
     for request in range(30):

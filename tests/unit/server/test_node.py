@@ -8,7 +8,7 @@ from typing import Any
 
 from zmqbroker.config import NodeConfig
 from zmqbroker.server.node import Node
-from zmqbroker.storage.memory import MemoryLog
+from zmqbroker.storage.memory import MemoryLog, MemoryState
 
 
 class Loop:
@@ -46,8 +46,8 @@ class Port:
 
 def test_node_client_that_does_not_read_costs_one_timer_however_many_passes_there_are() -> None:
     loop, port = Loop(), Port()
-    parts: dict[str, Any] = {"formation": None, "network": port, "port": port, "log": MemoryLog()}
-    calls: dict[str, Any] = {"housekeep": lambda: None, "on_failure": print, "on_members": lambda: None}
+    parts: dict[str, Any] = {"formation": None, "network": port, "port": port, "log": MemoryLog(), "state": MemoryState()}
+    calls: dict[str, Any] = {"housekeep": lambda: None, "on_failure": print, "on_change": lambda: None}
     node = Node(NodeConfig.for_test(), loop, **parts, counters=Counter(), **calls)  # type: ignore[arg-type]
     for _ in range(5):
         node._pass()

@@ -17,8 +17,8 @@ from zmqbroker.errors import (
     UnknownCommand,
 )
 from zmqbroker.wire.frames import Request, channel_fault, decode_header
+from zmqbroker.wire.operator_requests import ACTIONS
 from zmqbroker.wire.requests import (
-    ACTIONS,
     AckRequest,
     AnyRequest,
     ChangeMembers,
