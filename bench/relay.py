@@ -22,9 +22,9 @@ from pathlib import Path
 import zmq
 
 from zmqbroker.server.sockets import ClientPort, PeerLink, PeerPort
+from zmqbroker.storage.disk import OS_DISK, write_all
 from zmqbroker.storage.interfaces import WriteJob
 from zmqbroker.storage.record import PAYLOAD_OFFSET, aligned
-from zmqbroker.storage.segment import write_all
 from zmqbroker.storage.writer import InlineWriter, LogWriter
 from zmqbroker.wire.frames import Reply, encode_header
 
@@ -71,7 +71,7 @@ class _Write:
     size_bytes: int
 
     def write(self) -> None:
-        write_all(self.descriptor, self.buffers, self.offset)
+        write_all(OS_DISK, self.descriptor, self.buffers, self.offset)
 
     def sync(self) -> None:
         os.fdatasync(self.descriptor)
@@ -85,7 +85,7 @@ class Journal:
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable when the writer's thread moved `durable`
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         for offset in range(0, size, 1 << 20):
-            write_all(self._file, [bytes(min(1 << 20, size - offset))], offset)
+            write_all(OS_DISK, self._file, [bytes(min(1 << 20, size - offset))], offset)
         os.fsync(self._file)
         self._size, self._position, self._sync = size, 0, sync
         writer = LogWriter if sync else InlineWriter

@@ -7,6 +7,7 @@ the rules of recovery are in docs/STORAGE.md. This package knows no queues, no n
 from __future__ import annotations
 
 from zmqbroker.storage.directory import DataDirectory, raise_file_limit
+from zmqbroker.storage.disk import Disk
 from zmqbroker.storage.identity import Identity
 from zmqbroker.storage.interfaces import LogStore, StateStore, WriteJob
 from zmqbroker.storage.lmdb_state import LmdbState
@@ -16,6 +17,7 @@ from zmqbroker.storage.writer import InlineWriter, LogWriter
 
 __all__ = [
     "DataDirectory",
+    "Disk",
     "Identity",
     "InlineWriter",
     "LmdbState",

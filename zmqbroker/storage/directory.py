@@ -21,9 +21,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from zmqbroker.commands import Member
-from zmqbroker.errors import Corruption, DataDirectoryError
-from zmqbroker.storage.identity import IDENTITY_NAME, Identity, read_identity, write_identity
-from zmqbroker.storage.segment import sync_directory
+from zmqbroker.errors import DataDirectoryError
+from zmqbroker.storage.disk import OS_DISK
+from zmqbroker.storage.identity import Identity, claim_identity, write_identity
 
 __all__ = ["UNSAFE_FILE_SYSTEMS", "DataDirectory", "file_system_type", "raise_file_limit"]
 
@@ -89,11 +89,11 @@ class DataDirectory:
             kind = UNSAFE_FILE_SYSTEMS.get(type_of(place))
             if kind is not None and not allow_network_file_system:
                 raise DataDirectoryError(f"{place}: is on {kind}, which cannot be trusted with a broker's data")
-            sync_directory(place.parent)
+            OS_DISK.sync_directory(place.parent)
             with ExitStack() as stack:
                 lock = _take_lock(place)
                 stack.callback(os.close, lock)
-                identity = _claim(place, wanted)
+                identity = claim_identity(place, wanted)
                 stack.pop_all()
         except OSError as error:
             raise DataDirectoryError(f"{place}: cannot be used as a data directory: {error}") from error
@@ -113,19 +113,6 @@ class DataDirectory:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-
-
-def _claim(path: Path, wanted: Identity) -> Identity:
-    """The stored identity, if it is for the same use as `wanted`; `wanted` itself in a new directory."""
-    found = read_identity(path)
-    if found is not None:
-        found.check(wanted, path)
-        return found
-    data = [name for name in ("log", "state") if (path / name).exists()]
-    if data:
-        raise Corruption(f"{path / IDENTITY_NAME}: is missing, but the data of a node is there ({', '.join(data)})")
-    write_identity(path, wanted)
-    return wanted
 
 
 def _take_lock(path: Path) -> int:

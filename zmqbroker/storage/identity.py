@@ -7,7 +7,6 @@ guess: a damaged or missing identity beside existing data is an error, because a
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,9 @@ from typing import Any
 from zmqbroker.checksum import crc32c
 from zmqbroker.commands import Member
 from zmqbroker.errors import Corruption, DataDirectoryError
-from zmqbroker.storage.segment import sync_directory, write_all
+from zmqbroker.storage.disk import OS_DISK, Disk, read_all, write_all
 
-__all__ = ["IDENTITY_NAME", "Identity", "read_identity", "write_identity"]
+__all__ = ["IDENTITY_NAME", "Identity", "claim_identity", "read_identity", "write_identity"]
 
 #: File name of the identity in a data directory.
 IDENTITY_NAME = "identity.json"
@@ -77,29 +76,52 @@ def _checksum(fields: dict[str, Any]) -> str:
     return f"{crc32c(json.dumps(fields, sort_keys=True, separators=(',', ':')).encode()):08x}"
 
 
-def write_identity(directory: Path, identity: Identity) -> None:
+def claim_identity(directory: Path, wanted: Identity, disk: Disk = OS_DISK) -> Identity:
+    """The stored identity, if it is for the same use as `wanted`; `wanted` itself, durable, in a new directory.
+
+    Raises Corruption when data is there without an identity, and as `read_identity` and `write_identity`.
+    """
+    found = read_identity(directory, disk)
+    if found is not None:
+        found.check(wanted, directory)
+        return found
+    names = disk.names(directory)
+    data = [name for name in ("log", "state") if name in names]
+    if data:
+        raise Corruption(f"{directory / IDENTITY_NAME}: is missing, but the data of a node is there ({', '.join(data)})")
+    write_identity(directory, wanted, disk)
+    return wanted
+
+
+def write_identity(directory: Path, identity: Identity, disk: Disk = OS_DISK) -> None:
     """Replace the identity of `directory`; durable when this returns. Raises OSError."""
     fields = _to_fields(identity)
     document = {"format": _FORMAT, "crc32c": _checksum(fields), "identity": fields}
     path = directory / IDENTITY_NAME
     temporary = path.with_suffix(".new")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    if temporary.name in disk.names(directory):
+        disk.unlink(temporary)  # of a process that died before the rename
+    descriptor = disk.create(temporary)
     try:
-        write_all(descriptor, [(json.dumps(document, indent=2) + "\n").encode()], 0)
-        os.fsync(descriptor)
+        write_all(disk, descriptor, [(json.dumps(document, indent=2) + "\n").encode()], 0)
+        disk.fsync(descriptor)
     finally:
-        os.close(descriptor)
-    os.rename(temporary, path)
-    sync_directory(directory)
+        disk.close(descriptor)
+    disk.rename(temporary, path)
+    disk.sync_directory(directory)
 
 
-def read_identity(directory: Path) -> Identity | None:
+def read_identity(directory: Path, disk: Disk = OS_DISK) -> Identity | None:
     """The identity of `directory`, None when it has none. Raises Corruption, DataDirectoryError or OSError."""
     path = directory / IDENTITY_NAME
     try:
-        data = path.read_bytes()
+        descriptor = disk.open(path)
     except FileNotFoundError:
         return None
+    try:
+        data = read_all(disk, descriptor, disk.size(descriptor), 0)
+    finally:
+        disk.close(descriptor)
     try:
         document = json.loads(data)
         fields, version = document["identity"], document["format"]

@@ -11,7 +11,6 @@ It also writes again, in a log that syncs, what no later record attests, because
 from __future__ import annotations
 
 import itertools
-import os
 import re
 import struct
 from array import array
@@ -21,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zmqbroker.errors import Corruption
+from zmqbroker.storage.disk import OS_DISK, Disk
 from zmqbroker.storage.group_index import OFFSET_BITS, GroupIndex
 from zmqbroker.storage.record import (
     ALIGNMENT,
@@ -35,7 +35,7 @@ from zmqbroker.storage.record import (
     to_entry,
     to_hard_state,
 )
-from zmqbroker.storage.segment import GroupBase, Segment, sync_directory, write_all
+from zmqbroker.storage.segment import GroupBase, Segment
 from zmqbroker.storage.segment_files import NEW_NAME, SPARE_NAME
 
 __all__ = ["Recovered", "recover"]
@@ -53,31 +53,33 @@ class Recovered:
     cursor: RecordCursor | None = None  # where the next record goes; None for an empty directory
 
 
-def recover(directory: Path, *, sync: bool) -> Recovered:
+def recover(directory: Path, *, sync: bool, disk: Disk = OS_DISK) -> Recovered:
     """Read every segment of `directory`; cut a torn tail. Raises Corruption, StorageError or OSError."""
+    names = disk.names(directory)
     for leftover in (NEW_NAME, SPARE_NAME):
-        (directory / leftover).unlink(missing_ok=True)
+        if leftover in names:
+            disk.unlink(directory / leftover)
     with ExitStack() as stack:
-        found = Recovered(_open_segments(directory, stack))
+        found = Recovered(_open_segments(directory, names, disk, stack))
         for position, segment in enumerate(found.segments):
             newer = found.segments[position + 1 :]
             _Scan(found, segment, newer[0] if newer else None).run(sync)
         _finish(found)
         if sync:
-            sync_directory(directory)
+            disk.sync_directory(directory)
         stack.pop_all()
     return found
 
 
-def _open_segments(directory: Path, stack: ExitStack) -> list[Segment]:
+def _open_segments(directory: Path, names: list[str], disk: Disk, stack: ExitStack) -> list[Segment]:
     """Open all segments, oldest first. Raises Corruption when one is missing or has no good header."""
-    numbered = sorted((int(match[1]), path) for path in directory.iterdir() if (match := _NAME.fullmatch(path.name)))
+    numbered = sorted((int(match[1]), directory / name) for name in names if (match := _NAME.fullmatch(name)))
     for (older, path), (newer, _) in itertools.pairwise(numbered):
         if newer != older + 1:
             raise Corruption(f"{path}: the segment after it is missing; the next one here is {newer}")
     segments: list[Segment] = []
     for _, path in numbered:
-        segments.append(Segment.open(path))
+        segments.append(Segment.open(path, disk))
         stack.callback(segments[-1].close)
     return segments
 
@@ -186,16 +188,16 @@ class _Scan:
     def _cut(self) -> None:
         """Fill the rest of the segment with zeros, as far as it is not zero already."""
         position = self.cursor.position
-        write_all(self.segment.descriptor, [bytes(len(self.data[position:].rstrip(b"\0")))], position)
+        self.segment.write([bytes(len(self.data[position:].rstrip(b"\0")))], position)
 
     def _write_again(self) -> None:
         """Write header and unattested records once more and sync them; the bytes are the same, so a crash harms nothing."""
         header, end = self.segment.header, self.cursor.position
         attested = max(self.synced_lsn + 1 - header.first_lsn, 0)
         start = self.offsets[attested] if attested < len(self.offsets) else end
-        write_all(self.segment.descriptor, [self.data[: header.size]], 0)
-        write_all(self.segment.descriptor, [self.data[start:end]], start)
-        os.fsync(self.segment.descriptor)
+        self.segment.write([self.data[: header.size]], 0)
+        self.segment.write([self.data[start:end]], start)
+        self.segment.disk.fsync(self.segment.descriptor)
 
 
 def _finish(found: Recovered) -> None:

@@ -13,15 +13,15 @@ module decides nothing about order, durability or repair; it maps no errors of t
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from zmqbroker.checksum import crc32c
 from zmqbroker.errors import Corruption, StorageError
 from zmqbroker.raft.messages import HardState
+from zmqbroker.storage.disk import OS_DISK, Disk, read_all, write_all
 from zmqbroker.storage.record import SegmentKey, aligned
 
 __all__ = [
@@ -33,8 +33,6 @@ __all__ = [
     "decode_segment_header",
     "encode_segment_header",
     "segment_name",
-    "sync_directory",
-    "write_all",
 ]
 
 #: The header fills whole blocks of this size, so that no record shares a page with it.
@@ -47,7 +45,6 @@ _PREFIX = struct.Struct("<8sIIIIQQ16sQ")
 _CHECKED_FROM = 12
 _GROUP = struct.Struct("<HHI7Q")
 _HEADER_SIZE_MAX = 64 << 20  # 65,536 groups with 900 bytes of membership each; a larger one is damage
-_BUFFERS_MAX = 1024  # IOV_MAX of Linux
 
 
 @dataclass(slots=True)
@@ -121,10 +118,11 @@ def decode_segment_header(data: bytes, source: str) -> SegmentHeader:
 class Segment:
     """A segment and, once it exists, its open file."""
 
-    __slots__ = ("descriptor", "header", "key", "last_indexes", "path")
+    __slots__ = ("descriptor", "disk", "header", "key", "last_indexes", "path")
 
-    def __init__(self, path: Path, header: SegmentHeader) -> None:
+    def __init__(self, path: Path, header: SegmentHeader, disk: Disk = OS_DISK) -> None:
         self.path = path
+        self.disk = disk
         self.header = header
         self.key = SegmentKey(header.uuid)
         self.last_indexes: dict[int, int] = {}  # group -> index of its last entry here, which the next header will name
@@ -146,16 +144,16 @@ class Segment:
 
     def read(self, offset: int, size: int) -> bytes:
         """Up to `size` bytes from `offset`; fewer only at the end of the file."""
-        pieces = []
-        while size > 0 and (piece := os.pread(self.descriptor, size, offset)):
-            pieces.append(piece)
-            offset, size = offset + len(piece), size - len(piece)
-        return b"".join(pieces)
+        return read_all(self.disk, self.descriptor, size, offset)
+
+    def write(self, buffers: Sequence[bytes], offset: int) -> None:
+        """Write all of `buffers`, one after the other, at `offset`."""
+        write_all(self.disk, self.descriptor, buffers, offset)
 
     def close(self) -> None:
         """Close the file, if it is open."""
         if self.descriptor >= 0:
-            os.close(self.descriptor)
+            self.disk.close(self.descriptor)
             self.descriptor = -1
 
     def damaged(self, offset: int, what: str) -> Corruption:
@@ -163,56 +161,25 @@ class Segment:
         return Corruption(f"{self.path}: offset {offset}: {what}")
 
     @classmethod
-    def open(cls, path: Path) -> Segment:
+    def open(cls, path: Path, disk: Disk = OS_DISK) -> Segment:
         """Open an existing file and read its header. Raises Corruption, StorageError or OSError."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = disk.open(path)
         try:
-            size = os.fstat(descriptor).st_size
-            prefix = os.pread(descriptor, _PREFIX.size, 0)
+            size = disk.size(descriptor)
+            prefix = disk.pread(descriptor, _PREFIX.size, 0)
             header_size = _PREFIX.unpack(prefix)[3] if len(prefix) == _PREFIX.size else 0
             # A damaged size would read the whole file or nothing; the checksum then says so.
-            data = os.pread(descriptor, min(max(header_size, _PREFIX.size), size, _HEADER_SIZE_MAX), 0)
-            segment = cls(path, decode_segment_header(data, str(path)))
+            data = disk.pread(descriptor, min(max(header_size, _PREFIX.size), size, _HEADER_SIZE_MAX), 0)
+            segment = cls(path, decode_segment_header(data, str(path)), disk)
             if path.name != segment_name(segment.sequence) or size != segment.size_bytes:
                 raise segment.damaged(0, f"the file's name or size ({size}) is not that of its header")
             segment.descriptor, descriptor = descriptor, -1
             return segment
         finally:
             if descriptor >= 0:
-                os.close(descriptor)
+                disk.close(descriptor)
 
 
 def segment_name(sequence: int) -> str:
     """File name of a segment."""
     return f"{sequence:08d}.segment"
-
-
-def write_all(descriptor: int, buffers: Sequence[bytes], offset: int) -> None:
-    """pwritev all of `buffers` at `offset`, however many there are and however little one call takes."""
-    for start in range(0, len(buffers), _BUFFERS_MAX):
-        chunk: list[bytes | memoryview] = list(buffers[start : start + _BUFFERS_MAX])
-        while chunk:
-            written = os.pwritev(descriptor, chunk, offset)
-            offset += written
-            chunk = _without(chunk, written)
-
-
-def _without(buffers: Iterable[bytes | memoryview], written: int) -> list[bytes | memoryview]:
-    """What is left of `buffers` after the first `written` bytes."""
-    rest: list[bytes | memoryview] = []
-    for buffer in buffers:
-        if written >= len(buffer):
-            written -= len(buffer)
-        else:
-            rest.append(memoryview(buffer)[written:])
-            written = 0
-    return rest
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,12 +11,12 @@ failed to sync may be marked clean).
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from zmqbroker.storage.segment import Segment, sync_directory, write_all
+from zmqbroker.storage.disk import OS_DISK, Disk
+from zmqbroker.storage.segment import Segment
 
 __all__ = ["NEW_NAME", "SPARE_NAME", "SegmentFiles", "SegmentWrite"]
 
@@ -39,8 +39,9 @@ class SegmentWrite:
 class SegmentFiles:
     """The files behind one `SegmentLog`."""
 
-    def __init__(self, directory: Path, *, sync: bool, segment_bytes: int) -> None:
+    def __init__(self, directory: Path, *, sync: bool, segment_bytes: int, disk: Disk = OS_DISK) -> None:
         self._directory = directory
+        self._disk = disk
         self._sync = sync
         self._segment_bytes = segment_bytes
         self._current: Segment | None = None  # the one written last
@@ -64,7 +65,7 @@ class SegmentFiles:
             self._delete_doomed()
         self._current = write.segment
         self._dirty = True
-        write_all(write.segment.descriptor, write.buffers, write.offset)
+        write.segment.write(write.buffers, write.offset)
 
     def _create(self, segment: Segment, header: bytes) -> None:
         self.sync()
@@ -74,26 +75,26 @@ class SegmentFiles:
         else:
             path = self._directory / NEW_NAME
             segment.descriptor = self._allocate(path, segment.size_bytes)
-        write_all(segment.descriptor, [header], 0)
+        segment.write([header], 0)
         if self._sync:
-            os.fsync(segment.descriptor)
-        os.rename(path, segment.path)
+            self._disk.fsync(segment.descriptor)
+        self._disk.rename(path, segment.path)
         if self._sync:
-            sync_directory(self._directory)
+            self._disk.sync_directory(self._directory)
 
     def _allocate(self, path: Path, size: int) -> int:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = self._disk.create(path)
         try:
-            os.posix_fallocate(descriptor, 0, size)
+            self._disk.allocate(descriptor, size)
         except OSError:
-            os.close(descriptor)
+            self._disk.close(descriptor)
             raise
         return descriptor
 
     def sync(self) -> None:
         """Make every write so far durable: segments before the current one already are."""
         if self._sync and self._dirty and self._current is not None:
-            os.fdatasync(self._current.descriptor)
+            self._disk.fdatasync(self._current.descriptor)
         self._dirty = False
 
     def doom(self, segment: Segment) -> None:
@@ -110,15 +111,15 @@ class SegmentFiles:
         while self._doomed:
             segment = self._doomed.popleft()
             segment.close()
-            os.unlink(segment.path)
+            self._disk.unlink(segment.path)
             if self._sync:
                 # One name at a time: after a power cut the numbers that are left must have no gap.
-                sync_directory(self._directory)
+                self._disk.sync_directory(self._directory)
 
     def close(self) -> None:
         """Delete the spare and what is doomed."""
         self._delete_doomed()
         if self._spare >= 0:
-            os.close(self._spare)
-            os.unlink(self._directory / SPARE_NAME)
+            self._disk.close(self._spare)
+            self._disk.unlink(self._directory / SPARE_NAME)
             self._spare = -1

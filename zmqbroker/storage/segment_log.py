@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from zmqbroker.errors import StorageError
 from zmqbroker.raft.messages import Entry, HardState, Snapshot, StorageAppend
+from zmqbroker.storage.disk import OS_DISK, Disk
 from zmqbroker.storage.group_index import OFFSET_BITS, GroupIndex
 from zmqbroker.storage.interfaces import WriteJob
 from zmqbroker.storage.record import (
@@ -37,7 +39,6 @@ from zmqbroker.storage.segment import (
     decode_segment_header,
     encode_segment_header,
     segment_name,
-    sync_directory,
 )
 from zmqbroker.storage.segment_files import SegmentFiles, SegmentWrite
 
@@ -47,6 +48,8 @@ __all__ = ["CACHE_BYTES_MAX", "SEGMENT_BYTES", "GroupView", "SegmentJob", "Segme
 SEGMENT_BYTES = 64 << 20
 #: Payloads of recent entries kept in memory, for followers and consumers that keep up.
 CACHE_BYTES_MAX = 64 << 20
+
+_random_uuid = partial(os.urandom, 16)
 
 
 @dataclass(slots=True)
@@ -120,9 +123,21 @@ class GroupView:
 class SegmentLog:
     """A LogStore in a directory. Made by `SegmentLog.open`."""
 
-    def __init__(self, directory: Path, files: SegmentFiles, *, sync: bool, segment_bytes: int, cache_bytes_max: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        files: SegmentFiles,
+        *,
+        sync: bool,
+        segment_bytes: int,
+        cache_bytes_max: int,
+        disk: Disk,
+        uuid: Callable[[], bytes],
+    ) -> None:
         self._directory = directory
         self._files = files
+        self._disk = disk
+        self._uuid = uuid
         self._sync = sync
         self._segment_bytes = segment_bytes
         self._segments: OrderedDict[int, Segment] = OrderedDict()  # by sequence, oldest first, without gaps
@@ -138,27 +153,37 @@ class SegmentLog:
 
     @classmethod
     def open(
-        cls, directory: Path, *, sync: bool, segment_bytes: int = SEGMENT_BYTES, cache_bytes_max: int = CACHE_BYTES_MAX
+        cls,
+        directory: Path,
+        *,
+        sync: bool,
+        segment_bytes: int = SEGMENT_BYTES,
+        cache_bytes_max: int = CACHE_BYTES_MAX,
+        disk: Disk = OS_DISK,
+        uuid: Callable[[], bytes] = _random_uuid,
     ) -> SegmentLog:
         """Open the log in `directory`, made if it is not there; `sync` False means that nothing is ever fsynced.
 
+        `uuid` gives each new segment 16 bytes that no other segment of the node may have.
         Raises Corruption when something that may have been acknowledged is damaged (nothing is changed then), StorageError
         when the operating system refuses.
         """
         assert segment_bytes < 1 << OFFSET_BITS, segment_bytes
-        files = SegmentFiles(directory, sync=sync, segment_bytes=segment_bytes)
-        log = cls(directory, files, sync=sync, segment_bytes=segment_bytes, cache_bytes_max=cache_bytes_max)
+        files = SegmentFiles(directory, sync=sync, segment_bytes=segment_bytes, disk=disk)
+        log = cls(
+            directory, files, sync=sync, segment_bytes=segment_bytes, cache_bytes_max=cache_bytes_max, disk=disk, uuid=uuid
+        )
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            disk.make_directory(directory)
             if sync:
-                sync_directory(directory.parent)
+                disk.sync_directory(directory.parent)
             log._load()
         except OSError as error:
             raise StorageError(f"{directory}: the log cannot be opened: {error}") from error
         return log
 
     def _load(self) -> None:
-        found = recover(self._directory, sync=self._sync)
+        found = recover(self._directory, sync=self._sync, disk=self._disk)
         self._groups, self._bases, self._cursor = found.groups, found.bases, found.cursor
         for segment in found.segments:
             self._segments[segment.sequence] = segment
@@ -215,10 +240,10 @@ class SegmentLog:
         sequence = next(reversed(self._segments)) + 1 if self._segments else 1
         first_lsn = self._cursor.next_lsn if self._cursor is not None else 1
         data = encode_segment_header(
-            sequence, first_lsn, os.urandom(16), self._bases, segment_bytes=self._segment_bytes, record_size=record_size
+            sequence, first_lsn, self._uuid(), self._bases, segment_bytes=self._segment_bytes, record_size=record_size
         )
         path = self._directory / segment_name(sequence)
-        segment = Segment(path, decode_segment_header(data, str(path)))
+        segment = Segment(path, decode_segment_header(data, str(path)), self._disk)
         self._segments[sequence] = segment
         self._cursor = RecordCursor(segment.key, segment.header.size, first_lsn)
         job.writes.append(SegmentWrite(segment, segment.header.size, [], data))

@@ -9,6 +9,7 @@ import pytest
 
 from zmqbroker.errors import Compacted, Corruption, StorageError
 from zmqbroker.raft.messages import HardState
+from zmqbroker.storage.disk import OS_DISK, write_all
 from zmqbroker.storage.group_index import OFFSET_BITS, GroupIndex
 from zmqbroker.storage.segment import (
     BLOCK_SIZE,
@@ -18,7 +19,6 @@ from zmqbroker.storage.segment import (
     decode_segment_header,
     encode_segment_header,
     segment_name,
-    write_all,
 )
 
 UUID = bytes(range(16))
@@ -102,7 +102,7 @@ def test_open_segment_with_another_name_or_size_is_corruption(tmp_path: Path) ->
 def test_write_all_more_buffers_than_one_call_takes_writes_all(tmp_path: Path) -> None:
     buffers = [b"%d," % number for number in range(2500)]
     with open(tmp_path / "file", "wb") as file:
-        write_all(file.fileno(), buffers, 5)
+        write_all(OS_DISK, file.fileno(), buffers, 5)
     assert (tmp_path / "file").read_bytes() == bytes(5) + b"".join(buffers)
 
 
@@ -115,7 +115,7 @@ def test_write_all_partial_writes_goes_on_where_they_ended(tmp_path: Path, monke
     monkeypatch.setattr(os, "pwritev", pwritev)
     buffers = [b"abc", b"", b"defghijklmnop", b"q", b"rstuvwxyz"]
     with open(tmp_path / "file", "wb") as file:
-        write_all(file.fileno(), buffers, 0)
+        write_all(OS_DISK, file.fileno(), buffers, 0)
     assert (tmp_path / "file").read_bytes() == b"".join(buffers)
 
 

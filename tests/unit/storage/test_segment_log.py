@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import shutil
 from pathlib import Path
@@ -261,3 +262,14 @@ def test_ephemeral_log_never_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     log = open_log(tmp_path)
     assert log.view(1).last_index() == 10
     log.close()
+
+
+def test_segments_get_the_uuids_that_the_log_was_given(tmp_path: Path) -> None:
+    uuids = (bytes([number]) * 16 for number in itertools.count(1))
+    log = SegmentLog.open(tmp_path, sync=False, segment_bytes=SEGMENT_BYTES, uuid=lambda: next(uuids))
+    _fill(log, 1, 20)
+    log.close()
+    found = [Segment.open(path) for path in segments(tmp_path)]
+    assert [segment.header.uuid for segment in found] == [bytes([number]) * 16 for number in range(1, len(found) + 1)]
+    for segment in found:
+        segment.close()
