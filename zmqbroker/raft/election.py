@@ -157,7 +157,9 @@ def handle_vote_response(state: RaftState, message: Message) -> None:
     if result is VoteResult.WON:
         if state.role is Role.PRE_CANDIDATE:
             _campaign(state)
-        else:
+        elif state.id in state.votes:
+            # Not before its own term and vote are durable, however many others have voted: a leader that forgot them in a
+            # crash could win the same term again, and write other entries under the same index and term.
             state.become_leader()
             start_term(state)
             broadcast_append(state)

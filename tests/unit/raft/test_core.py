@@ -113,17 +113,14 @@ def test_matched_by_all_is_the_lowest_match_at_a_leader() -> None:
 
 
 def test_matched_by_all_counts_nothing_that_is_not_durable_here() -> None:
-    # Elected by 2 and 3 alone: this node's own log is still on its way to the disk.
-    node = make_node()
-    node.core.step(Message(APPEND, to=1, sender=2, group=GROUP, term=1, entries=entries_of([1])))
-    node.core.campaign()
-    node.ready()
+    leader = make_leader()
+    index = leader.core.propose(b"x")
+    leader.ready()
     for voter in (2, 3):
-        node.core.step(Message(MessageType.REQUEST_VOTE_RESPONSE, to=1, sender=voter, group=GROUP, term=2))
-    assert node.core.role is Role.LEADER
-    for voter in (2, 3):
-        node.core.step(Message(RESPONSE, to=1, sender=voter, group=GROUP, term=2, index=1))
-    assert node.core.matched_by_all() == 0
+        leader.core.step(Message(RESPONSE, to=1, sender=voter, group=GROUP, term=1, index=index))
+    assert leader.core.matched_by_all() == index - 1
+    leader.complete()
+    assert leader.core.matched_by_all() == index
 
 
 def test_messages_carry_group_sender_and_term() -> None:
