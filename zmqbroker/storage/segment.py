@@ -166,10 +166,10 @@ class Segment:
         descriptor = disk.open(path)
         try:
             size = disk.size(descriptor)
-            prefix = disk.pread(descriptor, _PREFIX.size, 0)
+            prefix = read_all(disk, descriptor, _PREFIX.size, 0)
             header_size = _PREFIX.unpack(prefix)[3] if len(prefix) == _PREFIX.size else 0
             # A damaged size would read the whole file or nothing; the checksum then says so.
-            data = disk.pread(descriptor, min(max(header_size, _PREFIX.size), size, _HEADER_SIZE_MAX), 0)
+            data = read_all(disk, descriptor, min(max(header_size, _PREFIX.size), size, _HEADER_SIZE_MAX), 0)
             segment = cls(path, decode_segment_header(data, str(path)), disk)
             if path.name != segment_name(segment.sequence) or size != segment.size_bytes:
                 raise segment.damaged(0, f"the file's name or size ({size}) is not that of its header")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -120,6 +120,18 @@ class GroupView:
         return tuple(found)
 
 
+def _in_front(work: StorageAppend, state: HardState, previous: HardState) -> HardState:
+    """The hard state of `work` as it is stored before the work's other records.
+
+    A power cut may leave it without them. What they replace is then still there, and must not be called committed.
+    """
+    if work.snapshot is not None:
+        return replace(state, commit=min(state.commit, previous.commit))
+    if work.entries:
+        return replace(state, commit=min(state.commit, work.entries[0].index - 1))
+    return state
+
+
 class SegmentLog:
     """A LogStore in a directory. Made by `SegmentLog.open`."""
 
@@ -203,8 +215,8 @@ class SegmentLog:
         for work in works:
             base = self._bases.setdefault(work.group, GroupBase())
             if work.hard_state is not None:
-                self._put(job, record_of_hard_state(work.group, work.hard_state))
-                base.hard_state = work.hard_state
+                base.hard_state = _in_front(work, work.hard_state, base.hard_state)
+                self._put(job, record_of_hard_state(work.group, base.hard_state))
                 job.hard_states.append((work.group, work.hard_state))
             if work.snapshot is not None:
                 self._put(job, record_of_snapshot(work.group, work.snapshot))
@@ -217,6 +229,7 @@ class SegmentLog:
                 segment.note(work.group, entry.index)
                 base.last_index, base.last_term = entry.index, entry.term
                 job.changes.append((work.group, entry, segment.sequence << OFFSET_BITS | offset))
+            base.hard_state = work.hard_state or base.hard_state
         if self._cursor is not None:
             job.last_lsn = self._cursor.next_lsn - 1
             job.sequence = next(reversed(self._segments))

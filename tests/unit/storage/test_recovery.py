@@ -151,6 +151,29 @@ def test_damaged_header_is_corruption(tmp_path: Path) -> None:
     _fails_and_changes_nothing(tmp_path, r"00000001\.segment: offset 0: the segment header is damaged")
 
 
+@pytest.mark.parametrize(
+    "work",
+    [
+        append(2, b"right", term=2, state=HardState(2, 0, 2)),
+        append(2, b"too large for the same segment" * 500, term=2, state=HardState(2, 0, 2)),
+        StorageAppend(1, hard_state=HardState(2, 0, 2), snapshot=Snapshot(2, 2, Membership((1,)))),
+    ],
+)
+def test_entry_that_a_torn_work_would_have_replaced_is_not_committed(tmp_path: Path, work: StorageAppend) -> None:
+    """The leader has committed its entry 2. Only the hard state of the work that brings it here outlives the power cut."""
+    log = open_log(tmp_path, sync=True)
+    run(log, append(1, b"a", b"s" * 232, state=HardState(1, 0, 1)))
+    log.prepare([work]).write()
+    log.close()
+    newest = segments(tmp_path)[-1]
+    torn = 4096 if newest != segments(tmp_path)[0] else 4608  # the hard state of the work ends with the sector
+    change(newest, torn, bytes(newest.stat().st_size - torn))
+    log = open_log(tmp_path, sync=True)
+    assert contents(log) == {1: b"a", 2: b"s" * 232}
+    assert log.view(1).hard_state() == HardState(2, 0, 1)
+    log.close()
+
+
 def test_commit_beyond_a_torn_entry_falls_back(tmp_path: Path) -> None:
     log = open_log(tmp_path)
     run(log, append(1, b"a" * 1000))
@@ -161,6 +184,15 @@ def test_commit_beyond_a_torn_entry_falls_back(tmp_path: Path) -> None:
     change(segments(tmp_path)[0], position, bytes(1000))
     reopened = open_log(tmp_path)
     assert (reopened.view(1).hard_state(), reopened.view(1).last_index()) == (HardState(1, 1, 1), 1)
+    reopened.close()
+
+
+def test_commit_beyond_the_last_entry_falls_back(tmp_path: Path) -> None:
+    log = open_log(tmp_path)
+    run(log, append(1, b"a"), StorageAppend(1, hard_state=HardState(1, 1, 5)))
+    log.close()
+    reopened = open_log(tmp_path)
+    assert reopened.view(1).hard_state() == HardState(1, 1, 1)
     reopened.close()
 
 
