@@ -13,6 +13,7 @@ from tests.simulation.client import Client
 from tests.simulation.clock import SkewedClock
 from tests.simulation.consumers import Consumer
 from tests.simulation.desk import Answer, Request
+from tests.simulation.disk import ProcessDied
 from tests.simulation.invariants import RaftWatch
 from tests.simulation.machine_watch import MachineWatch
 from tests.simulation.network import Network, Packet
@@ -20,7 +21,7 @@ from tests.simulation.node import SimNode
 from tests.simulation.options import Options
 from tests.simulation.producers import Producer
 from tests.simulation.readers import Reader
-from tests.simulation.stores import Device, MemoryDevice
+from tests.simulation.stores import Device, MemoryDevice, SegmentDevice
 from tests.simulation.trace import Trace
 from tests.simulation.world import MILLISECOND, Chance, World
 from zmqbroker.raft.messages import Membership
@@ -50,13 +51,22 @@ class Cluster:
         self._reachable = list(range(1, options.nodes + 1))
         self.initial = Membership(voters=tuple(range(1, options.nodes + 1)))
         self.raft.configurations.append((0, self.initial))
-        for _ in range(options.nodes):
-            self.add_node()
-        for node in self.nodes.values():
-            node.start()
+        self.last_confirmed_ns = 0  # when the newest send that was confirmed had begun
         self.channels = [f"c{number}" for number in range(1, options.channels + 1)]
         self.histories = {channel: History() for channel in self.channels}
+
+    def boot(self) -> None:
+        """Start every node, and the clients."""
+        for _ in range(self.options.nodes):
+            self.add_node()
+        for node in self.nodes.values():
+            node.was_member = True
+            node.start()
         self._add_clients()
+
+    def note(self, text: str) -> None:
+        """A line of the text trace."""
+        self.world.note(text)
 
     def _add_clients(self) -> None:
         """Producers, consumers and readers, each on one channel; every channel has a consumer."""
@@ -85,6 +95,10 @@ class Cluster:
         return node
 
     def _device(self, id: int) -> Device:
+        options = self.options
+        if options.segments:
+            seed = options.seed * 1_000_003 + id * 2
+            return SegmentDevice(seed, sync=options.sync, segment_bytes=options.segment_bytes)
         return MemoryDevice(self.world.chance(100 + id), sync=self.options.sync)
 
     def election_random(self, node: SimNode) -> Random:
@@ -103,10 +117,25 @@ class Cluster:
                 self.network.reset(node, other)
                 self.network.reset(other, node)
 
-    def disk_failed(self, node: SimNode, error: OSError) -> None:
-        """A node's disk refused something: its process ends."""
+    def disk_failed(self, node: SimNode, error: BaseException) -> None:
+        """A node's disk refused something, or it died in a call of it: its process ends, and starts again later."""
         self.counters["disk_failures"] += 1
-        node.crash(power=False)
+        node.crash(power=isinstance(error, ProcessDied) and self.options.sync and self.chance.happens(0.5))
+        self.start_later(node)
+
+    def start_failed(self, node: SimNode, error: BaseException) -> None:
+        """A node could not start on its disk: it tries again later."""
+        self.counters["starts_failed"] += 1
+        self.start_later(node)
+
+    def start_later(self, node: SimNode) -> None:
+        """Start a node again, some time later, unless somebody else does before."""
+        self.world.after(self.chance.around(500 * MILLISECOND), self.start, node)
+
+    def start(self, node: SimNode) -> None:
+        """Start a node that is down and can be started."""
+        if not node.up and not node.gone:
+            node.start()
 
     def request(self, node: int, request: Request) -> None:
         """A client sends a request."""
@@ -119,6 +148,11 @@ class Cluster:
         receiver = self.clients[client]
         receiver.promised(answer)
         self.network.client_frame(receiver.answered, answer)
+
+    def change_under_way(self) -> bool:
+        """True while any log holds a membership change that nobody has applied yet."""
+        newest = self.machines.last_applied
+        return any(watch.change_indexes and watch.change_indexes[-1] > newest for watch in self.raft.nodes.values())
 
     def live(self) -> list[SimNode]:
         """Nodes that run and do not stand still."""

@@ -35,7 +35,7 @@ class Consumer(Client):
         super().__init__(cluster, id)
         self.channel = channel
         self.careful = False  # acks everything
-        self.visibility_ms = self.chance.choice((200, 1000, 5000))
+        self.visibility_ms = self.chance.choice((200, 600, 1500))
         self.wait_ms = self.chance.choice((0, 50, 400))
         self._receipts: dict[int, tuple[Receipt, ...]] = {}  # of the acks under way, by request id
         for _ in range(_RECEIVES):

@@ -1,17 +1,20 @@
 """What a node's disk must hold, kept apart from the node: the log as a list of terms, and the hard state.
 
-A `DurableLog` is moved on by the works that the disk said it synced, never by what the node believes. Works that were written
-and not synced are kept beside it: after a power cut any first part of their records may be there, and nothing else.
+A `DurableLog` is moved on by the works that the disk holds durably, as an onlooker sees it, never by what the node believes.
+Works that are only written are kept beside it: after a power cut any first part of their records may be there, and no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from zmqbroker.raft.messages import Entry, HardState, Snapshot, StorageAppend
 from zmqbroker.raft.view import LogView
 
 __all__ = ["DurableLog"]
+
+#: Number of a work whose write has not ended.
+_UNWRITTEN = 1 << 62
 
 Record = HardState | Snapshot | Entry
 
@@ -38,7 +41,7 @@ class DurableLog:
         self.base = 0  # index of a snapshot that stands for everything up to it
         self.base_term = 0
         self.terms: list[int] = []  # of the entries base + 1 ...
-        self.pending: list[StorageAppend] = []  # written, not synced
+        self.pending: list[tuple[int, StorageAppend]] = []  # not durable; with the number of the disk's write that ended each
 
     @property
     def last_index(self) -> int:
@@ -57,10 +60,29 @@ class DurableLog:
         """True when the entry, or a snapshot that contains it, is durable."""
         return index < self.base or self.term_at(index) == term
 
-    def synced(self) -> None:
-        """Everything that was written is durable."""
-        pending, self.pending = self.pending, []
-        for record in records_of(pending):
+    def writing(self, works: Sequence[StorageAppend]) -> None:
+        """Works are about to be written."""
+        self.pending.extend((_UNWRITTEN, work) for work in works)
+
+    def written(self, works: Sequence[StorageAppend], write: int) -> None:
+        """They are written; `write` is the number of the disk's last write."""
+        del self.pending[-len(works) :]
+        self.pending.extend((write, work) for work in works)
+
+    def durable(self, write: int) -> None:
+        """The disk holds all writes up to this one durably."""
+        pending = self.pending
+        if pending and pending[0][0] <= write:
+            count = 0
+            for number, work in pending:
+                if number > write:
+                    break
+                count += 1
+                self._apply_all((work,))
+            del pending[:count]
+
+    def _apply_all(self, works: Iterable[StorageAppend]) -> None:
+        for record in records_of(works):
             self._apply(record)
 
     def _apply(self, record: Record) -> None:
@@ -77,13 +99,13 @@ class DurableLog:
     def recover(self, view: LogView, *, whole: bool) -> str:
         """Compare with what a start found and take it over; what is wrong with it, or nothing.
 
-        With `whole` everything written must be there (the machine did not fail), else at least everything synced.
+        With `whole` everything written must be there (the disk's machine did not fail), else at least everything durable.
         """
-        records, self.pending = list(records_of(self.pending)), []
+        pending, self.pending = self.pending, []
         if whole:
-            for record in records:
-                self._apply(record)
-            records = []
+            self._apply_all(work for number, work in pending if number < _UNWRITTEN)
+            pending = [item for item in pending if item[0] >= _UNWRITTEN]
+        records = list(records_of(work for _, work in pending))
         expected = self._describe()
         fault = self._differs(view)
         for record in records:
@@ -91,7 +113,7 @@ class DurableLog:
                 break
             self._apply(record)
             fault = self._differs(view)
-        return fault and f"{fault}; synced were {expected}, {len(records)} more records had been written"
+        return fault and f"{fault}; synced were {expected}, {len(records)} more records may have been written"
 
     def _describe(self) -> str:
         return f"term {self.term}, vote {self.vote}, last index {self.last_index}"

@@ -55,7 +55,7 @@ class MachineWatch:
         self._raft = raft
         self._applied: dict[int, Applied] = {}
         self._digests: dict[int, bytes] = {}
-        self._last = 0  # highest index that anybody applied
+        self.last_applied = 0  # highest index that anybody applied
         self.channels: dict[str, ChannelModel] = {}
         self.batches: dict[tuple[str, int, int], Published] = {}  # (channel, producer, base sequence) -> where it is
 
@@ -69,9 +69,9 @@ class MachineWatch:
         self._check_entry(watch, index)
         known = self._applied.get(index)
         if known is None:
-            if index != self._last + 1:
-                raft.fail("I5", f"applied {index} when {self._last} was the last that anybody had applied", watch.id)
-            self._last = index
+            if index != self.last_applied + 1:
+                raft.fail("I5", f"applied {index} when {self.last_applied} was the last that anybody had applied", watch.id)
+            self.last_applied = index
             self._applied[index] = applied
             self._model(watch.id, commands, applied)
         elif known is not applied:
@@ -98,7 +98,7 @@ class MachineWatch:
         digest = machine.digest()
         if self._digests.setdefault(index, digest) != digest:
             raft.fail("I13", f"the state after {index} has another digest than elsewhere", watch.id)
-        if index != self._last:
+        if index != self.last_applied:
             return
         for name in machine.channels():
             queue, model = machine._by_name[name], self.channel(name)

@@ -8,18 +8,20 @@ one place where the product's parts are put together.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.simulation.clock import SkewedClock
 from tests.simulation.core_watch import WatchedCore
 from tests.simulation.desk import Request, SimDesk
+from tests.simulation.disk import ProcessDied
 from tests.simulation.machine_watch import WatchedMachine
 from tests.simulation.messages import pack, unpack
 from tests.simulation.network import Packet
 from tests.simulation.pipeline import Pipeline
 from tests.simulation.snapshots import Arrivals, SnapshotView, images_of, reconcile
 from tests.simulation.stores import Device, Image, StateKeeper
-from zmqbroker.errors import Busy, Compacted, NotLeader, RequestError
+from zmqbroker.errors import Busy, Compacted, Corruption, NotLeader, RequestError, StorageError
 from zmqbroker.raft import RaftConfig
 from zmqbroker.raft.messages import Membership, Message, Snapshot, StorageAppend
 from zmqbroker.server.group import Group
@@ -28,13 +30,17 @@ from zmqbroker.storage.interfaces import LogStore
 if TYPE_CHECKING:
     from tests.simulation.cluster import Cluster
 
-__all__ = ["GROUP", "SimNode"]
+__all__ = ["GROUP", "STALL_MAX_NS", "SimNode"]
 
 GROUP = 1
 #: Rounds of "what the log finished makes new work" in one pass, when the log is written inline.
 _ROUNDS_MAX = 64
 #: Nanoseconds that a commit of the store takes.
 _COMMIT_NS = 1_000_000
+#: The longest that a disk stands still, in nanoseconds.
+STALL_MAX_NS = 3_000_000_000
+#: Nanoseconds after which a snapshot under way is given up.
+_SNAPSHOT_PATIENCE_NS = 300_000_000
 _CONFIRM = {True: "quorum+fsync", False: "quorum"}
 
 
@@ -57,9 +63,10 @@ class SimNode:
         self.up = False
         self.paused = False
         self.gone = False  # its disk was wiped, or it was removed for good: it never starts again
+        self.was_member = False  # a change that names it was proposed: it may be a member, or have been one
         self.boots = 0  # processes so far; what belongs to an earlier one never happens
         self.sync_delay_factor = 1
-        self._power_lost = False
+        self.lost_writes = False  # what was written may not be there: the machine lost power, or a sync failed
         self._stalled: list[Callable[[], object]] = []  # what happened while it stood still
         self._foreign = False  # the store came from a leader: payloads below are not in the log
 
@@ -70,15 +77,23 @@ class SimNode:
         assert not self.up
         assert not self.gone
         self.boots += 1
+        try:
+            self.log = self.device.open()
+            self.cluster.raft.recovered(self.id, self.log.view(GROUP), whole=not self.lost_writes)
+            self.lost_writes = False
+            first = reconcile(self.log, self.keeper, GROUP)
+            if first is not None:
+                self._write_now(first)
+        except Corruption as error:
+            self.cluster.raft.fail("I21", f"a start found damage that nobody did: {error}", self.id)
+        except (StorageError, OSError, ProcessDied) as error:
+            self.lost_writes = True
+            self.device.crash(power=False)
+            self.cluster.start_failed(self, error)
+            return
         self.up, self.paused = True, False
         self._stalled.clear()
-        self.log = self.device.open()
-        self.cluster.raft.recovered(self.id, self.log.view(GROUP), whole=not self._power_lost)
-        self._power_lost = False
         self.pipeline = Pipeline(self.log, self, sync=self.cluster.options.sync)
-        first = reconcile(self.log, self.keeper, GROUP)
-        if first is not None:
-            self._write_now(first)
         self.arrivals = Arrivals()
         self._start()
         self._reads: dict[int, tuple[int, Callable[[int | None], object]]] = {}
@@ -91,8 +106,9 @@ class SimNode:
 
     def _write_now(self, work: StorageAppend) -> None:
         job = self.log.prepare([work])
-        self.wrote([work])
+        self.watch.durable.writing([work])
         job.write()
+        self.written([work])
         job.sync()
         self.synced()
         self.log.complete(job)
@@ -139,7 +155,7 @@ class SimNode:
         if not self.up:
             return
         self.up = self.paused = False
-        self._power_lost = power
+        self.lost_writes = self.lost_writes or power
         self.device.crash(power=power)
         self.cluster.network_gone(self.id)
         self.world.note(f"node {self.id} {'loses power' if power else 'is killed'}")
@@ -166,6 +182,14 @@ class SimNode:
         self.crash(power=True)
         self.device.wipe()
         self.gone = True
+
+    def describe(self) -> str:
+        """One node in a line, for whoever reads a failure."""
+        if not self.up:
+            return f"{self.id} {'gone' if self.gone else 'down'}"
+        core, standing = self.core, " standing still" if self.paused else ""
+        indexes = f"{core.applied_index}/{core.commit_index}/{core.last_index}"
+        return f"{self.id} {core.role.name.lower()} of {core.leader} at term {core.term}, {indexes}{standing}"
 
     # --- events --------------------------------------------------------------------------------------------------------
 
@@ -263,6 +287,9 @@ class SimNode:
                 self._send(messages)
             if not works:
                 break
+            for work in works:
+                if work.snapshot is not None:
+                    self.arrivals.want(work.snapshot)
             self.pipeline.submit(works)
             if not self.up:
                 return
@@ -280,11 +307,20 @@ class SimNode:
             receiver = cluster.nodes.get(to)
             if receiver is not None:
                 image = images_of(bundle, self.keeper, GROUP)
+                if image is not None:
+                    self.plan(_SNAPSHOT_PATIENCE_NS, partial(self._give_up, to, image.snapshot.index))
                 packed = pack(bundle, cluster.uid, self.uid, receiver.uid, encode=cluster.options.encode)
                 cluster.network.send(Packet(self.id, to, packed, image))
         if self.world.trace.text:
             for message in messages:
                 self.world.note(f"{self.id} -> {message}")
+
+    def _give_up(self, to: int, index: int) -> None:
+        """A snapshot that was not answered for so long counts as lost: the leader may send another."""
+        progress = self.watch.state.progress.get(to)
+        if progress is not None and progress.pending_snapshot == index:
+            self.core.report_snapshot(to, ok=False)
+            self.pump()
 
     def _answer_reads(self) -> None:
         """Reads whose index is known wait until it is applied here."""
@@ -310,25 +346,31 @@ class SimNode:
     def sync_delay_ns(self) -> int:
         """How long the next sync takes."""
         mean = self.cluster.options.sync_delay_ns
-        return mean // 4 + self.cluster.disk_chance.around(mean) * self.sync_delay_factor
+        return min(mean // 4 + self.cluster.disk_chance.around(mean) * self.sync_delay_factor, STALL_MAX_NS)
 
-    def wrote(self, works: Sequence[StorageAppend]) -> None:
+    def writing(self, works: Sequence[StorageAppend]) -> None:
         """Works are about to be written; a snapshot's state is durable before its record is."""
-        self.watch.durable.pending.extend(works)
+        self.watch.durable.writing(works)
         for work in works:
-            if work.snapshot is not None and self.keeper.applied_index(GROUP) < work.snapshot.index:
-                self.keeper.install(GROUP, self.arrivals.take(work.snapshot))
+            if work.snapshot is not None:
+                image = self.arrivals.take(work.snapshot)
+                assert self.keeper.applied_index(GROUP) < work.snapshot.index
+                self.keeper.install(GROUP, image)
                 self._foreign = True
-        if not self.cluster.options.sync:
-            self.watch.durable.synced()
+
+    def written(self, works: Sequence[StorageAppend]) -> None:
+        """Works are written."""
+        self.watch.durable.written(works, self.device.writes)
+        self.watch.durable.durable(self.device.durable_writes)
 
     def synced(self) -> None:
-        """Everything written so far is durable."""
-        self.watch.durable.synced()
+        """A sync has returned: what is durable now the disk says, not the log."""
+        self.watch.durable.durable(self.device.durable_writes)
 
-    def disk_failed(self, error: OSError) -> None:
-        """The disk refused: the process ends, as the log's writer would have it."""
-        self.world.note(f"node {self.id}: {error}")
+    def disk_failed(self, error: OSError | ProcessDied) -> None:
+        """The disk refused, or the process ended in a call of it: it ends, as the log's writer would have it."""
+        self.world.note(f"node {self.id}: {error!r}")
+        self.lost_writes = self.lost_writes or isinstance(error, OSError)
         self.cluster.disk_failed(self, error)
 
     def _installed(self, snapshot: Snapshot) -> Group:
@@ -357,7 +399,7 @@ class SimNode:
     def _flush(self) -> None:
         """Bring the machine's changes to the store; as server.persistence, the commit ends a little later."""
         machine = self.group.machine
-        if machine.applied_index == self.keeper.applied_index(GROUP):
+        if machine.applied_index <= self.keeper.applied_index(GROUP):
             self.plan(self.cluster.options.flush_ns, self._flush)
             return
         index = machine.applied_index
@@ -367,7 +409,8 @@ class SimNode:
 
         def commit() -> None:
             self.plan(self.cluster.options.flush_ns, self._flush)
-            if self.group.machine is machine:
+            # A leader's snapshot may have come in between: then this is old news, and must not replace it.
+            if self.group.machine is machine and self.keeper.applied_index(GROUP) < index:
                 self.keeper.commit(GROUP, snapshot, changes, bodies)
                 self.trim()
 

@@ -28,6 +28,8 @@ FAULTS = (
     "slow_disk",
     "sync_error",
     "disk_full",
+    "short_io",
+    "torn_call",  # a process or machine ends between two calls of its disk
     "wipe",
     "clock_jump",
     "clock_rate",
@@ -38,6 +40,7 @@ FAULTS = (
     "unreachable",  # a hint that something sent was lost
     "compact",
     "consumer_crash",
+    "producer_crash",
 )
 
 _QUIET_SHARE = 0.25
@@ -66,7 +69,7 @@ class Options:
     trim_bytes: int = 1 << 14
     flush_ns: int = 100 * MILLISECOND
     keep_entries: int = 0  # with compaction: entries kept behind what the store holds; 0: only what nobody needs is dropped
-    session_timeout_ns: int = 2 * SECOND
+    session_timeout_ns: int = SECOND
     delay_ns: int = MILLISECOND  # of a frame, at least a tenth of it
     loss: float = 0.0
     repeat: float = 0.0
@@ -88,13 +91,14 @@ class Options:
         return self.election_ticks * self.tick_ns
 
 
-def _limits(chance: Chance) -> dict[str, int]:
+def _limits(chance: Chance, body_bytes_max: int) -> dict[str, int]:
     message = chance.choice((1, 200, 1 << 16))
     return {
         "inflight_messages_max": chance.choice((1, 3, 256)),
         "message_bytes_max": message,
         "inflight_bytes_max": chance.choice((message, 4 * message, 1 << 20)),
-        "uncommitted_bytes_max": chance.choice((600, 1 << 20)),
+        # Room for one largest batch and a little more: one that never fits beside others can starve.
+        "uncommitted_bytes_max": chance.choice((20 * body_bytes_max, 1 << 20)),
         "committed_bytes_max": chance.choice((1, 500, 1 << 20)),
         "reads_max": chance.choice((2, 64)),
         "requests_max": chance.choice((8, 1024)),
@@ -119,6 +123,7 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
     chance = Chance(seed, 1)
     size = chance.choice((1, 3, 3, 3, 3, 5, 5))
     sync = chance.happens(0.85)
+    body_bytes_max = chance.choice((30, 400))
     options: dict[str, object] = {
         "seed": seed,
         "nodes": size if nodes is None else nodes,
@@ -132,17 +137,17 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
         "consumers": chance.between(1, 3),
         "readers": chance.between(0, 2),
         "send_interval_ns": chance.choice((4, 15, 40)) * MILLISECOND,
-        "body_bytes_max": chance.choice((30, 400)),
+        "body_bytes_max": body_bytes_max,
         "chaos_ns": chance.between(2, 6) * SECOND,
         "fault_interval_ns": chance.choice((80, 250, 700)) * MILLISECOND,
     }
     quiet = chance.happens(_QUIET_SHARE)
     share = chance.choice((0.15, 0.35, 0.7))
     faults = tuple(fault for fault in FAULTS if chance.happens(share))
-    limits, network = _limits(chance), _network(chance)
+    limits, network = _limits(chance, body_bytes_max), _network(chance)
     if quiet:
         faults = ()
         network |= {"loss": 0.0, "repeat": 0.0}
     if not sync:
-        faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error")))
+        faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error", "wipe")))
     return Options(**options, **limits, **network, faults=faults)  # type: ignore[arg-type]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from tests.simulation.disk import ProcessDied
 from zmqbroker.raft.messages import StorageAppend
 from zmqbroker.storage.interfaces import LogStore, WriteJob
 
@@ -29,16 +30,20 @@ class Plan(Protocol):
         """How long the next sync takes."""
         ...
 
-    def wrote(self, works: Sequence[StorageAppend]) -> None:
+    def writing(self, works: Sequence[StorageAppend]) -> None:
         """Works are about to be written."""
         ...
 
-    def synced(self) -> None:
-        """Everything written so far is durable."""
+    def written(self, works: Sequence[StorageAppend]) -> None:
+        """They are written."""
         ...
 
-    def disk_failed(self, error: OSError) -> None:
-        """The disk refused: this process ends."""
+    def synced(self) -> None:
+        """A sync has returned."""
+        ...
+
+    def disk_failed(self, error: OSError | ProcessDied) -> None:
+        """The disk refused, or the process ended in a call of it."""
         ...
 
     def pump(self) -> None:
@@ -77,19 +82,20 @@ class Pipeline:
         try:
             self._write_queue()
             self._finish()
-        except OSError as error:
+        except (OSError, ProcessDied) as error:
             self._node.disk_failed(error)
 
     def _write_queue(self) -> None:
         self._running, self._queue = self._queue, []
         for job, works in self._running:
-            self._node.wrote(works)
+            self._node.writing(works)
             job.write()
+            self._node.written(works)
 
     def _write(self) -> None:
         try:
             self._write_queue()
-        except OSError as error:
+        except (OSError, ProcessDied) as error:
             self._node.disk_failed(error)
             return
         if any(job.must_sync for job, _ in self._running):
@@ -101,7 +107,7 @@ class Pipeline:
         try:
             self._running[-1][0].sync()
             self._node.synced()
-        except OSError as error:
+        except (OSError, ProcessDied) as error:
             self._node.disk_failed(error)
             return
         self._done()
@@ -109,7 +115,7 @@ class Pipeline:
     def _done(self) -> None:
         try:
             self._finish()
-        except OSError as error:
+        except (OSError, ProcessDied) as error:
             self._node.disk_failed(error)
             return
         if self._queue:

@@ -93,6 +93,7 @@ class Producer(Client):
             del self._batches[number]
             first = answer.fields["sequence"]
             last = first + batch.count - 1
+            self.cluster.last_confirmed_ns = max(invoke_ns, self.cluster.last_confirmed_ns)
             self.cluster.confirmed[self.channel] = max(last, self.cluster.confirmed[self.channel])
             self._record(batch, Outcome.CONFIRMED, invoke_ns, first)
 

@@ -45,22 +45,26 @@ def images_of(messages: list[Message], keeper: StateKeeper, group: int) -> Image
 
 
 class Arrivals:
-    """States that arrived and are not installed yet, the newest few by index."""
+    """States that arrived and are not installed yet."""
 
     def __init__(self) -> None:
-        self._images: dict[int, Image] = {}
+        self._arrived: Image | None = None  # the last one
+        self._wanted: dict[int, Image] = {}  # those that works under way install, by index
 
     def keep(self, image: Image) -> None:
-        """A state has arrived."""
-        self._images[image.snapshot.index] = image
-        while len(self._images) > 4:
-            del self._images[min(self._images)]
+        """A state has arrived; whether the core wants it is known at the end of the same pass."""
+        self._arrived = image
+
+    def want(self, snapshot: Snapshot) -> None:
+        """The core wants the state that has just arrived."""
+        image = self._arrived
+        assert image is not None
+        assert image.snapshot == snapshot, (image.snapshot, snapshot)
+        self._wanted[snapshot.index] = image
 
     def take(self, snapshot: Snapshot) -> Image:
-        """The state that a core wants installed."""
-        image = self._images[snapshot.index]
-        assert image.snapshot == snapshot, (image.snapshot, snapshot)
-        return image
+        """The state for a work that is being written."""
+        return self._wanted.pop(snapshot.index)
 
 
 def reconcile(log: LogStore, keeper: StateKeeper, group: int) -> StorageAppend | None:

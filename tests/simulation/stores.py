@@ -1,22 +1,32 @@
 """What a simulated node keeps when its process ends: the log's device and the store of applied state.
 
-`MemoryDevice` is the plain statement of what a disk promises: synced works stay, of the others a first part. The store of
-applied state commits whole or not at all, as LMDB does, and keeps beside the machine's keys the membership at that index and,
-when the log may be dropped behind it, the payloads that are still of use.
+`SegmentDevice` is the real segment log, with its codec and its recovery, on a disk that is exact to the byte. `MemoryDevice`
+is the plain statement of what a disk promises (synced works stay, of the others a first part), and many times as fast. The
+store of applied state commits whole or not at all, as LMDB does, and keeps beside the machine's keys the membership at that
+index and, when the log may be dropped behind it, the payloads that are still of use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from errno import EIO
+from pathlib import Path
+from random import Random
 from typing import Protocol
 
+from tests.simulation.disk import DiskFaults, SimDisk
 from tests.simulation.world import Chance
 from zmqbroker.raft.messages import Membership, Snapshot, StorageAppend
 from zmqbroker.storage.interfaces import LogStore, WriteJob
 from zmqbroker.storage.memory import MemoryLog, MemoryState
+from zmqbroker.storage.segment_log import SegmentLog
 
-__all__ = ["Device", "Image", "MemoryDevice", "StateKeeper"]
+__all__ = ["Device", "Image", "MemoryDevice", "SegmentDevice", "StateKeeper"]
+
+_LOG = Path("/log")
+#: Payloads that the log keeps in memory: few, so that most reads take the way to the disk and back.
+_CACHE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +89,16 @@ class StateKeeper:
 class Device(Protocol):
     """Where a log lives through crashes."""
 
+    @property
+    def writes(self) -> int:
+        """Number of the last write."""
+        ...
+
+    @property
+    def durable_writes(self) -> int:
+        """Number of the last write that no power cut undoes, nor any before it."""
+        ...
+
     def open(self) -> LogStore:
         """Start: what is there now. Raises StorageError."""
         ...
@@ -89,6 +109,10 @@ class Device(Protocol):
 
     def wipe(self) -> None:
         """Lose everything."""
+        ...
+
+    def repair(self) -> None:
+        """Let no call fail any more."""
         ...
 
 
@@ -139,18 +163,34 @@ class MemoryDevice:
     def __init__(self, chance: Chance, *, sync: bool) -> None:
         self._chance = chance
         self._sync = sync
+        self.broken = False  # the next sync fails
         self.durable: list[StorageAppend] = []
         self.written: list[StorageAppend] = []
         self.trimmed: dict[int, int] = {}
 
+    @property
+    def writes(self) -> int:
+        """See `Device`."""
+        return len(self.durable) + len(self.written)
+
+    @property
+    def durable_writes(self) -> int:
+        """See `Device`; in a log that never syncs, what is written is as good as it gets."""
+        return len(self.durable) if self._sync else self.writes
+
     def sync(self) -> None:
         """Everything written is durable, in a log that syncs."""
+        if self.broken:
+            self.broken = False
+            self.crash(power=True)
+            raise OSError(EIO, "the sync failed")
         if self._sync:
             self.durable.extend(self.written)
             self.written.clear()
 
     def open(self) -> LogStore:
         """A log with everything that is there; what was only written is synced first, as recovery does."""
+        self.broken = False
         self.durable.extend(self.written)
         self.written.clear()
         log = _Log(self)
@@ -170,3 +210,56 @@ class MemoryDevice:
         self.durable.clear()
         self.written.clear()
         self.trimmed.clear()
+
+    def repair(self) -> None:
+        """See `Device`."""
+        self.broken = False
+
+
+class SegmentDevice:
+    """The real log in segment files on a simulated disk."""
+
+    def __init__(self, seed: int, *, sync: bool, segment_bytes: int) -> None:
+        self._random = Random(seed)  # of power cuts and of segments' uuids
+        self._sync = sync
+        self._segment_bytes = segment_bytes
+        self.disk = SimDisk(Random(seed + 1))
+
+    @property
+    def writes(self) -> int:
+        """See `Device`."""
+        return self.disk.writes
+
+    @property
+    def durable_writes(self) -> int:
+        """See `Device`; in a log that never syncs, what is written is as good as it gets."""
+        return self.disk.durable_writes if self._sync else self.disk.writes
+
+    def open(self) -> LogStore:
+        """See `Device`."""
+        return SegmentLog.open(
+            _LOG,
+            sync=self._sync,
+            segment_bytes=self._segment_bytes,
+            cache_bytes_max=_CACHE_BYTES,
+            disk=self.disk,
+            uuid=self._uuid,
+        )
+
+    def _uuid(self) -> bytes:
+        return self._random.getrandbits(128).to_bytes(16, "big")
+
+    def crash(self, *, power: bool) -> None:
+        """See `Device`."""
+        if power:
+            self.disk.crash(self._random)
+        else:
+            self.disk.kill()
+
+    def wipe(self) -> None:
+        """See `Device`."""
+        self.disk.wipe()
+
+    def repair(self) -> None:
+        """See `Device`."""
+        self.disk.faults = DiskFaults()
