@@ -62,6 +62,9 @@ def _run(cluster: Cluster) -> Report:
     nemesis.stopped = True
     ending = Ending(cluster)
     ending.run()
+    for node in cluster.nodes.values():
+        if node.up:
+            cluster.machines.compare(node.watch, node.group.machine)
     check_histories(cluster)
     counters = Counter(cluster.counters)
     counters.update({f"net_{kind}": count for kind, count in cluster.network.counters.items()})
