@@ -12,8 +12,9 @@ SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.pxd)
 PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/session.py,zmqbroker/client/routing.py
 
 ARGUMENTS ?=
+SECONDS ?= 3600
 
-.PHONY: help run build check test test-quick test-unit test-pure test-processes bench fault-long deps-full clean
+.PHONY: help run build check test test-quick test-unit test-pure test-processes sim sim-long bench fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,24 +52,30 @@ check: .venv/dev.stamp ## style, format and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
-test: check test-unit test-pure test-processes ## everything but the long runs
+test: check test-unit test-pure sim test-processes ## everything but the long runs
 
 test-quick: .venv/dev.stamp ## unit and conformance tests, under a minute
 	$(BIN)/python -m pytest -m 'not long' tests/unit tests/conformance $(ARGUMENTS)
 
-test-unit: .venv/dev.stamp ## unit, conformance and simulation tests, with the coverage of the pure packages
+test-unit: .venv/dev.stamp ## unit and conformance tests, with the coverage of the pure packages
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m 'not long' tests/unit tests/conformance tests/simulation
+	$(BIN)/coverage run -m pytest -m 'not long' tests/unit tests/conformance
 	$(BIN)/coverage report --skip-covered --show-missing --fail-under=100 --include='$(PURE)'
 
 test-pure: .venv/dev.stamp ## the tests of bytes once more, on the Python twins
 	ZMQBROKER_PURE=1 $(BIN)/python -m pytest -m 'not long' tests/unit/wire tests/conformance
 
+sim: .venv/dev.stamp ## whole clusters in one thread, from fixed seeds (two to three minutes)
+	$(BIN)/python -m pytest -m 'not long' tests/simulation $(ARGUMENTS)
+
+sim-long: .venv/dev.stamp ## fresh seeds for SECONDS (3600; 0: until Ctrl-C); sim-ledger.json adds up all such runs
+	$(BIN)/python -m tests.simulation --ledger sim-ledger.json --seconds $(SECONDS)
+
 test-processes: .venv/dev.stamp ## real nodes: integration and fault tests
 	$(BIN)/python -m pytest -m 'not long' tests/integration tests/fault
 
 fault-long: .venv/dev.stamp ## the fault tests in their long versions
-	$(BIN)/python -m pytest -m long tests/fault tests/simulation $(ARGUMENTS)
+	$(BIN)/python -m pytest -m long tests/fault $(ARGUMENTS)
 
 # --- the machine -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,165 @@
+"""The promises of the state machine (I5, I13, I15 to I17), checked with every entry that any node applies.
+
+The first node to apply an entry says what it does; every other one, and every replay after a crash, must say the same. From
+those results a plain model of the queues is kept (which message is where, which are finished), that deliveries and, at
+intervals, whole machines are compared with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tests.simulation.invariants import NodeWatch, RaftWatch
+from zmqbroker.broker import Applied, Machine
+from zmqbroker.commands import Ack, Acked, Command, Delivery, Publish, Published, Receipt, Result
+from zmqbroker.errors import RequestError, StaleReceipt
+
+__all__ = ["ChannelModel", "MachineWatch", "WatchedMachine"]
+
+#: Whole machines are compared after every so many entries.
+DIGEST_EVERY = 64
+
+
+class WatchedMachine(Machine):
+    """A machine that reports what it did."""
+
+    report: MachineWatch
+    watch: NodeWatch
+
+    def apply(self, index: int, time_unix_ns: int, commands: Sequence[Command]) -> Applied:
+        """As `Machine.apply`."""
+        applied = super().apply(index, time_unix_ns, commands)
+        self.report.applied(self.watch, self, commands, applied)
+        return applied
+
+
+class ChannelModel:
+    """What a channel must hold."""
+
+    __slots__ = ("counts", "finished", "live")
+
+    def __init__(self) -> None:
+        self.live: set[int] = set()  # asked for members, never walked through
+        self.finished: set[int] = set()
+        self.counts: dict[int, tuple[int, int]] = {}  # sequence -> assigning and delivery count of its last assignment
+
+
+def _comparable(result: Result) -> object:
+    return (type(result), result.fields, result.outcome_unknown) if isinstance(result, RequestError) else result
+
+
+class MachineWatch:
+    """The model of all channels, and what every entry did."""
+
+    def __init__(self, raft: RaftWatch) -> None:
+        self._raft = raft
+        self._applied: dict[int, Applied] = {}
+        self._digests: dict[int, bytes] = {}
+        self.last_applied = 0  # highest index that anybody applied
+        self.channels: dict[str, ChannelModel] = {}
+        self.batches: dict[tuple[str, int, int], Published] = {}  # (channel, producer, base sequence) -> where it is
+
+    def channel(self, name: str) -> ChannelModel:
+        """The model of one channel."""
+        return self.channels.setdefault(name, ChannelModel())
+
+    def applied(self, watch: NodeWatch, machine: Machine, commands: Sequence[Command], applied: Applied) -> None:
+        """A machine has applied the entry at its applied index."""
+        raft, index = self._raft, machine.applied_index
+        self._check_entry(watch, index)
+        known = self._applied.get(index)
+        if known is None:
+            if index != self.last_applied + 1:
+                raft.fail("I5", f"applied {index} when {self.last_applied} was the last that anybody had applied", watch.id)
+            self.last_applied = index
+            self._applied[index] = applied
+            self._model(watch.id, commands, applied)
+        elif known is not applied:
+            same = [_comparable(one) for one in known.results] == [_comparable(one) for one in applied.results]
+            if not same or known.deliveries != applied.deliveries:
+                raft.fail("I13", f"entry {index} did {applied}, elsewhere {known}", watch.id)
+        raft.membership_applied(watch, index)
+        if index % DIGEST_EVERY == 0:
+            self.compare(watch, machine)
+
+    def _check_entry(self, watch: NodeWatch, index: int) -> None:
+        raft = self._raft
+        if index > raft.commit_index:
+            raft.fail("I5", f"applied {index}, committed is only {raft.commit_index}", watch.id)
+        term = watch.state.log.term_or_none(index)
+        if term is not None and term != raft.committed[index]:
+            raft.fail("I5", f"applied {index} of term {term}, committed was term {raft.committed[index]}", watch.id)
+        if index > watch.durable.last_index:
+            raft.fail("I19", f"applied {index}, durable here is only {watch.durable.last_index}", watch.id)
+
+    def compare(self, watch: NodeWatch, machine: Machine) -> None:
+        """Compare a whole machine with the others, and with the model when it is the one that leads it."""
+        raft, index = self._raft, machine.applied_index
+        digest = machine.digest()
+        if self._digests.setdefault(index, digest) != digest:
+            raft.fail("I13", f"the state after {index} has another digest than elsewhere", watch.id)
+        if index != self.last_applied:
+            return
+        for name in machine.channels():
+            queue, model = machine._by_name[name], self.channel(name)
+            held = {n for part in (*queue.ready, *queue.in_flight) for n in range(part.first, part.last + 1)}
+            if held != model.live:
+                wrong = sorted(held ^ model.live)[:5]
+                raft.fail("I16", f"channel {name!r} after {index}: sequences {wrong} are not where they should be", watch.id)
+
+    # --- the model -----------------------------------------------------------------------------------------------------
+
+    def _model(self, node: int, commands: Sequence[Command], applied: Applied) -> None:
+        for command, result in zip(commands, applied.results, strict=True):
+            if isinstance(command, Publish) and isinstance(result, Published):
+                self._published(node, command, result)
+            elif isinstance(command, Ack):
+                self._acked(command, result)
+        for delivery in applied.deliveries:
+            self._delivered(node, delivery)
+
+    def _published(self, node: int, command: Publish, result: Published) -> None:
+        header, raft = command.header, self._raft
+        key = (header.channel, header.producer, header.base_sequence)
+        known = self.batches.get(key) if header.producer else None
+        if known is not None:
+            if not result.duplicate or (known.first_sequence, known.count) != (result.first_sequence, result.count):
+                raft.fail("I15", f"batch {key} is at {known} and at {result}", node)
+            return
+        if result.duplicate:
+            raft.fail("I15", f"batch {key} is called a duplicate and was never stored", node)
+        self.batches[key] = result
+        model = self.channel(header.channel)
+        for sequence in range(result.first_sequence, result.first_sequence + result.count):
+            if sequence in model.live or sequence in model.finished:
+                raft.fail("I15", f"sequence {sequence} of {header.channel!r} is given out twice", node)
+            model.live.add(sequence)
+
+    def _acked(self, command: Ack, result: Result) -> None:
+        stale: set[Receipt] = set()
+        if isinstance(result, StaleReceipt):
+            stale = {Receipt(*receipt) for receipt in result.fields["stale"]}
+        elif not isinstance(result, Acked):
+            return
+        model = self.channel(command.channel)
+        for receipt in command.receipts:
+            if receipt not in stale:
+                for sequence in range(receipt.first, receipt.last + 1):
+                    model.live.discard(sequence)
+                    model.finished.add(sequence)
+
+    def _delivered(self, node: int, delivery: Delivery) -> None:
+        model, raft = self.channel(delivery.channel), self._raft
+        for piece in delivery.pieces:
+            receipt = piece.receipt
+            for sequence in range(receipt.first, receipt.last + 1):
+                if sequence in model.finished:
+                    raft.fail("I17", f"sequence {sequence} of {delivery.channel!r} is delivered after its ack", node)
+                if sequence not in model.live:
+                    raft.fail("I16", f"sequence {sequence} of {delivery.channel!r} is delivered and was never stored", node)
+                assigning, count = model.counts.get(sequence, (0, 0))
+                expected = count if receipt.assigning == assigning else count + 1
+                if piece.delivery_count != expected:
+                    text = f"sequence {sequence} is delivered with count {piece.delivery_count} instead of {expected}"
+                    raft.fail("I16", text, node)
+                model.counts[sequence] = (receipt.assigning, piece.delivery_count)

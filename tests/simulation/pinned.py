@@ -1,0 +1,14 @@
+"""Seeds that once found a bug, each with what it was; they run with every `make sim`.
+
+A seed stands for its bug only as long as nothing before it in the run changes, so each bug has a test of its own as well. They
+stay here because a run that went wrong once is a good run to repeat.
+"""
+
+from __future__ import annotations
+
+__all__ = ["PINNED"]
+
+PINNED: dict[int, str] = {
+    3: "a candidate led before its own vote was durable (election.handle_vote_response)",
+    119: "a segment header was read with one read, which may give less (Segment.open)",
+}
