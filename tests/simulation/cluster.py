@@ -24,7 +24,9 @@ from tests.simulation.readers import Reader
 from tests.simulation.stores import Device, MemoryDevice, SegmentDevice
 from tests.simulation.trace import Trace
 from tests.simulation.world import MILLISECOND, Chance, World
+from zmqbroker.commands import Member
 from zmqbroker.raft.messages import Membership
+from zmqbroker.server.membership import founding
 
 __all__ = ["Cluster"]
 
@@ -50,6 +52,9 @@ class Cluster:
         self.confirmed: Counter[str] = Counter()  # channel -> highest sequence that any client knows to be stored
         self._reachable = list(range(1, options.nodes + 1))
         self.initial = Membership(voters=tuple(range(1, options.nodes + 1)))
+        self.founding = founding(
+            Member(id, f"n{id}", id.to_bytes(16, "big"), f"n{id}:5591") for id in range(1, options.nodes + 1)
+        )
         self.raft.configurations.append((0, self.initial))
         self.last_confirmed_ns = 0  # when the newest send that was confirmed had begun
         self.channels = [f"c{number}" for number in range(1, options.channels + 1)]

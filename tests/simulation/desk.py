@@ -113,6 +113,9 @@ class SimDesk:
                 return NoMajority("no leader", outcome_unknown=outcome_unknown)
         return NotLeader("another node leads", outcome_unknown=outcome_unknown, leader=str(leader) if leader else None)
 
+    def members_changed(self, group: int) -> None:
+        """Every machine knows where all others are."""
+
     def role_changed(self, group: int, soft_state: SoftState) -> None:
         """Note since when there is no leader; a new leadership starts every session's timer afresh."""
         if not soft_state.leader:

@@ -117,6 +117,8 @@ class SimNode:
         cluster, options, keeper = self.cluster, self.cluster.options, self.keeper
         applied_index = keeper.applied_index(GROUP)
         machine = restored(applied_index, keeper)
+        if not machine.roster.members:
+            machine.found(cluster.founding)
         raft = RaftConfig(
             id=self.id,
             group=GROUP,
