@@ -71,11 +71,18 @@ def add(context: CommandContext, name: str, learner: bool, url: str, timeout_ms:
 @click.pass_obj
 def replace(context: CommandContext, name: str, by: str, url: str, timeout_ms: int, as_json: bool) -> int:
     """Let a new node take the place of NAME, whose disk is lost or whose machine goes, and wait until it has."""
+    newcomer = by or name
 
     async def begin(client: Client) -> Members:
-        return await client.cluster.replace(name, by)
+        known = {row["id"] for row in await _members(client)}
+        members = await client.cluster.replace(name, by)
+        newest = max((row for row in members if row["name"] == newcomer), key=lambda row: int(row["id"]))
+        if newest["id"] in known and not newest["joining"] and newest["replaces"] is None:
+            # That was done before this command began. The node that came then may have been lost a moment ago.
+            raise NodeNotFound(f"{newcomer} is a member already, and no other new node of that name was heard of")
+        return members
 
-    return _change(context, url, timeout_ms, as_json, begin, _has_joined(by or name, instead_of=name))
+    return _change(context, url, timeout_ms, as_json, begin, _has_joined(newcomer, instead_of=name))
 
 
 @cluster.command()
@@ -92,8 +99,7 @@ def remove(context: CommandContext, name: str, url: str, timeout_ms: int, as_jso
     removed: set[int] = set()
 
     async def begin(client: Client) -> Members:
-        before = await client.cluster.info()
-        removed.update([member["id"] for member in before["members"] if member["name"] == name][-1:])
+        removed.update([member["id"] for member in await _members(client) if member["name"] == name][-1:])
         try:
             return await client.cluster.remove(name)
         except NodeNotFound:
@@ -175,12 +181,17 @@ async def _until_done(
     async with context.connect(url, timeout_ms) as client:
         first = await _begin(client, begin, min(deadline, time.monotonic() + patience_s))
         while time.monotonic() < deadline:
-            told = await client.cluster.info()
-            # A newcomer may be asked too, and before it belongs to the cluster it only knows its configuration.
-            if told["cluster"]["formed"] and done(first, told["members"]):
-                return list(told["members"])
+            now = await _members(client)
+            if now and done(first, now):
+                return now
             await asyncio.sleep(_POLL_S)
     raise DeadlineExceeded(f"the change is not complete after {timeout_ms} ms; it goes on", outcome_unknown=True)
+
+
+async def _members(client: Client) -> Members:
+    """The members as the node that answers knows them; none at a newcomer, which only knows its configuration yet."""
+    told = await client.cluster.info()
+    return list(told["members"]) if told["cluster"]["formed"] else []
 
 
 async def _begin(client: Client, begin: Begin, deadline: float) -> Members:

@@ -17,9 +17,10 @@ from zmqbroker.errors import BrokerError, InvalidRequest, NodeNotFound, NoMajori
 Row = dict[str, Any]
 
 
-def row(number: int, name: str = "", *, voter: bool = True, joining: bool = False) -> Row:
-    """A member as MEMBERS and NODE tell of it."""
-    return {"id": number, "name": name or f"n{number}", "peer": f"h{number}:1", "voter": voter, "joining": joining}
+def row(number: int, name: str = "", *, voter: bool = True, joining: bool = False, replaces: str | None = None) -> Row:
+    """A member as MEMBERS tells of it; NODE does not say whom it replaces."""
+    told = {"id": number, "name": name or f"n{number}", "peer": f"h{number}:1", "voter": voter, "joining": joining}
+    return {**told, "replaces": replaces}
 
 
 TRIO = [row(1), row(2), row(3)]
@@ -179,11 +180,40 @@ def test_replace_waits_until_one_votes_and_the_other_is_gone(
 ) -> None:
     joining = [*TRIO, row(4, name, voter=False, joining=True)]
     both, alone = [*TRIO, row(4, name)], [row(1), row(3), row(4, name)]
-    fake = FakeCluster(answers=[joining], states=[TRIO, joining, both, alone])
+    fake = FakeCluster(answers=[joining], states=[TRIO, TRIO, joining, both, alone])
     assert run(["cluster", "replace", *arguments], fake.context) == Exit.DONE
     assert fake.asked == [("replace", "n2", by)]
     assert clock.slept == 3, "two of a name, or one beside the other, is not yet done"
     assert [line.split()[1] for line in capsys.readouterr().out.splitlines()[1:]] == ["n1", "n3", name]
+
+
+def test_replace_of_one_that_came_by_an_earlier_command_waits_for_another(clock: Time) -> None:
+    earlier, joining = [row(1), row(3), row(4, "n2")], [row(1), row(3), row(4, "n2"), row(5, "n2", voter=False, joining=True)]
+    fake = FakeCluster(answers=[earlier, earlier, joining], states=[earlier, earlier, earlier, [row(1), row(3), row(5, "n2")]])
+    assert run(["cluster", "replace", "n2"], fake.context) == Exit.DONE
+    assert len(fake.asked) == 3
+
+
+def test_replace_repeated_without_another_node_ends_with_nothing_there(clock: Time, capsys: pytest.CaptureFixture[str]) -> None:
+    earlier = [row(1), row(3), row(4, "n2")]
+    assert run(["cluster", "replace", "n2"], FakeCluster(answers=[earlier], states=[earlier]).context) == Exit.NOTHING_THERE
+    assert "n2 is a member already" in capsys.readouterr().err
+
+
+def test_replace_does_not_take_the_numbers_of_a_newcomer_for_ids(clock: Time) -> None:
+    outside = {"cluster": {"formed": False}, "members": [*TRIO, row(4, "n4")]}
+    joining = [*TRIO, row(4, "n4", voter=False, joining=True)]
+    fake = FakeCluster(answers=[joining], states=[outside, [row(1), row(3), row(4)]])
+    assert run(["cluster", "replace", "n2", "--by", "n4"], fake.context) == Exit.DONE
+    assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize("joining_as", [{"joining": True}, {"replaces": "n2"}])
+def test_replace_begun_by_an_earlier_command_is_waited_for(joining_as: dict[str, Any], clock: Time) -> None:
+    joining = [*TRIO, row(4, "n2", voter=False, **joining_as)]  # as a voter, or in place of a learner
+    fake = FakeCluster(answers=[joining], states=[joining, joining, [row(1), row(3), row(4, "n2")]])
+    assert run(["cluster", "replace", "n2"], fake.context) == Exit.DONE
+    assert len(fake.asked) == 1
 
 
 # --- remove ----------------------------------------------------------------------------------------------------------
