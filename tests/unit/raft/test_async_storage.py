@@ -56,6 +56,18 @@ def test_candidate_counts_its_own_vote_only_when_durable() -> None:
     assert (node.core.role, node.core.leader) == (Role.LEADER, 1)
 
 
+def test_candidate_with_every_other_vote_leads_only_when_its_own_is_durable() -> None:
+    node = make_node()
+    node.core.campaign()
+    node.ready()
+    for voter in (2, 3):
+        node.core.step(Message(MessageType.REQUEST_VOTE_RESPONSE, to=1, sender=voter, group=GROUP, term=1))
+    assert node.core.role is Role.CANDIDATE
+    assert node.ready().messages == []
+    node.complete()
+    assert node.core.role is Role.LEADER
+
+
 def test_follower_acknowledges_only_what_is_durable() -> None:
     node = make_node()
     node.core.step(Message(APPEND, to=1, sender=2, group=GROUP, term=1, entries=entries_of([1, 1])))
