@@ -41,6 +41,8 @@ __all__ = ["RaftCore"]
 
 _FROM_LEADER = frozenset((MessageType.APPEND_ENTRIES, MessageType.HEARTBEAT, MessageType.INSTALL_SNAPSHOT))
 _FROM_MEMBER = frozenset((MessageType.APPEND_ENTRIES_RESPONSE, MessageType.HEARTBEAT_RESPONSE))
+_VOTE_REQUESTS = frozenset((MessageType.REQUEST_VOTE, MessageType.PRE_VOTE))
+_VOTE_RESPONSES = frozenset((MessageType.REQUEST_VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE))
 _VOTE_RESPONSE_OF = {
     Role.CANDIDATE: MessageType.REQUEST_VOTE_RESPONSE,
     Role.PRE_CANDIDATE: MessageType.PRE_VOTE_RESPONSE,
@@ -140,13 +142,16 @@ class RaftCore(RaftStatus):
         state, kind = self._state, message.type
         if message.term and not election.accept_term(state, message):
             return None
+        if kind in _VOTE_RESPONSES and message.reject:
+            election.learn_commit(state, message)
         if kind in _FROM_LEADER:
             self._hear_leader(message)
         elif kind in _FROM_MEMBER:
             self._hear_member(message)
         elif kind is MessageType.STORAGE_APPEND_RESPONSE:
             self._hear_storage(message)
-        elif kind in (MessageType.REQUEST_VOTE, MessageType.PRE_VOTE):
+        elif kind in _VOTE_REQUESTS:
+            election.learn_commit(state, message)
             election.handle_vote_request(state, message)
         elif kind is _VOTE_RESPONSE_OF.get(state.role):
             election.handle_vote_response(state, message)

@@ -14,7 +14,7 @@ from zmqbroker.raft.replication import broadcast_append, start_term
 from zmqbroker.raft.state import RaftState
 from zmqbroker.raft.trace import MESSAGE_NAMES
 
-__all__ = ["accept_term", "forget_leader", "handle_vote_request", "handle_vote_response", "start_election"]
+__all__ = ["accept_term", "forget_leader", "handle_vote_request", "handle_vote_response", "learn_commit", "start_election"]
 
 _RESPONSE = {
     MessageType.REQUEST_VOTE: MessageType.REQUEST_VOTE_RESPONSE,
@@ -72,6 +72,27 @@ def _answer_lower_term(state: RaftState, message: Message) -> None:
         state.trace(text, state.id, state.term, MESSAGE_NAMES[message.type], message.sender, message.term)
 
 
+def _share_commit(state: RaftState, message: Message) -> None:
+    """Tell what is committed, with the term of that entry."""
+    commit_term = state.log.term_or_none(state.log.commit_index)
+    if state.config.share_commit_in_votes and commit_term is not None:
+        message.commit, message.reject_hint = state.log.commit_index, commit_term
+
+
+def learn_commit(state: RaftState, message: Message) -> None:
+    """A request or refusal of a vote tells what is committed: true here as well, where the same entry stands.
+
+    Without it a cluster can come to rest. A voter with the longest log that has not heard of the commit of a membership change
+    needs the votes of those who have left; the others, who have heard of it, need its vote, and their logs are shorter.
+    """
+    told = message.commit > state.log.commit_index and state.role is not Role.LEADER
+    if not told or state.log.term_or_none(message.commit) != message.reject_hint:
+        return
+    state.log.commit_to(message.commit)
+    if state.role is not Role.FOLLOWER and state.log.has_unapplied_change():
+        state.become_follower(state.term, NO_NODE)  # who votes is not known here any more
+
+
 def start_election(state: RaftState, *, forced: bool = False) -> None:
     """Campaign, beginning with a pre-vote where that is configured; `forced` when the leader asked for it (thesis §3.10)."""
     if state.role is Role.LEADER:
@@ -107,7 +128,9 @@ def _request_votes(state: RaftState, kind: MessageType, term: int, context: int 
             continue
         text = "INFO %x [logterm: %d, index: %d] sent %s request to %x at term %d"
         state.trace(text, state.id, log_term, index, MESSAGE_NAMES[kind], voter, state.term)
-        state.send(Message(kind, to=voter, term=term, index=index, log_term=log_term, context=context))
+        request = Message(kind, to=voter, term=term, index=index, log_term=log_term, context=context)
+        _share_commit(state, request)
+        state.send(request)
 
 
 def handle_vote_request(state: RaftState, message: Message) -> None:
@@ -133,7 +156,9 @@ def handle_vote_request(state: RaftState, message: Message) -> None:
 def _refuse(state: RaftState, message: Message) -> None:
     text = "INFO %x [logterm: %d, index: %d, vote: %x] rejected %s from %x [logterm: %d, index: %d] at term %d"
     _note_vote(state, message, text, state.term)
-    state.send(Message(_RESPONSE[message.type], to=message.sender, term=state.term, reject=True))
+    answer = Message(_RESPONSE[message.type], to=message.sender, term=state.term, reject=True)
+    _share_commit(state, answer)
+    state.send(answer)
 
 
 def _note_vote(state: RaftState, message: Message, text: str, *values: int) -> None:

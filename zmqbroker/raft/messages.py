@@ -148,7 +148,8 @@ class Message:
     For APPEND_ENTRIES `index` and `log_term` are prev_log_index and prev_log_term; for its response `index` is the last
     index now matched or, when `reject` is set, the refused one, and `reject_hint`/`log_term` where to look next. `context`:
     of a heartbeat and its response the leader's read counter; of READ_INDEX and its response the asking node's request; of a
-    vote request FORCED_ELECTION or 0; of a vote response it belongs to the shell (wall clock, DESIGN §6). PROPOSE and
+    vote request FORCED_ELECTION or 0; of a vote response it belongs to the shell (wall clock, DESIGN §6). Vote
+    requests and refusals tell in `commit` and `reject_hint` what is committed and in which term it was written. PROPOSE and
     READ_INDEX carry no term; entries of PROPOSE carry neither index nor term.
     """
 

@@ -54,7 +54,7 @@ def changed(roster: Roster, index: int, membership: Membership, payload: bytes) 
     """
     known = {member.id: member for member in (*_newcomers(payload), *roster.members)}
     members = tuple(known[id] for id in sorted(known) if id in membership.all_nodes)
-    next_id = max(roster.next_id, *(member.id + 1 for member in members))
+    next_id = max((roster.next_id, *(member.id + 1 for member in members)))
     return Roster(index, members, encode_membership(membership), next_id)
 
 

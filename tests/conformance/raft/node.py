@@ -88,6 +88,7 @@ def _config(id: int, options: Command) -> RaftConfig:
         check_quorum=options.flag("checkquorum"),
         step_down_on_removal=options.flag("step-down-on-removal"),
         validate_changes=not options.flag("disable-conf-change-validation"),
+        share_commit_in_votes=False,
         lead_without_own_vote=True,
         lease_reads=options.option("read-only") == "lease-based",
         forward_to_leader=True,
