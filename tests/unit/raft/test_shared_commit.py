@@ -105,7 +105,7 @@ def test_two_voters_that_are_left_go_on_though_only_one_of_them_knew_that_the_ot
         node.settle()
     assert (longest.core.membership, knowing.core.membership) == (JOINT, Membership((1, 2)))
     campaign(longest, both)
-    assert longest.core.role is Role.PRE_CANDIDATE, "it still asks for the votes of those who have left"
+    assert not longest.core.leader, "it still asks for the votes of those who have left"
     campaign(knowing, both)
     assert longest.core.membership == Membership((1, 2))
     campaign(longest, both)
