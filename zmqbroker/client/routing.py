@@ -77,6 +77,7 @@ class Node:
         "asked_ns",
         "call_due",
         "called_ns",
+        "denied_ns",
         "denied_term",
         "down",
         "endpoint",
@@ -105,7 +106,8 @@ class Node:
         self.called_ns = 0  # when its last PING or HELLO was sent
         self.heard_ns = 0  # when its last frame came
         self.asked_ns: int | None = None  # since when an answer has been awaited; None: nothing urgent is awaited
-        self.denied_term = -1  # highest known term of a leader when it last said that it does not lead: others may not know
+        self.denied_ns = 0  # until when nobody is believed that it leads, because it said itself that it does not
+        self.denied_term = -1  # in a term up to this one
         self.hello_id = 0  # request id of the HELLO under way; 0 for none
         self.ping_id = 0  # request id of the PING under way; 0 for none
         self.info_id = 0  # request id of the INFO under way; 0 for none
@@ -240,15 +242,20 @@ class Routes:
             self.pause(endpoint, now_ns)
             return
         self._hops += 1
-        self._nodes[endpoint].denied_term = self._leader_term
-        self._settle(known, now_ns)
+        self._denied(endpoint, self.later(now_ns))
+        self._settle(known, now_ns)  # a search goes on: the hint may be old, and has no term
 
     def pause(self, endpoint: str, now_ns: int) -> None:
         """A node said that nobody leads now: ask everybody, and go on at the next one if that does not help."""
         if endpoint == self.target:
             self._hops = 0
-            self._nodes[endpoint].denied_term = self._leader_term
             self._give_up(now_ns)
+            self._denied(endpoint, self.hold_ns)
+
+    def _denied(self, endpoint: str, until_ns: int) -> None:
+        # Not for ever: the refusal may be older than what others have told of the node meanwhile.
+        node = self._nodes[endpoint]
+        node.denied_ns, node.denied_term = until_ns, self._leader_term
 
     def later(self, now_ns: int) -> int:
         """When to try again after a refusal without a hint."""
@@ -258,15 +265,22 @@ class Routes:
         """A node told who leads, as it believes."""
         if isinstance(leader, str) and isinstance(leader_term, int) and self.learn(leader):
             known = self._nodes[leader]
-            news = leader_term > self._leader_term or (leader_term == self._leader_term and not self._settled)
             if known.down:
                 known.wanted = known.urgent = True
-            elif news and leader_term > known.denied_term:
+            elif self._is_news(known, leader_term) and (leader_term > known.denied_term or now_ns >= known.denied_ns):
                 self._leader_term, self.hold_ns = leader_term, 0
                 self._settle(known, now_ns)
+                self._search.end()
         elif endpoint != self.target and self._nodes[self.target].silent:
             # It cannot help, but it answers: its refusals say more than silence.
             self._move(self._nodes[endpoint], now_ns)
+            self._settled = False
+
+    def _is_news(self, leader: Node, leader_term: int) -> bool:
+        """A term has one leader, so another one than the target in the highest term is right: a hint was not."""
+        if leader_term != self._leader_term:
+            return leader_term > self._leader_term
+        return not self._settled or (self._search.active and leader.endpoint != self.target)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -344,7 +358,6 @@ class Routes:
         """A node is said to lead."""
         self._move(node, now_ns)
         self._settled = True
-        self._search.end()
         node.info_due = self._spread
 
     def _move(self, node: Node, now_ns: int) -> None:

@@ -242,7 +242,7 @@ def test_routes_suspicion_believes_only_a_higher_term() -> None:
     routes.pong(A, A, 5, NOW)
     routes.asked(A, NOW)
     routes.review(NOW + SUSPICION_NS, False)
-    for leader, term in ((B, 5), (None, 0), (C, 4)):
+    for leader, term in ((A, 5), (None, 0), (C, 4)):
         routes.pong(B, leader, term, NOW + SUSPICION_NS)
         assert routes.target == A
     routes.pong(B, C, 6, NOW + SUSPICION_NS)
@@ -300,6 +300,34 @@ def test_routes_node_that_denied_to_lead_is_believed_in_a_later_term_only() -> N
     routes.not_leader(B, None, NOW)
     routes.pong(B, A, 6, NOW)
     assert not routes.open(NOW), "a hint to another one denies it too"
+
+
+def test_routes_refusal_that_is_older_than_what_others_told_is_forgotten_soon() -> None:
+    routes = routes_of(A, B, C)
+    routes.pong(A, A, 5, NOW)
+    routes.not_leader(A, B, NOW)
+    routes.pong(C, B, 6, NOW)  # it won an election ...
+    routes.not_leader(B, A, NOW)  # ... after this refusal, which came late: its hint is old, and A is gone
+    assert routes.target == A
+    routes.asked(A, NOW)
+    routes.pong(C, B, 6, NOW + SUSPICION_NS - 1)
+    assert routes.target == A
+    routes.review(NOW + SUSPICION_NS, False)
+    routes.pong(C, A, 5, NOW + SUSPICION_NS)
+    assert routes.target == A
+    routes.pong(C, B, 6, NOW + SUSPICION_NS)
+    assert routes.target == B
+    assert routes.open(NOW + SUSPICION_NS)
+
+
+def test_routes_hint_during_a_search_does_not_end_it() -> None:
+    routes = routes_of(A, B, C)
+    routes.pause(A, NOW)
+    routes.not_leader(B, C, NOW)
+    assert routes.target == C
+    assert routes.review_ns(False) <= NOW + 20_000_000
+    routes.heard(known(routes, C), NOW, False)
+    assert routes.review_ns(False) > NOW + 20_000_000
 
 
 def test_routes_leader_that_is_down_should_be_connected_to_soon() -> None:
