@@ -41,7 +41,17 @@ ALLOWED_EXTRA = {
 }
 
 #: Functions of their inputs: no clock, no sockets, no files, no chance of their own.
-PURE = ("errors.py", "commands.py", "config/", "raft/", "wire/", "broker/", "client/session.py", "client/routing.py")
+PURE = (
+    "errors.py",
+    "commands.py",
+    "config/",
+    "raft/",
+    "wire/",
+    "broker/",
+    "client/session.py",
+    "client/routing.py",
+    "client/search.py",
+)
 IMPURE_MODULES = {
     "asyncio",
     "zmq",

@@ -176,6 +176,8 @@ class Driver:
         self._settle()
 
     def _connect_wanted(self) -> None:
+        for endpoint in self._session.take_urgent():
+            self._hurry(endpoint)
         wanted = self._session.wanted()
         for endpoint in wanted:
             link = self._links.setdefault(endpoint, _Link())
@@ -183,6 +185,13 @@ class Driver:
                 link.connecting = self._loop.create_task(self._connect(endpoint, link))
         for endpoint in self._links.keys() - wanted:
             self._links.pop(endpoint).close()
+
+    def _hurry(self, endpoint: str) -> None:
+        """The others say that this node leads: it must be there again, whatever earlier attempts met."""
+        link = self._links.get(endpoint)
+        if link is not None and link.retry is not None and link.retry.when() > self._loop.time() + _RECONNECT_S:
+            link.retry.cancel()
+            link.retry = self._loop.call_later(_RECONNECT_S, self._retry, link)
 
     async def _connect(self, endpoint: str, link: _Link) -> None:
         try:

@@ -41,6 +41,7 @@ from zmqbroker.wire.frames import Reply, decode_header
 from zmqbroker.wire.requests import (
     AnyRequest,
     Hello,
+    Info,
     OpenProducerRequest,
     Ping,
     ReceiveRequest,
@@ -146,7 +147,7 @@ class Session:
 
     def pump(self, now_ns: int) -> list[Transmit]:
         """Everything that can go out now, to be sent in this order."""
-        frames = [self._call(node, now_ns) for node in self._routes.nodes() if node.call_due and node.phase is not Phase.CLOSED]
+        frames = self._calls(now_ns)
         for pipeline in list(self._active):
             self._tend(pipeline)
         target = self._routes.target
@@ -165,6 +166,10 @@ class Session:
     def wanted(self) -> list[str]:
         """Endpoints that should have a connection."""
         return self._routes.wanted()
+
+    def take_urgent(self) -> list[str]:
+        """Endpoints whose next attempt to connect should come soon, since the last call."""
+        return self._routes.take_urgent()
 
     def wake_ns(self, now_ns: int) -> int:
         """When `tick` has something to do, if nothing else happens."""
@@ -226,6 +231,9 @@ class Session:
         elif request_id == node.ping_id != 0:
             node.ping_id = 0
             self._routes.pong(node.endpoint, answer.fields.get("leader"), answer.fields.get("leader_term"), now_ns)
+        elif request_id == node.info_id != 0:
+            node.info_id = 0
+            self._on_members(answer.fields.get("members"))
         else:
             self.dropped += 1  # the late reply to an attempt that another one has made superfluous
 
@@ -237,10 +245,16 @@ class Session:
         timeout_ms = fields.get("session_timeout_ms")
         if not isinstance(timeout_ms, int) or timeout_ms <= 0:
             timeout_ms = SESSION_TIMEOUT_MS
-        self._routes.welcomed(node, timeout_ms * _MS)
+        self._routes.welcomed(node, timeout_ms * _MS, now_ns)
         limit = fields.get("message_bytes_max")
         if isinstance(limit, int) and 0 < limit <= BODY_SIZE_MAX:
             self.message_bytes_max = limit
+
+    def _on_members(self, members: object) -> None:
+        rows = members if isinstance(members, list) else []
+        found = [row["client"] for row in rows if isinstance(row, dict) and isinstance(row.get("client"), str)]
+        if found:
+            self._routes.members(found)
 
     def _on_batch(
         self, node: Node, request_id: int, command: int, fields: dict[str, Any], error: RequestError | None, now_ns: int
@@ -343,14 +357,23 @@ class Session:
                 pipeline.opening = 0
             del self._active[pipeline]
 
-    def _call(self, node: Node, now_ns: int) -> Transmit:
-        """HELLO to a node that has not welcomed this client yet, PING to any other."""
-        node.call_due, node.called_ns, request_id = False, now_ns, self._new_id()
-        if node.phase is Phase.GREETING:
-            node.hello_id = request_id
-            return Transmit(node.endpoint, encode_request(request_id, Hello(self.session, self._client_id)))
-        node.ping_id = request_id
-        return Transmit(node.endpoint, encode_request(request_id, Ping()))
+    def _calls(self, now_ns: int) -> list[Transmit]:
+        """What the routes want to know: HELLO to a node that has not welcomed this client yet, PING and INFO to others."""
+        frames = []
+        for node in self._routes.nodes():
+            if node.call_due and node.phase is not Phase.CLOSED:
+                node.call_due, node.called_ns, request_id = False, now_ns, self._new_id()
+                if node.phase is Phase.GREETING:
+                    node.hello_id = request_id
+                    request: AnyRequest = Hello(self.session, self._client_id)
+                else:
+                    node.ping_id = request_id
+                    request = Ping()
+                frames.append(Transmit(node.endpoint, encode_request(request_id, request)))
+            if node.info_due and node.phase is Phase.READY:
+                node.info_due, node.info_id = False, self._new_id()
+                frames.append(Transmit(node.endpoint, encode_request(node.info_id, Info())))
+        return frames
 
 
 def _closed(outcome_unknown: bool) -> BrokerError:

@@ -229,6 +229,7 @@ class FakeNode:
         self.refusals: list[RequestError] = []  # raised instead of serving the next requests for a leader
         self.hello_errors: list[RequestError] = []  # raised instead of WELCOME
         self.hello_fields: dict[str, Any] = {"protocol": 1, "message_bytes_max": 1 << 20}
+        self.members: object = None  # field of NODE
         self.seen: list[AnyRequest] = []
         self.members: list[dict[str, Any]] = []  # what a change of the members is answered with
         self.sessions: dict[Any, bytes] = {}  # by connection
@@ -257,7 +258,7 @@ class FakeNode:
                 fields = {"node": self.endpoint, "leader": self.leader, "leader_term": self.leader_term}
                 return [encode_header(Reply.PONG, request_id, fields)]
             case Info():
-                return [encode_header(Reply.NODE, request_id, {"node": {"name": self.endpoint}})]
+                return [encode_header(Reply.NODE, request_id, {"node": {"name": self.endpoint}, "members": self.members})]
             case StatsRequest():
                 return [encode_header(Reply.CHANNEL, request_id, self._stats(request.channel))]
         if self.leader != self.endpoint:

@@ -8,6 +8,7 @@ from tests.unit.client.fakes import busy
 from tests.unit.client.simulation import MS, Simulation
 from zmqbroker.client import session as session_module
 from zmqbroker.client.pipeline import PipelineSettings
+from zmqbroker.client.search import ASKED_FIRST_SECOND
 from zmqbroker.client.session import Answer
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import (
@@ -125,6 +126,96 @@ def test_session_connection_never_made_asks_the_others() -> None:
     simulation.submit(CloseRequest(), "close")
     simulation.run(700)
     assert simulation.result("close").fields == {"returned": 0}
+
+
+def test_session_leader_killed_moves_over_a_connection_that_stands() -> None:
+    simulation = Simulation()
+    pipeline = simulation.session.pipeline("q", PipelineSettings())
+    simulation.run(600)
+    hellos = [kinds(simulation, number).count("Hello") for number in range(3)]
+    simulation.kill(simulation.endpoints[0])
+    simulation.lead(None, 1)
+    simulation.send(pipeline, "message")
+    simulation.run(30)
+    assert simulation.ended() == set()
+    simulation.lead(simulation.endpoints[2], 2)
+    simulation.run(20)  # half of the time that it searched, then ask, move, open the producer and send
+    assert simulation.result("message").sequence == 1
+    assert [kinds(simulation, number).count("Hello") for number in range(3)] == hellos == [1, 1, 1]
+
+
+def test_session_leader_hangs_moves_as_soon_as_another_one_leads() -> None:
+    simulation = Simulation()
+    simulation.run(600)
+    simulation.hung.add(simulation.endpoints[0])
+    simulation.submit(CloseRequest(), "close")
+    simulation.run(300)
+    assert kinds(simulation, 1).count("CloseRequest") == kinds(simulation, 2).count("CloseRequest") == 0
+    assert kinds(simulation, 1).count("Ping") > 3, "it asks"
+    simulation.lead(simulation.endpoints[1], 2)
+    simulation.run(75)
+    assert simulation.result("close").fields == {"returned": 0}
+
+
+def test_session_leader_is_slow_asks_the_others_and_stays() -> None:
+    simulation = Simulation()
+    simulation.run(600)
+    simulation.hung.add(simulation.endpoints[0])
+    simulation.submit(CloseRequest(), "close", timeout_ms=390)
+    simulation.run(400)
+    simulation.hung.clear()
+    simulation.submit(CloseRequest(), "again")
+    simulation.run(1_000)
+    asked = [kinds(simulation, number).count("Ping") for number in (1, 2)]
+    simulation.run(2_000)
+    assert simulation.result("again").fields == {"returned": 0}
+    assert "CloseRequest" not in kinds(simulation, 1) + kinds(simulation, 2)
+    assert [kinds(simulation, number).count("Ping") for number in (1, 2)] == asked, "nobody is asked any more"
+
+
+def test_session_nobody_leads_for_a_minute_asks_within_bounds() -> None:
+    simulation = Simulation()
+    simulation.run(600)
+    simulation.lead(None, 1)
+    simulation.kill(simulation.endpoints[0])
+    simulation.run(1_000)
+    for number in (1, 2):
+        assert kinds(simulation, number).count("Ping") <= ASKED_FIRST_SECOND + 2
+    simulation.run(59_000)
+    for number in (1, 2):
+        assert kinds(simulation, number).count("Ping") <= 120
+
+
+def test_session_with_one_address_learns_the_others_and_outlives_it() -> None:
+    simulation = Simulation(3, seeds=1)
+    members: list[object] = [{"name": "n", "client": endpoint} for endpoint in simulation.endpoints]
+    simulation.nodes[simulation.endpoints[0]].members = [*members, {"client": None}, {"client": ""}, "nonsense"]
+    simulation.run(600)
+    simulation.lead(simulation.endpoints[2], 2)
+    simulation.kill(simulation.endpoints[0])
+    simulation.submit(CloseRequest(), "close")
+    simulation.run(10)
+    assert simulation.result("close").fields == {"returned": 0}
+
+
+@pytest.mark.parametrize("members", [None, "nonsense", []])
+def test_session_without_usable_members_forgets_nobody(members: object) -> None:
+    simulation = Simulation(1)
+    simulation.lead("tcp://10.9.9.9:1", 1)
+    simulation.nodes[simulation.endpoints[0]].members = members
+    simulation.run(1_000)
+    assert simulation.session.wanted() == [simulation.endpoints[0], "tcp://10.9.9.9:1"]
+
+
+def test_session_leader_that_is_connected_to_again_is_urgent_once() -> None:
+    simulation = Simulation(2)
+    simulation.run(600)
+    simulation.kill(simulation.endpoints[0])
+    simulation.run(100)
+    simulation.lead(simulation.endpoints[0], 2)
+    simulation.run(100)
+    assert simulation.session.take_urgent() == [simulation.endpoints[0]]
+    assert simulation.session.take_urgent() == []
 
 
 def test_session_hello_reply_lost_greets_again() -> None:
@@ -355,12 +446,12 @@ def test_session_late_refusal_of_an_earlier_attempt_changes_nothing() -> None:
     assert [type(request).__name__ for request in simulation.nodes[second].seen].count("ReceiveRequest") == 1
 
 
-@pytest.mark.parametrize(("timeout_ms", "pings"), [(900, 4), (None, 1), (0, 1), ("x", 1)])
+@pytest.mark.parametrize(("timeout_ms", "pings"), [(900, 3), (None, 1), (0, 1), ("x", 1)])
 def test_session_pings_three_times_in_a_session_timeout(timeout_ms: object, pings: int) -> None:
     simulation = Simulation(1)
     simulation.nodes[simulation.endpoints[0]].hello_fields = {"session_timeout_ms": timeout_ms}
     simulation.run(1_100)
-    assert kinds(simulation, 0).count("Ping") == pings  # the first follows WELCOME
+    assert kinds(simulation, 0).count("Ping") + kinds(simulation, 0).count("Info") == pings + 1  # the first follows WELCOME
 
 
 def test_session_idle_pings_and_notices_a_new_leader() -> None:
@@ -370,6 +461,9 @@ def test_session_idle_pings_and_notices_a_new_leader() -> None:
     simulation.run(6_000)
     assert kinds(simulation, 0).count("Ping") == 2  # after WELCOME, and after 5 s of silence
     assert kinds(simulation, 1)[:1] == ["Hello"]
+    simulation.submit(CloseRequest(), "close")
+    simulation.run(3)
+    assert simulation.result("close").fields == {"returned": 0}, "it asks the new leader at once"
 
 
 def test_session_waiting_receives_only_ping_more_often() -> None:
@@ -558,9 +652,9 @@ def test_session_sends_nothing_before_it_is_welcome() -> None:
 
 def test_session_wake_without_anything_to_do_is_the_next_ping() -> None:
     simulation = Simulation(1)
-    simulation.run(20)
+    simulation.run(600)
     wake_ns = simulation.session.wake_ns(simulation.now_ns)
-    assert 4_900 * MS < wake_ns - simulation.now_ns <= 5_000 * MS
-    assert kinds(simulation, 0) == ["Hello", "Ping"]
+    assert 4_000 * MS < wake_ns - simulation.now_ns <= 5_000 * MS
+    assert kinds(simulation, 0) == ["Hello", "Ping", "Info"]
     assert Ping() in simulation.nodes[simulation.endpoints[0]].seen
     assert OpenProducerRequest("q", 1) not in simulation.nodes[simulation.endpoints[0]].seen
