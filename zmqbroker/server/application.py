@@ -44,6 +44,8 @@ __all__ = ["EXIT_DAMAGED", "EXIT_INTERNAL", "EXIT_REFUSED", "EXIT_USAGE", "run"]
 EXIT_REFUSED, EXIT_USAGE, EXIT_DAMAGED, EXIT_INTERNAL = 1, 2, 6, 70
 #: HELLOs are frequent until the cluster is formed, then once a second.
 FORMING_INTERVAL_S, HELLO_INTERVAL_S = 0.1, 1.0
+#: A removed node still votes for so many seconds, in case those who stay have not all stored that it has gone.
+LINGER_S = 2.0
 #: Seconds without all peers before the node says whom it waits for.
 WAITING_NOTICE_S = 5
 
@@ -103,6 +105,7 @@ class _Application:
         self._counters: Counter[str] = Counter()
         self._machines: dict[int, Machine] = {}
         self._closers: list[Callable[[], None]] = []  # undone in reverse
+        self._removed_s: float | None = None  # when this node heard that it was removed
         self._changed = asyncio.Event()  # members or roles are others now
 
     async def run(self) -> None:
@@ -279,6 +282,9 @@ class _Application:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), HELLO_INTERVAL_S)
                 self._changed.clear()
+                # Others hear of a change of the members only after it is stored here: this node must not need, after a power
+                # cut, the vote of one that has left.
+                await flusher.flush()
                 self._formation.known.forget_silent(time.monotonic_ns())
                 await self._connect()
             flushing.result()
@@ -315,7 +321,10 @@ class _Application:
         self._watch.follow(network.links)
 
     def _check_cluster(self) -> None:
-        if self._formation.removed:
+        now_s = time.monotonic()
+        if self._formation.removed and self._removed_s is None:
+            self._removed_s = now_s
+        if self._removed_s is not None and now_s - self._removed_s >= LINGER_S:
             raise _removed(self._formation)
         if len(self._formation.foreign) >= majority_of(self._node.voters):
             names = ", ".join(sorted(self._formation.foreign))
