@@ -43,7 +43,7 @@ class Ending:
             self._until(self._later(STALL_MAX_NS), 2 * STALL_MAX_NS, "time stands still")
         began_ns = cluster.world.now_ns
         cluster.last_confirmed_ns = 0
-        limit_ns = RECOVERY_ELECTIONS * cluster.options.election_ns
+        limit_ns = RECOVERY_ELECTIONS * cluster.options.election_ns + self._backlog_ns()
         self._until(lambda: cluster.last_confirmed_ns >= began_ns, limit_ns, "no send was confirmed")
         self.recovery_ns = cluster.world.now_ns - began_ns
         for producer in cluster.producers:
@@ -104,6 +104,12 @@ class Ending:
             for _ in range(50):
                 world.step()
         cluster.note("reached")
+
+    def _backlog_ns(self) -> int:
+        """What the slowest setting takes for what waits to be replicated: one entry for every way there and back."""
+        options, raft = self._cluster.options, self._cluster.raft
+        last_index = max((node.core.last_index for node in self._cluster.live()), default=raft.commit_index)
+        return max(last_index - raft.commit_index, 0) * 4 * (options.delay_ns + options.sync_delay_ns)
 
     def _later(self, delay_ns: int) -> Callable[[], bool]:
         world, end_ns = self._cluster.world, self._cluster.world.now_ns + delay_ns

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from tests.simulation.members import Members
 from tests.simulation.node import SimNode
 from tests.simulation.stores import MemoryDevice, SegmentDevice
-from tests.simulation.world import SECOND
+from tests.simulation.world import MILLISECOND, SECOND
 from zmqbroker.errors import InvalidRequest, NotLeader
 from zmqbroker.raft.messages import Role
 
@@ -26,6 +26,8 @@ __all__ = ["Nemesis"]
 
 #: How long a fault lasts, on average, in election timeouts: some end before anybody notices, some do not.
 _LASTS = 4
+#: Between two tries of an operator to change the membership, on average.
+_OPERATOR_NS = 150 * MILLISECOND
 #: Parts per million; quartz is a thousand times better, so that seconds of a run show what takes hours.
 _RATE_PPM_MAX = 50_000
 
@@ -44,6 +46,8 @@ class Nemesis:
         self._faults: list[tuple[str, Callable[[], bool]]] = [(fault, getattr(self, f"_{fault}")) for fault in faults]
         if self._faults:
             self._plan()
+        if "membership" in faults:
+            self._world.after(self._chance.around(SECOND), self._operate)
 
     def _plan(self) -> None:
         self._world.after(self._chance.around(self._cluster.options.fault_interval_ns), self._act)
@@ -57,6 +61,12 @@ class Nemesis:
             self._world.note(f"fault: {fault}")
         self._plan()
 
+    def _operate(self) -> None:
+        """Operators go on changing the membership, beside all else."""
+        if not self.stopped:
+            self.caused["membership"] += self._membership()
+            self._world.after(self._chance.around(_OPERATOR_NS), self._operate)
+
     def _later(self, undo: Callable[..., object], *arguments: object) -> None:
         """Undo a fault after a while, unless the run is in its end by then: there the healer decides."""
         delay = self._chance.around(_LASTS * self._cluster.options.election_ns)
@@ -67,7 +77,10 @@ class Nemesis:
             undo(*arguments)
 
     def _victim(self) -> SimNode | None:
+        """A node that runs; often one at which a fault hurts more: it leads, or has written what it has not synced."""
         up = [node for node in self._cluster.nodes.values() if node.up]
+        if self._chance.happens(0.5):
+            up = [node for node in up if node.watch.durable.pending or node.core.role is Role.LEADER] or up
         return self._chance.choice(up) if up else None
 
     def _on_victim(self, act: Callable[[SimNode], object]) -> bool:

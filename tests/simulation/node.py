@@ -24,7 +24,7 @@ from tests.simulation.stores import Device, Image, StateKeeper
 from zmqbroker.errors import Busy, Compacted, Corruption, NotLeader, RequestError, StorageError
 from zmqbroker.raft import RaftConfig
 from zmqbroker.raft.messages import Membership, Message, Snapshot, StorageAppend
-from zmqbroker.server.group import Group
+from zmqbroker.server.group import ENTRY_BYTES, Group
 from zmqbroker.storage.interfaces import LogStore
 
 if TYPE_CHECKING:
@@ -258,7 +258,10 @@ class SimNode:
         self.plan(self.clock.interval_ns(options.tick_ns), self._tick)
         self.group.tick()
         self.cluster.raft.observe(self.watch)
-        self.cluster.raft.bounds(self.watch, 1 << 20)
+        self.cluster.raft.bounds(self.watch, ENTRY_BYTES)
+        waiting = self.group._waiting_count + len(self.group.receivers)
+        if waiting > options.requests_max:
+            self.cluster.raft.fail("I20", f"{waiting} requests wait, allowed are {options.requests_max}", self.id)
         self.pump()
 
     def _sweep(self) -> None:
