@@ -20,6 +20,7 @@ from zmqbroker.errors import (
     MessageTooLarge,
     UnknownCommand,
 )
+from zmqbroker.wire.audit import AuditRequest, read_audit
 from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, ID_SIZE_MAX, SEQUENCE_MAX, Buffer
 from zmqbroker.wire.frames import (
     REQUEST_HEADER_SIZE_MAX,
@@ -73,8 +74,6 @@ VISIBILITY_MS_MAX = 43_200_000
 VISIBILITY_MS_DEFAULT = 30_000
 #: Of a node; configurations allow 63 characters.
 NAME_SIZE_MAX = 63
-#: Of a key of the state; they have 13 bytes at most.
-KEY_SIZE_MAX = 255
 #: What CHANGE_MEMBERS can do.
 ACTIONS = ("add", "replace", "remove")
 
@@ -188,16 +187,6 @@ class Transfer:
     """Hand leadership to another node."""
 
     to: str = ""  # its name; empty: whichever voter is furthest
-    forward: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class AuditRequest:
-    """Take an audit of the replicated state, or ask a node what it kept of one."""
-
-    index: int = 0  # 0: take one, at the leader; else that of the one that is asked for, of any node
-    bucket: int | None = None  # list this bucket's keys
-    after: bytes = b""  # and only those greater than this
     forward: bool = False
 
 
@@ -340,15 +329,6 @@ def _read_transfer(fields: _Fields, _bodies: Sequence[Buffer]) -> Transfer:
     return Transfer(text(fields, "to", "", NAME_SIZE_MAX), flag(fields, "forward"))
 
 
-def _read_audit(fields: _Fields, _bodies: Sequence[Buffer]) -> AuditRequest:
-    index = integer(fields, "index", 0, 0, SEQUENCE_MAX)
-    bucket = integer(fields, "bucket", None, 0, 255) if "bucket" in fields else None
-    after = fields.get("after", b"")
-    if not isinstance(after, bytes) or len(after) > KEY_SIZE_MAX:
-        raise InvalidRequest(f"field after must be binary of at most {KEY_SIZE_MAX} bytes: {shown(after)}")
-    return AuditRequest(index, bucket, after, flag(fields, "forward"))
-
-
 _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
@@ -362,7 +342,7 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.CLOSE: _read_close,
     Request.CHANGE_MEMBERS: _read_change_members,
     Request.TRANSFER: _read_transfer,
-    Request.AUDIT: _read_audit,
+    Request.AUDIT: read_audit,
 }
 
 
