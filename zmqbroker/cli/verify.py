@@ -7,7 +7,7 @@ of the differing buckets are fetched until the first difference is known.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,19 +71,28 @@ async def _verify(connect: Connect, url: str, timeout_ms: int) -> _Verified:
 async def _attempt(connect: Connect, url: str, timeout_ms: int) -> _Verified:
     async with connect(url, timeout_ms) as client:
         index = await client.cluster.audit()
-        members = (await client.cluster.info())["members"]
-    answers = await asyncio.gather(*(_kept(connect, member, index, timeout_ms) for member in members))
-    kept = {member["name"]: answer for member, answer in zip(members, answers, strict=True) if answer is not None}
+        members = _labelled((await client.cluster.info())["members"])
+    answers = await asyncio.gather(*(_kept(connect, member, index, timeout_ms) for member in members.values()))
+    kept = {label: answer for label, answer in zip(members, answers, strict=True) if answer is not None}
     if not kept:
         raise NoMajority("no member answered")
-    endpoints = {member["name"]: member["client"] for member in members}
     first, *others = kept
     for other in others:
         if kept[other]["digest"] != kept[first]["digest"]:
-            difference = await _difference(connect, timeout_ms, index, (first, other), endpoints, kept)
+            endpoints = {name: members[name]["client"] for name in (first, other)}
+            difference = await _difference(connect, timeout_ms, index, endpoints, kept)
             raise Divergence(f"{first} and {other} differ at index {index}: {difference}")
-    unreachable = tuple(member["name"] for member in members if member["name"] not in kept)
+    unreachable = tuple(label for label in members if label not in kept)
     return _Verified(index, kept[first]["digest"].hex(), tuple(kept), unreachable)
+
+
+def _labelled(members: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The members by name; where a node is being replaced by one of its name, by name and number."""
+    names = [member["name"] for member in members]
+    return {
+        member["name"] if names.count(member["name"]) == 1 else f"{member['name']} ({member['id']})": member
+        for member in members
+    }
 
 
 async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout_ms: int) -> dict[str, Any] | None:
@@ -101,24 +110,19 @@ async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout
 
 
 async def _difference(
-    connect: Connect,
-    timeout_ms: int,
-    index: int,
-    pair: tuple[str, str],
-    endpoints: Mapping[str, str],
-    kept: Mapping[str, Mapping[str, Any]],
+    connect: Connect, timeout_ms: int, index: int, endpoints: Mapping[str, str], kept: Mapping[str, Mapping[str, Any]]
 ) -> str:
-    """The first key, in the order of the state, in which two nodes differ."""
-    checksums = [kept[name]["buckets"] for name in pair]
+    """The first key, in the order of the state, in which the two nodes of `endpoints` differ."""
+    checksums = [kept[name]["buckets"] for name in endpoints]
     positions = range(0, len(checksums[0]), _CHECKSUM_BYTES)
     differing = [at // _CHECKSUM_BYTES for at in positions if len({sums[at : at + _CHECKSUM_BYTES] for sums in checksums}) > 1]
     found: list[tuple[bytes, str]] = []
     for bucket in differing:
-        one, two = [await _keys(connect, endpoints[name], timeout_ms, index, bucket) for name in pair]
+        one, two = [await _keys(connect, endpoint, timeout_ms, index, bucket) for endpoint in endpoints.values()]
         for key in sorted({*one, *two}):
             if one.get(key, (None,))[0] != two.get(key, (None,))[0]:
                 what = (one.get(key) or two[key])[1]
-                where = "" if key in one and key in two else f", only on {pair[0] if key in one else pair[1]}"
+                where = "" if key in one and key in two else f", only on {list(endpoints)[key not in one]}"
                 found.append((key, f"{what}{where}"))
                 break
     if not found:

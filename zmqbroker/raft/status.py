@@ -101,4 +101,4 @@ class RaftStatus:
             return 0
         counted = [progress for node, progress in state.progress.items() if node not in but]
         reached = [max(progress.match_index, progress.pending_snapshot) for progress in counted]
-        return min(state.log.stable_index, *reached)
+        return min([state.log.stable_index, *reached])

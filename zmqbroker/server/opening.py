@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+from dataclasses import replace
 
 from zmqbroker.broker import Machine
 from zmqbroker.broker.snapshot import ROSTER_KEY, read_roster
 from zmqbroker.commands import Member
 from zmqbroker.config import NodeConfig
 from zmqbroker.raft import RaftConfig, RaftCore
-from zmqbroker.raft.messages import Snapshot, StorageAppend
+from zmqbroker.raft.messages import HardState, Snapshot, StorageAppend
 from zmqbroker.server.clock import SystemClock
 from zmqbroker.server.group import Group, Host
 from zmqbroker.server.membership import founding, membership_of
@@ -55,13 +56,23 @@ def open_group(
 
 
 def align(number: int, log: LogStore, state: StateStore) -> None:
-    """Begin the log behind an installed snapshot, where the node ended after the state was replaced and before the log was."""
+    """Begin the log behind an installed snapshot, where the node ended after the state was replaced and before the log was.
+
+    Nothing is applied between the two, so the state is still the snapshot's. Where it is not, the log has to fit as it is.
+    """
     index, term = state.installed(number)
     view = log.view(number)
-    if index < view.first_index() or (index <= view.last_index() and view.term(index) == term):
+    if state.applied_index(number) != index or index < view.first_index():
+        return
+    if index <= view.last_index() and view.term(index) == term:
         return
     membership = membership_of(read_roster(state.get(number, ROSTER_KEY) or b""))
-    job = log.prepare([StorageAppend(number, must_sync=True, snapshot=Snapshot(index, term, membership))])
+    # The term in which the snapshot came may not have been stored: then no vote was given in it either.
+    hard_state = view.hard_state()
+    if hard_state.term < term:
+        hard_state = HardState(term=term)
+    snapshot = Snapshot(index, term, membership)
+    job = log.prepare([StorageAppend(number, hard_state=replace(hard_state, commit=index), must_sync=True, snapshot=snapshot)])
     job.write()
     job.sync()
     log.complete(job)

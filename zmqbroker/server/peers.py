@@ -46,7 +46,7 @@ class PeerNetwork:
         self._formation = formation
         self._counters = counters
         self._links: dict[str, PeerLink] = {}  # by PeerState.key
-        self._bulk: dict[str, PeerLink] = {}  # the same for snapshots, made when first used
+        self._bulk: dict[str, PeerLink] = {}  # the same for snapshots, only while they are sent
 
     @property
     def links(self) -> dict[str, PeerLink]:
@@ -114,6 +114,13 @@ class PeerNetwork:
                 bulk.close()
             bulk = self._bulk[peer.key] = PeerLink(self._context, link.address)
         return bulk.send(encode_peer(self._envelope(PeerKind.SNAPSHOT, peer), fields, (chunk,)))
+
+    def end_bulk(self, member_id: int) -> None:
+        """Close the connection for snapshots: nothing is sent on it for now."""
+        peer = self.peer_of(member_id)
+        link = self._bulk.pop(peer.key, None) if peer is not None else None
+        if link is not None:
+            link.close()
 
     def _envelope(self, kind: PeerKind, peer: PeerState) -> Envelope:
         formation = self._formation

@@ -8,7 +8,7 @@ inline: a copy into the page cache is cheaper than waking a thread.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -20,6 +20,9 @@ from zmqbroker.storage.interfaces import LogStore, StateStore, WriteJob
 from zmqbroker.storage.writer import InlineWriter, LogWriter
 
 __all__ = ["LogPipeline", "StateFlusher"]
+
+#: Bodies of a snapshot that one flush looks at: a few milliseconds of the loop.
+BODIES_LOOKED_AT = 16_384
 
 _Result = TypeVar("_Result")
 
@@ -104,8 +107,8 @@ class StateFlusher:
         self._interval_ms = interval_ms
         self._flushed = {group: state.applied_index(group) for group in machines}  # durable applied index per group
         self._installed = {group: state.installed(group)[0] for group in machines}  # bodies up to there are in the store
-        self._bodies = {group: set(state.body_indexes(group)) for group in machines}  # of those, the ones still stored
-        self._held: set[int] = set()  # groups whose state stays as it is for the moment
+        self._bodies = {group: deque(state.body_indexes(group)) for group in machines}  # of those, the ones still stored
+        self._held: Counter[int] = Counter()  # groups whose state stays as it is for the moment, and for how many reasons
         self._pins: dict[int, int] = {}  # group -> the log above this index stays, for a follower that gets a snapshot
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="state")
 
@@ -117,17 +120,32 @@ class StateFlusher:
 
     async def flush(self) -> None:
         """Flush what changed since the last time, one transaction per group."""
-        for group, machine in list(self._machines.items()):
+        for group in list(self._machines):
+            machine = self._machines[group]
             applied_index = machine.applied_index
-            if applied_index == self._flushed[group] or group in self._held:
+            if applied_index == self._flushed[group] or self._held[group]:
                 continue
             changes = machine.changes()
-            dead = [index for index in self._bodies[group] if not machine.is_live(index)]
+            dead = self._dead(group, machine)
             trimmable = self._trimmable(group, machine)  # by the state that is about to be stored, not by a later one
             await self.job(partial(self._state.commit, group, applied_index, changes, dead))
-            self._bodies[group].difference_update(dead)
             self._flushed[group] = applied_index
             self._trim(group, trimmable)
+
+    def _dead(self, group: int, machine: Machine) -> list[int]:
+        """Some stored bodies that nobody needs any more: a part of all is looked at in turn, so that no flush takes long."""
+        bodies, dead = self._bodies[group], []
+        for _ in range(min(len(bodies), BODIES_LOOKED_AT)):
+            index = bodies.popleft()
+            if machine.is_live(index):
+                bodies.append(index)
+            else:
+                dead.append(index)
+        return dead
+
+    def flushed(self, group: int) -> int:
+        """Index up to which the group's state is stored."""
+        return self._flushed[group]
 
     async def job(self, work: Callable[[], _Result]) -> _Result:
         """Run `work` on the thread, after what was given to it before."""
@@ -135,11 +153,11 @@ class StateFlusher:
 
     def hold(self, group: int) -> None:
         """Leave the group's stored state as it is; a flush under way ends before the next `job` begins."""
-        self._held.add(group)
+        self._held[group] += 1
 
     def release(self, group: int) -> None:
-        """Go on flushing the group."""
-        self._held.discard(group)
+        """Go on flushing the group, when all who held it have said so."""
+        self._held[group] -= 1
 
     def pin(self, group: int, index: int | None) -> None:
         """Keep the log above `index`; None ends that."""
@@ -152,7 +170,7 @@ class StateFlusher:
         """The store holds a snapshot now, and `machine` is what was made of it."""
         self._machines[group] = machine
         self._flushed[group] = self._installed[group] = machine.applied_index
-        self._bodies[group] = set(bodies)
+        self._bodies[group] = deque(bodies)
 
     def _trimmable(self, group: int, machine: Machine) -> int:
         live = machine.lowest_live_index(self._installed[group])

@@ -2,7 +2,8 @@
 
 Sans-IO: who calls gives bytes and time in and sends what comes out. The receiver says after every chunk which offset it wants
 next; the sender goes on from there, and again after a silence, so that whatever is lost on the way costs only its own repeat.
-Source: docs/PROTOCOL.md §8, SNAPSHOT and SNAPSHOT_ACK.
+When every byte is there the receiver looks at the whole, which takes its time: the sender repeats the last chunk now and then
+and ends when it hears what came of it. Source: docs/PROTOCOL.md §8, SNAPSHOT and SNAPSHOT_ACK.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ __all__ = ["CHUNK_BYTES", "Chunk", "Incoming", "Outgoing", "read_chunk"]
 CHUNK_BYTES = 256 << 10
 #: Chunks on their way at a time: about what a local network and a disk hold in a millisecond or two.
 WINDOW = 4
-#: Nanoseconds of silence after which the sender repeats from the last offset that was asked for, and after which it gives up.
-REPEAT_NS, GIVE_UP_NS = 500_000_000, 10_000_000_000
+#: Nanoseconds of silence after which the sender repeats from the last offset that was asked for, and after which it gives up;
+#: a receiver that answers and yet wants nothing more is given up after STUCK_NS.
+REPEAT_NS, GIVE_UP_NS, STUCK_NS = 500_000_000, 10_000_000_000, 600_000_000_000
 _ID_SIZE = 16
 
 
@@ -70,25 +72,28 @@ class Outgoing:
     def __init__(self, message: Message, id: bytes, file: BinaryIO, size: int, now_ns: int) -> None:
         self.message = message
         self.id = id
+        self.outcome: bool | None = None  # what the receiver made of the whole: it is right, or not; None while unknown
         self._file = file
         self._size = size
         self._wanted = 0  # the receiver has everything below
         self._sent = 0  # everything below was sent at least once since the last repeat
-        self._moved_ns = now_ns  # when the receiver last asked for more
+        self._heard_ns = now_ns  # when the receiver last said anything
+        self._moved_ns = now_ns  # when it last wanted something else
         self._repeated_ns = now_ns
 
-    @property
-    def done(self) -> bool:
-        """True when the receiver has everything."""
-        return self._wanted >= self._size
-
     def failed(self, now_ns: int) -> bool:
-        """True when the receiver has not asked for more for too long."""
-        return now_ns - self._moved_ns > GIVE_UP_NS
+        """True when the receiver has been silent for too long, or has wanted nothing more for very long."""
+        return now_ns - self._heard_ns > GIVE_UP_NS or now_ns - self._moved_ns > STUCK_NS
 
-    def wanted(self, offset: object, now_ns: int) -> None:
-        """The receiver says what it wants next; nonsense is ignored."""
-        if isinstance(offset, int) and 0 <= offset <= self._size and offset != self._wanted:
+    def heard(self, fields: dict[str, Any], now_ns: int) -> None:
+        """A SNAPSHOT_ACK has come; nonsense, and what is of another transfer, is ignored."""
+        offset, done = fields.get("offset"), fields.get("done")
+        if fields.get("id") != self.id or type(offset) is not int or not 0 <= offset <= self._size:
+            return
+        self._heard_ns = now_ns
+        if isinstance(done, bool):
+            self.outcome = done
+        if offset != self._wanted:
             self._wanted = offset
             self._sent = max(self._sent, offset) if offset else 0  # 0: it began anew
             self._moved_ns = self._repeated_ns = now_ns
@@ -98,9 +103,11 @@ class Outgoing:
         self._sent = min(self._sent, chunk.offset)
 
     def chunks(self, now_ns: int) -> Iterator[Chunk]:
-        """What is to be sent now."""
-        if now_ns - max(self._moved_ns, self._repeated_ns) > REPEAT_NS:
-            self._sent, self._repeated_ns = self._wanted, now_ns
+        """What is to be sent now. Raises OSError."""
+        if now_ns - self._repeated_ns > REPEAT_NS:
+            # With nothing wanted the last chunk asks what came of the whole.
+            self._sent = min(self._wanted, (self._size - 1) // CHUNK_BYTES * CHUNK_BYTES)
+            self._repeated_ns = now_ns
         while self._sent < self._size and self._sent < self._wanted + WINDOW * CHUNK_BYTES:
             self._file.seek(self._sent)
             data = self._file.read(CHUNK_BYTES)
@@ -134,3 +141,7 @@ class Incoming:
     def ack(self) -> dict[str, Any]:
         """The fields of the SNAPSHOT_ACK."""
         return {"id": self.id, "group": self.group, "offset": self.offset}
+
+    def verdict(self, *, done: bool) -> dict[str, Any]:
+        """The same when it is known whether the whole is right."""
+        return {**self.ack(), "done": done}

@@ -3,30 +3,28 @@
 Files are in the directory `snapshots` and never outlive the process. A snapshot is the stored state, which stands still while
 it is copied, and the payloads of the entries that still hold a live message. At the receiver the order is: every checksum is
 right; the core takes it; the store is replaced in one transaction; only then the log begins anew behind it. A crash between the
-last two is mended at the next start (`opening.align`). Source: DESIGN §5, docs/STORAGE.md "Snapshots".
+last two is mended at the next start (`opening.align`). What fails before the core has taken a snapshot is counted and tried
+again; what fails afterwards ends the node. Source: DESIGN §5, docs/STORAGE.md "Snapshots".
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from zmqbroker.broker import Machine, snapshot
-from zmqbroker.errors import BrokerError, Corruption, MalformedFrame
-from zmqbroker.raft.messages import Message, MessageType, Snapshot
+from zmqbroker.errors import BrokerError, MalformedFrame, StorageError
+from zmqbroker.raft.messages import Message, MessageType
 from zmqbroker.server.persistence import StateFlusher
-from zmqbroker.server.snapshot_transfer import Incoming, Outgoing, read_chunk
+from zmqbroker.server.snapshot_making import MadeSnapshot, make_snapshot
+from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, read_snapshot, store_snapshot
+from zmqbroker.server.snapshot_transfer import Chunk, Incoming, Outgoing, read_chunk
 from zmqbroker.storage.interfaces import LogStore, StateStore
-from zmqbroker.storage.snapshot_file import SnapshotHead, SnapshotReader, SnapshotWriter
-from zmqbroker.wire.membership import decode_membership
+from zmqbroker.wire.peer import PeerKind
 
 if TYPE_CHECKING:
     from zmqbroker.server.group import Group
@@ -34,35 +32,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshots"]
 
-#: Payloads read from the log in one go, so that no pass waits long.
-SLICE_BYTES = 4 << 20
-#: A snapshot that nobody asks for any more is kept so long; another follower may need it too.
+#: A snapshot that nobody is sent any more is kept so long; another follower may need it too.
 KEEP_NS = 30_000_000_000
 #: A transfer whose sender says nothing for so long is forgotten.
 FORGET_NS = 30_000_000_000
+#: After a failure nothing is made, or received, for so long: what fails at once must not keep disk and network busy.
+RETRY_NS = 5_000_000_000
 
 log = logging.getLogger("zmqbroker")
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A snapshot that can be sent."""
-
-    id: bytes
-    path: Path
-    size: int
-    snapshot: Snapshot
-    used_ns: int
-
-
-@dataclass(slots=True)
-class _Received:
-    """A snapshot that is complete and right, and what was made of it."""
-
-    path: Path
-    machine: Machine
-    bodies: list[int]
-    snapshot: Snapshot
 
 
 class Snapshots:
@@ -80,111 +57,115 @@ class Snapshots:
     ) -> None:
         self._directory, self._node, self._log, self._state = directory, node, log, state
         self._flusher, self._counters, self._on_failure = flusher, counters, on_failure
-        self._kept: dict[int, _Kept] = {}  # by group
+        self._now_ns = 0  # of the last tick
+        self._kept: dict[int, MadeSnapshot] = {}  # by group
+        self._used_ns: dict[int, int] = {}  # group -> when its kept snapshot was made, or sent last
         self._making: set[int] = set()  # groups whose snapshot is being made
         self._asked: dict[int, int] = {}  # group -> compacted_probes when it was looked at last
+        self._unmade_ns: dict[int, int] = {}  # group -> until when none is made, after a failure
         self._outgoing: dict[tuple[int, int], tuple[Outgoing, BinaryIO]] = {}  # (group, member id)
         self._incoming: dict[int, tuple[Incoming, BinaryIO, Path]] = {}  # by group
-        self._received: dict[int, _Received] = {}  # by group, from the last chunk until it is installed
+        self._deaf_ns: dict[int, int] = {}  # group -> until when no chunk is taken, after a failure
+        self._answers: dict[int, dict[str, Any]] = {}  # group -> what is said of the last transfer that came to its end
+        self._received: dict[int, ReceivedSnapshot] = {}  # by group, from the check until it is installed
+        self._checking: set[int] = set()
         self._installing: set[int] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        directory.mkdir(exist_ok=True)
-        for leftover in directory.iterdir():
+        self._tasks: set[asyncio.Task[None]] = set()  # making and checking
+        self._installs: set[asyncio.Task[None]] = set()
+        try:
+            directory.mkdir(exist_ok=True)
+            self._clean()
+        except OSError as error:
+            raise StorageError(f"{directory}: cannot be used for snapshots: {error}") from error
+
+    def _clean(self) -> None:
+        for leftover in self._directory.iterdir():
             leftover.unlink()
 
     def tick(self, now_ns: int) -> None:
         """Make what is asked for, repeat what was lost, give up what is stuck."""
+        self._now_ns = now_ns
         for group in self._node.groups.values():
-            asked = group.core.compacted_probes
-            if group.leading and asked != self._asked.get(group.number, 0) and group.number not in self._making:
-                self._start(group.number, self._make(group))
-            self._asked[group.number] = asked
+            self._consider(group)
         for (number, to), (outgoing, _) in list(self._outgoing.items()):
-            if outgoing.failed(now_ns) or not self._node.groups[number].leading:
+            core = self._node.groups[number].core
+            if outgoing.failed(now_ns) or not self._node.groups[number].leading or core.term != outgoing.message.term:
                 self._end_sending(number, to, ok=False)
             else:
-                self._send_chunks(number, to, now_ns)
+                self._send_chunks(number, to)
         self._forget(now_ns)
 
     def _forget(self, now_ns: int) -> None:
-        for number, kept in list(self._kept.items()):
+        for number in list(self._kept):
             if any(group == number for group, _ in self._outgoing):
-                kept.used_ns = now_ns
-            elif now_ns - kept.used_ns > KEEP_NS:
+                self._used_ns[number] = now_ns
+            elif now_ns - self._used_ns[number] > KEEP_NS:
                 self._withdraw(number)
         for number, (incoming, _, _) in list(self._incoming.items()):
             if now_ns - incoming.heard_ns > FORGET_NS:
                 self._drop_incoming(number)
 
-    def _start(self, number: int, work: Awaitable[None]) -> None:
+    def _start(self, tasks: set[asyncio.Task[None]], number: int, work: Coroutine[Any, Any, None]) -> None:
         async def run() -> None:
             try:
                 await work
             except (BrokerError, OSError) as error:
                 self._counters["snapshots_failed"] += 1
                 log.warning("a snapshot of group %d failed: %s", number, error)
+            except Exception as error:  # a bug, of which nobody would hear before the task is collected
+                loop.call_exception_handler({"message": "a snapshot's task failed", "exception": error})
 
-        task = asyncio.get_running_loop().create_task(run())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(run())
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     async def close(self) -> None:
         """End what is under way; an installation that has begun is finished."""
-        installing = bool(self._installing)
         for task in self._tasks:
-            if not installing:
-                task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for number, to in list(self._outgoing):
-            self._outgoing.pop((number, to))[1].close()
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._installs, return_exceptions=True)
+        for key in list(self._outgoing):
+            self._outgoing.pop(key)[1].close()
         for number in list(self._incoming):
             self._drop_incoming(number)
+        for number in list(self._kept):
+            self._withdraw(number)
+        self._clean()
 
     # --- making ------------------------------------------------------------------------------------------------------
 
+    def _consider(self, group: Group) -> None:
+        number, asked = group.number, group.core.compacted_probes
+        if not group.leading or number in self._making:
+            self._asked[number] = asked
+        elif asked == self._asked.get(number, 0) or self._now_ns < self._unmade_ns.get(number, 0):
+            return
+        elif self._flusher.flushed(number) >= group.machine.roster.index:  # else it would lack who came last
+            self._asked[number] = asked
+            self._making.add(number)
+            self._flusher.hold(number)
+            self._start(self._tasks, number, self._make(group))
+
     async def _make(self, group: Group) -> None:
         number = group.number
-        self._making.add(number)
-        self._flusher.hold(number)
         try:
-            kept = await self._write(group)
+            made = await make_snapshot(self._directory, number, self._log, self._state, self._node.read, self._flusher.job)
+        except BaseException:
+            self._unmade_ns[number] = self._now_ns + RETRY_NS
+            raise
         finally:
             self._flusher.release(number)
             self._making.discard(number)
+        if not group.leading or made.snapshot.index < self._log.view(number).first_index() - 1:
+            made.path.unlink()  # nobody can be brought up with it any more
+            return
         self._withdraw(number)
-        self._kept[number] = kept
-        self._flusher.pin(number, kept.snapshot.index)
-        self._log.offer(number, kept.snapshot)
+        self._kept[number], self._used_ns[number] = made, self._now_ns
+        self._flusher.pin(number, made.snapshot.index)
+        self._log.offer(number, made.snapshot)
         self._counters["snapshots_made"] += 1
-        log.info("made a snapshot of group %d at index %d: %d bytes", number, kept.snapshot.index, kept.size)
-
-    async def _write(self, group: Group) -> _Kept:
-        number, state, job = group.number, self._state, self._flusher.job
-        index, roster = await job(lambda: (state.applied_index(number), state.get(number, snapshot.ROSTER_KEY)))
-        membership = snapshot.read_roster(roster or b"").membership
-        head = SnapshotHead(number, index, self._log.view(number).term(index), membership)
-        id = os.urandom(16)
-        path = self._directory / f"outgoing-{number}-{id.hex()}"
-        with path.open("wb") as file:
-            writer = SnapshotWriter(file, head)
-            indexes = await job(partial(_write_items, writer, state, number))
-            for payloads in self._payloads(number, indexes):
-                await job(partial(_write_bodies, writer, payloads))
-            size = await job(writer.finish)
-        place = Snapshot(index, head.term, decode_membership(membership))
-        return _Kept(id, path, size, place, time.monotonic_ns())
-
-    def _payloads(self, number: int, indexes: list[int]) -> Iterator[list[tuple[int, bytes]]]:
-        """The entries at `indexes`, in slices."""
-        found: list[tuple[int, bytes]] = []
-        size = 0
-        for index in indexes:
-            found.append((index, self._node.read(number, index)))
-            size += len(found[-1][1])
-            if size >= SLICE_BYTES:
-                yield found
-                found, size = [], 0
-        yield found
+        log.info("made a snapshot of group %d at index %d: %d bytes", number, made.snapshot.index, made.size)
 
     def _withdraw(self, number: int) -> None:
         """Offer the group's snapshot no more."""
@@ -199,100 +180,164 @@ class Snapshots:
     def send(self, message: Message, now_ns: int) -> None:
         """The core wants a snapshot sent: the one that was offered to it."""
         number, to, kept = message.group, message.to, self._kept.get(message.group)
-        if kept is None or kept.snapshot != message.snapshot:
+        self._end_sending(number, to, ok=None)
+        try:
+            if kept is None or kept.snapshot != message.snapshot:
+                raise FileNotFoundError("it is not kept any more")
+            file = kept.path.open("rb")
+        except OSError as error:
+            log.warning("a snapshot of group %d cannot be sent: %s", number, error)
             self._node.groups[number].core.report_snapshot(to, ok=False)
             return
-        self._end_sending(number, to, ok=None)
-        file = kept.path.open("rb")
+        self._now_ns = now_ns
         self._outgoing[number, to] = Outgoing(message, kept.id, file, kept.size, now_ns), file
-        self._send_chunks(number, to, now_ns)
+        self._send_chunks(number, to)
 
-    def _send_chunks(self, number: int, to: int, now_ns: int) -> None:
-        peer = self._node.network.peer_of(to)
-        outgoing, _ = self._outgoing[number, to]
-        for chunk in outgoing.chunks(now_ns):
-            if peer is None or not self._node.network.send_bulk(peer, chunk.fields(), chunk.data):
-                outgoing.unsent(chunk)  # tried again with the next tick
-                return
+    def _send_chunks(self, number: int, to: int) -> None:
+        network, (outgoing, _) = self._node.network, self._outgoing[number, to]
+        peer = network.peer_of(to)
+        try:
+            for chunk in outgoing.chunks(self._now_ns):
+                if peer is None or not network.send_bulk(peer, chunk.fields(), chunk.data):
+                    outgoing.unsent(chunk)  # tried again with the next tick
+                    return
+        except OSError as error:
+            log.warning("a snapshot of group %d cannot be read: %s", number, error)
+            self._refused(number, to)
+
+    def _refused(self, number: int, to: int) -> None:
+        """The snapshot is of no use: another one has to be made."""
+        self._end_sending(number, to, ok=False)
+        self._withdraw(number)
+        self._unmade_ns[number] = self._now_ns + RETRY_NS
 
     def _end_sending(self, number: int, to: int, *, ok: bool | None) -> None:
         ended = self._outgoing.pop((number, to), None)
-        if ended is not None:
-            ended[1].close()
-            if ok is not None:
-                self._counters["snapshots_sent" if ok else "snapshots_given_up"] += 1
-                self._node.groups[number].core.report_snapshot(to, ok=ok)
+        if ended is None:
+            return
+        ended[1].close()
+        if ok is None:  # it begins anew
+            return
+        self._counters["snapshots_sent" if ok else "snapshots_given_up"] += 1
+        self._node.groups[number].core.report_snapshot(to, ok=ok)
+        if not any(member == to for _, member in self._outgoing):
+            self._node.network.end_bulk(to)
 
     def on_ack(self, sender: int, fields: dict[str, Any], now_ns: int) -> None:
-        """A receiver says what it wants next."""
+        """A receiver says what it wants next, or what came of the whole."""
         number = fields.get("group")
         if not isinstance(number, int) or (number, sender) not in self._outgoing:
             return
+        self._now_ns = now_ns
         outgoing, _ = self._outgoing[number, sender]
-        if fields.get("id") != outgoing.id:
-            return
-        outgoing.wanted(fields.get("offset"), now_ns)
-        if outgoing.done:
+        outgoing.heard(fields, now_ns)
+        if outgoing.outcome is None:
+            self._send_chunks(number, sender)
+        elif outgoing.outcome:
             self._end_sending(number, sender, ok=True)
         else:
-            self._send_chunks(number, sender, now_ns)
+            self._refused(number, sender)
 
     # --- receiving ---------------------------------------------------------------------------------------------------
 
     def on_chunk(self, sender: int, fields: dict[str, Any], frames: list[bytes], now_ns: int) -> dict[str, Any] | None:
-        """Take a chunk; the fields of the SNAPSHOT_ACK. Raises MalformedFrame, OSError."""
+        """Take a chunk; the fields of the SNAPSHOT_ACK, None for no answer. Raises MalformedFrame."""
         chunk = read_chunk(fields, frames)
         number = chunk.group
         if number not in self._node.groups:
             raise MalformedFrame(f"a snapshot of group {number}, which is not served here")
-        if number in self._received or number in self._installing or chunk.term < self._node.groups[number].core.term:
+        if chunk.term < self._node.groups[number].core.term or now_ns < self._deaf_ns.get(number, 0):
             return None
+        answer = self._answers.get(number)
+        if answer is not None and answer["id"] == chunk.id:
+            return answer
+        if number in self._checking or number in self._installing:
+            return {"id": chunk.id, "group": number, "offset": 0}  # its turn comes
+        self._now_ns = now_ns
+        try:
+            return self._take(chunk, sender)
+        except OSError as error:
+            self._counters["snapshots_failed"] += 1
+            log.warning("a snapshot of group %d cannot be written: %s", number, error)
+            self._drop_incoming(number)
+            self._deaf_ns[number] = now_ns + RETRY_NS
+            return None
+
+    def _take(self, chunk: Chunk, sender: int) -> dict[str, Any]:
+        number = chunk.group
         known = self._incoming.get(number)
         if known is None or known[0].id != chunk.id or known[0].sender != sender:
             self._drop_incoming(number)
             path = self._directory / f"incoming-{number}-{chunk.id.hex()}"
             new: BinaryIO = path.open("wb")
-            known = self._incoming[number] = Incoming(chunk, sender, new, now_ns), new, path
+            known = self._incoming[number] = Incoming(chunk, sender, new, self._now_ns), new, path
         incoming, file, path = known
-        incoming.take(chunk, now_ns)
+        incoming.take(chunk, self._now_ns)
         if incoming.complete:
             file.close()
             del self._incoming[number]
-            self._installing.add(number)
-            self._start(number, self._check(incoming, path))
+            self._answers[number] = incoming.ack()
+            self._checking.add(number)
+            self._start(self._tasks, number, self._check(incoming, path))
         return incoming.ack()
 
     def _drop_incoming(self, number: int) -> None:
         known = self._incoming.pop(number, None)
         if known is not None:
-            known[1].close()
-            known[2].unlink(missing_ok=True)
+            _, file, path = known
+            path.unlink(missing_ok=True)
+            try:
+                file.close()
+            except OSError as error:  # of bytes that nobody needs
+                log.debug("%s: %s", path, error)
 
     async def _check(self, incoming: Incoming, path: Path) -> None:
         """Every byte is there: see that all is right, and give it to the core."""
         number = incoming.group
         try:
-            received = await self._flusher.job(partial(_read, path, number))
+            received = await self._flusher.job(partial(read_snapshot, path, number))
+        except BrokerError:
+            self._answer(incoming, done=False)
+            raise
+        except OSError:
+            self._begin_anew(number)
+            raise
         finally:
-            self._installing.discard(number)
+            self._checking.discard(number)
         self._received[number] = received
-        group = self._node.groups[number]
-        message = Message(MessageType.INSTALL_SNAPSHOT, to=group.core.id, sender=incoming.sender, group=number)
+        core = self._node.groups[number].core
+        message = Message(MessageType.INSTALL_SNAPSHOT, to=core.id, sender=incoming.sender, group=number)
         message.term, message.snapshot = incoming.term, received.snapshot
         self._node.take_snapshot(message)
         if number not in self._installing:  # the core knew better
             self._received.pop(number).path.unlink(missing_ok=True)
+        if number in self._installing or core.commit_index >= received.snapshot.index:
+            self._answer(incoming, done=True)
+        else:
+            self._begin_anew(number)
+
+    def _answer(self, incoming: Incoming, *, done: bool) -> None:
+        answer = self._answers[incoming.group] = incoming.verdict(done=done)
+        peer = self._node.network.peer_of(incoming.sender)
+        if peer is not None:
+            self._node.network.send_forward(PeerKind.SNAPSHOT_ACK, peer, answer, ())
+
+    def _begin_anew(self, number: int) -> None:
+        """Nothing came of a transfer, and it was not its fault: its sender may try again, but not at once."""
+        self._answers.pop(number, None)
+        self._deaf_ns[number] = self._now_ns + RETRY_NS
 
     def install(self, number: int, release: Callable[[], None]) -> None:
         """The core has taken the snapshot that was given to it: replace the state, then `release` the group's log."""
-        received = self._received[number]
+        received = self._received.pop(number)
         self._installing.add(number)
+        self._withdraw(number)  # the log behind it goes
         self._flusher.hold(number)
-        self._start(number, self._install(number, received, release))
+        self._start(self._installs, number, self._install(number, received, release))
 
-    async def _install(self, number: int, received: _Received, release: Callable[[], None]) -> None:
+    async def _install(self, number: int, received: ReceivedSnapshot, release: Callable[[], None]) -> None:
         try:
-            await self._flusher.job(partial(_store, received, self._state, number))
+            await self._flusher.job(partial(store_snapshot, received, self._state, number))
         except (BrokerError, OSError) as error:
             self._on_failure(error)  # the core counts on it: there is no way back
             raise
@@ -300,48 +345,7 @@ class Snapshots:
         self._node.groups[number].install(received.machine)
         self._flusher.release(number)
         self._installing.discard(number)
-        del self._received[number]
         received.path.unlink(missing_ok=True)
         self._counters["snapshots_installed"] += 1
         log.info("installed a snapshot of group %d at index %d", number, received.snapshot.index)
         release()
-
-
-# --- on the thread of the store --------------------------------------------------------------------------------------
-
-
-def _write_items(writer: SnapshotWriter, state: StateStore, number: int) -> list[int]:
-    """Copy the state; the entries whose bodies it names, ascending."""
-    indexes = set()
-    for key, value in state.load(number):
-        writer.item(key, value)
-        if (index := snapshot.entry_index(key, value)) is not None:
-            indexes.add(index)
-    return sorted(indexes)
-
-
-def _write_bodies(writer: SnapshotWriter, payloads: list[tuple[int, bytes]]) -> None:
-    for index, payload in payloads:
-        writer.body(index, payload)
-
-
-def _read(path: Path, number: int) -> _Received:
-    """Check a whole snapshot and make a machine of it; a file that is none is deleted. Raises Corruption, OSError."""
-    try:
-        with path.open("rb") as file:
-            reader = SnapshotReader(file, str(path))
-            head = reader.head
-            machine = Machine.restore(head.index, reader.items())
-            bodies = [index for index, _ in reader.bodies()]
-        if head.group != number or machine.roster.membership != head.membership:
-            raise Corruption(f"{path}: the snapshot is of group {head.group}, or its roster is not that of its head")
-        return _Received(path, machine, bodies, Snapshot(head.index, head.term, decode_membership(head.membership)))
-    except (BrokerError, OSError):
-        path.unlink(missing_ok=True)
-        raise
-
-
-def _store(received: _Received, state: StateStore, number: int) -> None:
-    with received.path.open("rb") as file:
-        reader = SnapshotReader(file, str(received.path))
-        state.install(number, reader.head.index, reader.head.term, reader.items(), reader.bodies())

@@ -180,7 +180,7 @@ class MemoryState:
         dead_bodies: Iterable[int] = (),
     ) -> None:
         """Apply `changes`, drop bodies and move `applied_index`, all or nothing."""
-        values = dict(self._values.get(group, {}))
+        values, dead = dict(self._values.get(group, {})), set(dead_bodies)
         for key, value in changes:
             if value is None:
                 values.pop(key, None)
@@ -188,9 +188,7 @@ class MemoryState:
                 values[key] = value
         self._values[group] = values
         self._applied[group] = applied_index
-        bodies = self._bodies.get(group, {})
-        for index in dead_bodies:
-            bodies.pop(index, None)
+        self._bodies[group] = {index: body for index, body in self._bodies.get(group, {}).items() if index not in dead}
 
     def install(self, group: int, index: int, term: int, items: Iterable[Item], bodies: Iterable[tuple[int, bytes]]) -> None:
         """Replace all of a group by a snapshot."""

@@ -2,9 +2,9 @@
 
 Layout, little-endian (docs/STORAGE.md, "Snapshots"):
 
-    0 magic 8 bytes | 8 group u16 | 10 membership size u16 | 12 crc32c u32 of the rest of the head
+    0 magic 8 bytes | 8 group u16 | 10 membership size u16 | 12 crc32c u32 of all of the head but itself
     16 index u64 | 24 term u64 | 32 membership
-    records: kind u8 | key size u16 | value size u32 | crc32c u32 of kind, key and value | key | value
+    records: kind u8 | key size u16 | value size u32 | crc32c u32 of all of the record but itself | key | value
     the last record has kind 0, and as its value the number of the records before it, u64
 
 Kind 1 is an item of the state, kind 2 a body, whose key is its index, u64 big-endian. Items come in the order of their keys,
@@ -16,6 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from os import SEEK_END
 from typing import BinaryIO
 
 from zmqbroker.checksum import crc32c
@@ -25,9 +26,10 @@ from zmqbroker.storage.interfaces import Item
 __all__ = ["SnapshotHead", "SnapshotReader", "SnapshotWriter"]
 
 _MAGIC = b"ZBSNAP01"
-_START = struct.Struct("<8sHHI")
+_START = struct.Struct("<8sHH")
 _PLACE = struct.Struct("<QQ")
-_RECORD = struct.Struct("<BHII")
+_RECORD = struct.Struct("<BHI")
+_CRC = struct.Struct("<I")
 _INDEX = struct.Struct(">Q")
 _COUNT = struct.Struct("<Q")
 _END, _ITEM, _BODY = 0, 1, 2
@@ -49,8 +51,9 @@ class SnapshotWriter:
     def __init__(self, file: BinaryIO, head: SnapshotHead) -> None:
         self._file = file
         self._count = 0
+        start = _START.pack(_MAGIC, head.group, len(head.membership))
         rest = _PLACE.pack(head.index, head.term) + head.membership
-        file.write(_START.pack(_MAGIC, head.group, len(head.membership), crc32c(rest)) + rest)
+        file.write(start + _CRC.pack(crc32c(rest, crc32c(start))) + rest)
 
     def item(self, key: bytes, value: bytes) -> None:
         """Add a key of the state."""
@@ -67,9 +70,13 @@ class SnapshotWriter:
         return self._file.tell()
 
     def _record(self, kind: int, key: bytes, value: bytes) -> None:
-        checksum = crc32c(value, crc32c(key, crc32c(bytes((kind,)))))
-        self._file.write(b"".join((_RECORD.pack(kind, len(key), len(value), checksum), key, value)))
+        start = _RECORD.pack(kind, len(key), len(value))
+        self._file.write(b"".join((start, _CRC.pack(_checksum(start, key, value)), key, value)))
         self._count += 1
+
+
+def _checksum(start: bytes, key: bytes, value: bytes) -> int:
+    return crc32c(value, crc32c(key, crc32c(start)))
 
 
 class SnapshotReader:
@@ -80,12 +87,14 @@ class SnapshotReader:
         self._source = source  # names the file in errors
         self._count = 0
         self._next: tuple[int, bytes, bytes] | None = None  # read and not given out
-        start = self._take(_START.size)
-        magic, group, membership_size, checksum = _START.unpack(start)
+        self._left = file.seek(0, SEEK_END)  # bytes that were not read yet: no size in the file is believed beyond them
+        file.seek(0)
+        start, checksum = self._take(_START.size), self._take(_CRC.size)
+        magic, group, membership_size = _START.unpack(start)
         if magic != _MAGIC:
             raise self._damaged(f"it begins with {magic!r}")
         rest = self._take(_PLACE.size + membership_size)
-        if crc32c(rest) != checksum:
+        if _CRC.pack(crc32c(rest, crc32c(start))) != checksum:
             raise self._damaged("the head does not fit its checksum")
         index, term = _PLACE.unpack_from(rest)
         self.head = SnapshotHead(group, index, term, rest[_PLACE.size :])
@@ -99,26 +108,30 @@ class SnapshotReader:
     def bodies(self) -> Iterator[tuple[int, bytes]]:
         """The bodies; checks at the end that the snapshot is complete."""
         while (record := self._record())[0] == _BODY:
-            yield int(_INDEX.unpack(record[1])[0]), record[2]
+            yield int.from_bytes(record[1], "big"), record[2]
         kind, _, value = record
-        if kind != _END or value != _COUNT.pack(self._count - 1) or self._file.read(1):
+        if kind != _END or value != _COUNT.pack(self._count - 1) or self._left:
             raise self._damaged(f"it does not end after {self._count - 1} records as it should")
 
     def _record(self) -> tuple[int, bytes, bytes]:
         if self._next is not None:
             record, self._next = self._next, None
             return record
-        kind, key_size, value_size, checksum = _RECORD.unpack(self._take(_RECORD.size))
+        start, checksum = self._take(_RECORD.size), self._take(_CRC.size)
+        kind, key_size, value_size = _RECORD.unpack(start)
         key, value = self._take(key_size), self._take(value_size)
-        if crc32c(value, crc32c(key, crc32c(bytes((kind,))))) != checksum:
+        if _CRC.pack(_checksum(start, key, value)) != checksum:
             raise self._damaged(f"record {self._count} does not fit its checksum")
         self._count += 1
         return kind, key, value
 
     def _take(self, size: int) -> bytes:
+        if size > self._left:
+            raise self._damaged(f"it ends {size - self._left} bytes too early")
         data = self._file.read(size)
         if len(data) != size:
-            raise self._damaged(f"it ends {size - len(data)} bytes too early")
+            raise self._damaged("it was cut while it was read")
+        self._left -= size
         return data
 
     def _damaged(self, what: str) -> Corruption:

@@ -27,6 +27,7 @@ __all__ = [
 NAME_SIZE_MAX = 63
 #: Of a key of the state; they have 13 bytes at most.
 KEY_SIZE_MAX = 255
+BUCKET_MAX = 255
 #: What CHANGE_MEMBERS can do.
 ACTIONS = ("add", "replace", "remove")
 
@@ -81,7 +82,7 @@ def read_transfer(fields: Fields, _bodies: Sequence[Buffer]) -> Transfer:
 def read_audit(fields: Fields, _bodies: Sequence[Buffer]) -> AuditRequest:
     """AUDIT. Raises InvalidRequest."""
     index = integer(fields, "index", 0, 0, SEQUENCE_MAX)
-    bucket = integer(fields, "bucket", None, 0, 255) if "bucket" in fields else None
+    bucket = integer(fields, "bucket", None, 0, BUCKET_MAX) if "bucket" in fields else None
     after = fields.get("after", b"")
     if not isinstance(after, bytes) or len(after) > KEY_SIZE_MAX:
         raise InvalidRequest(f"field after must be binary of at most {KEY_SIZE_MAX} bytes: {shown(after)}")

@@ -81,6 +81,134 @@ def test_commit_on_another_thread_is_seen(state: StateStore) -> None:
     assert (state.applied_index(1), list(state.load(1))) == (2, [(b"a", b"b")])
 
 
+# --- snapshots -------------------------------------------------------------------------------------------------------
+
+Stored = tuple[int, tuple[int, int], list[tuple[bytes, bytes]], dict[int, bytes | None]]
+
+
+def stored(state: StateStore, group: int = 1) -> Stored:
+    """All that a store says of a group."""
+    bodies = {index: state.body(group, index) for index in state.body_indexes(group)}
+    return state.applied_index(group), state.installed(group), list(state.load(group)), bodies
+
+
+def test_new_group_has_no_snapshot_and_no_bodies(state: StateStore) -> None:
+    assert stored(state) == (0, (0, 0), [], {})
+    assert (state.body(1, 5), state.get(1, b"k")) == (None, None)
+
+
+def test_get_gives_the_value_of_one_key(state: StateStore) -> None:
+    state.commit(1, 5, [(b"a", b"1"), (b"b", b"")])
+    assert [state.get(1, key) for key in (b"a", b"b", b"c")] == [b"1", b"", None]
+    assert state.get(2, b"a") is None
+
+
+def test_install_replaces_all_of_its_group_and_nothing_else(state: StateStore) -> None:
+    for group in (1, 2):
+        state.install(group, 10, 2, [(b"a", b"1"), (b"b", b"2")], [(3, b"three"), (9, b"nine")])
+    before = stored(state, 2)
+    assert before == (10, (10, 2), [(b"a", b"1"), (b"b", b"2")], {3: b"three", 9: b"nine"})
+    state.commit(1, 12, [(b"c", b"3")])
+    state.install(1, 20, 4, [(b"b", b"two")], [(9, b"another"), (2**64 - 1, b"")])
+    assert stored(state, 1) == (20, (20, 4), [(b"b", b"two")], {9: b"another", 2**64 - 1: b""})
+    assert stored(state, 2) == before
+    assert stored(state, 0x3FFF) == (0, (0, 0), [], {})
+
+
+def test_install_of_nothing_leaves_only_the_place(state: StateStore) -> None:
+    state.install(0x3FFF, 10, 2, [(b"a", b"1")], [(3, b"three")])
+    state.install(0x3FFF, 11, 3, [], [])
+    assert stored(state, 0x3FFF) == (11, (11, 3), [], {})
+
+
+def test_commit_after_install_drops_dead_bodies_and_keeps_the_place(state: StateStore) -> None:
+    state.install(1, 10, 2, [(b"a", b"1")], [(index, b"%d" % index) for index in range(1, 8)])
+    state.commit(1, 11, [(b"a", b"2")], dead_bodies=iter([2, 5, 99]))
+    assert stored(state) == (11, (10, 2), [(b"a", b"2")], {index: b"%d" % index for index in (1, 3, 4, 6, 7)})
+    state.commit(1, 12, [], [1, 3, 4, 6, 7])
+    assert stored(state) == (12, (10, 2), [(b"a", b"2")], {})
+
+
+@pytest.mark.parametrize("part", ["items", "bodies"])
+def test_install_that_fails_half_way_changes_nothing(state: StateStore, part: str) -> None:
+    def items() -> Iterator[tuple[bytes, bytes]]:
+        yield b"x", b"new"
+        if part == "items":
+            raise KeyError("half way")
+
+    def bodies() -> Iterator[tuple[int, bytes]]:
+        yield 4, b"new"
+        raise KeyError("half way")
+
+    state.install(1, 10, 2, [(b"a", b"1")], [(3, b"three")])
+    before = stored(state)
+    with pytest.raises(KeyError):
+        state.install(1, 20, 4, items(), bodies())
+    assert stored(state) == before
+
+
+def test_commit_whose_dead_bodies_fail_changes_nothing(state: StateStore) -> None:
+    def dead() -> Iterator[int]:
+        yield 3
+        raise KeyError("half way")
+
+    state.install(1, 10, 2, [(b"a", b"1")], [(3, b"three")])
+    before = stored(state)
+    with pytest.raises(KeyError):
+        state.commit(1, 11, [(b"a", None)], dead())
+    assert stored(state) == before
+
+
+def test_install_on_another_thread_is_seen(state: StateStore) -> None:
+    thread = threading.Thread(target=state.install, args=(1, 2, 1, [(b"a", b"b")], [(1, b"body")]))
+    thread.start()
+    thread.join()
+    assert stored(state) == (2, (2, 1), [(b"a", b"b")], {1: b"body"})
+
+
+def test_install_larger_than_a_slice_replaces_a_larger_one(state: StateStore) -> None:
+    state.install(1, 5, 1, ((b"%06d" % number, b"old") for number in range(3000)), ((index, b"old") for index in range(3000)))
+    state.install(1, 9, 1, ((b"%06d" % number, b"new") for number in range(2500)), ((index, b"new") for index in range(1500)))
+    _, place, items, bodies = stored(state)
+    assert (place, len(items), len(bodies)) == ((9, 1), 2500, 1500)
+    assert {value for _, value in items} == {b"new"} == set(bodies.values())
+
+
+def test_lmdb_reopened_holds_what_was_installed(tmp_path: Path) -> None:
+    state = _open(tmp_path)
+    state.install(1, 10, 2, [(b"a", b"1")], [(3, bytes(100_000))])
+    before = stored(state)
+    state.close()
+    again = _open(tmp_path)
+    assert stored(again) == before
+    again.close()
+
+
+def test_lmdb_full_map_in_an_install_changes_nothing(tmp_path: Path) -> None:
+    state = _open(tmp_path, map_size=1 << 20)
+    state.install(1, 10, 2, [(b"a", b"1")], [(3, b"three")])
+    before = stored(state)
+    with pytest.raises(StorageError, match="map size"):
+        state.install(1, 20, 4, [(b"b", b"2")], ((index, bytes(1 << 18)) for index in range(20)))
+    assert stored(state) == before
+    state.close()
+
+
+@pytest.mark.parametrize(("key", "read"), [("4001", "installed"), ("80010000000000000003", "body")])
+def test_lmdb_bad_checksum_of_place_or_body_is_corruption(tmp_path: Path, key: str, read: str) -> None:
+    state = _open(tmp_path)
+    state.install(1, 10, 2, [], [(3, b"three")])
+    state.close()
+    _overwrite(tmp_path, bytes.fromhex(key), b"\0\0\0\0value")
+    state = _open(tmp_path)
+    with pytest.raises(Corruption, match=key):
+        state.installed(1) if read == "installed" else state.body(1, 3)
+    state.close()
+
+
+# --- LMDB ------------------------------------------------------------------------------------------------------------
+
+
 def _open(path: Path, map_size: int = MAP_SIZE) -> LmdbState:
     return LmdbState.open(path, sync=False, map_size=map_size)
 
@@ -125,6 +253,20 @@ def test_lmdb_bytes_are_final(tmp_path: Path) -> None:
     with lmdb.open(str(tmp_path), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
         stored = [(key.hex(), value.hex()) for key, value in transaction.cursor()]
     assert stored == GOLDEN
+
+
+def test_lmdb_bytes_of_a_snapshot_are_final(tmp_path: Path) -> None:
+    state = _open(tmp_path)
+    state.install(0x0102, 3, 2, [(b"key", b"value")], [(7, b"body")])
+    state.close()
+    with lmdb.open(str(tmp_path), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
+        found = [(key.hex(), value[4:].hex()) for key, value in transaction.cursor()]
+    assert found == [
+        ("0102", "0300000000000000"),
+        ("01026b6579", b"value".hex()),
+        ("4102", "03000000000000000200000000000000"),
+        ("81020000000000000007", b"body".hex()),
+    ]
 
 
 GOLDEN = [

@@ -1,0 +1,299 @@
+"""Between the loop and the disk: held works keep their order, and whatever touches the store does it one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+import pytest
+
+from tests.unit.broker.builders import START, acked_by, publish, receive
+from zmqbroker.broker import Machine
+from zmqbroker.commands import Command, Delivery, Trim
+from zmqbroker.raft.messages import Entry, StorageAppend
+from zmqbroker.server import persistence
+from zmqbroker.server.persistence import LogPipeline, StateFlusher
+from zmqbroker.storage.memory import MemoryLog, MemoryState
+
+# --- the log ---------------------------------------------------------------------------------------------------------
+
+
+def pipeline(log: MemoryLog) -> LogPipeline:
+    """One that writes at once, as ephemeral nodes do."""
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return LogPipeline(log, loop, sync=False, housekeep=lambda: None, on_durable=lambda: None, on_failure=print)
+
+
+def work(group: int, index: int) -> StorageAppend:
+    return StorageAppend(group, (Entry(index, 1, b""),), must_sync=True)
+
+
+def test_pipeline_works_of_a_held_group_wait_and_come_in_their_order() -> None:
+    log = MemoryLog()
+    pipe = pipeline(log)
+    first, second, third, fourth, other = work(1, 1), work(1, 2), work(1, 3), work(1, 4), work(2, 1)
+    pipe.submit([first])
+    pipe.hold(1)
+    pipe.submit([second, other])
+    pipe.submit([third])
+    assert pipe.take_durable() == [first, other]
+    assert (log.view(1).last_index(), log.view(2).last_index()) == (1, 1)
+    pipe.release(1)
+    pipe.submit([fourth])
+    assert pipe.take_durable() == [second, third, fourth]
+    assert log.view(1).last_index() == 4
+
+
+def test_pipeline_held_twice_keeps_what_waits_already() -> None:
+    pipe = pipeline(MemoryLog())
+    first, second = work(1, 1), work(1, 2)
+    pipe.hold(1)
+    pipe.submit([first])
+    pipe.hold(1)
+    pipe.submit([second])
+    pipe.release(1)
+    assert pipe.take_durable() == [first, second]
+
+
+def test_pipeline_release_of_a_group_that_has_nothing_waiting_does_nothing() -> None:
+    pipe = pipeline(MemoryLog())
+    pipe.release(1)
+    pipe.hold(1)
+    pipe.release(1)
+    pipe.submit([work(1, 1)])
+    assert len(pipe.take_durable()) == 1
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+class SlowState(MemoryState):
+    """A store whose next commit waits until it is let go; it writes down what was done."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.go.set()
+        self.done: list[str] = []
+
+    def commit(
+        self,
+        group: int,
+        applied_index: int,
+        changes: Iterable[tuple[bytes, bytes | None]],
+        dead_bodies: Iterable[int] = (),
+    ) -> None:
+        self.begun.set()
+        assert self.go.wait(30)
+        super().commit(group, applied_index, changes, dead_bodies)
+        self.done.append(f"commit {group} {applied_index}")
+
+    def stop(self) -> None:
+        """The next commit waits."""
+        self.begun.clear()
+        self.go.clear()
+
+
+class Node:
+    """Machines, their log and their store."""
+
+    def __init__(self, groups: tuple[int, ...] = (1,)) -> None:
+        self.log, self.state = MemoryLog(), SlowState()
+        self.machines = {group: Machine() for group in groups}
+        self.flusher = self.restart()
+
+    def restart(self) -> StateFlusher:
+        self.flusher = StateFlusher(self.log, self.state, self.machines, 1)
+        return self.flusher
+
+    def apply(self, *commands: Command, group: int = 1) -> list[Delivery]:
+        """One entry, in log and machine."""
+        machine = self.machines[group]
+        index = machine.applied_index + 1
+        self.log.complete(self.log.prepare([work(group, index)]))
+        return machine.apply(index, START, commands).deliveries
+
+    def first_index(self, group: int = 1) -> int:
+        return self.log.view(group).first_index()
+
+
+def run(node: Node, job: Coroutine[Any, Any, None]) -> None:
+    async def limited() -> None:
+        async with asyncio.timeout(60):
+            await job
+
+    try:
+        asyncio.run(limited())
+    finally:
+        node.state.go.set()
+        node.flusher.close()
+
+
+def test_flush_brings_changes_and_index_to_the_store_and_trims_what_all_hold() -> None:
+    node = Node()
+    for _ in range(5):
+        node.apply(Trim(3))
+
+    async def job() -> None:
+        await node.flusher.flush()
+        assert (node.flusher.flushed(1), node.first_index()) == (5, 4)
+        await node.flusher.flush()
+
+    run(node, job())
+    assert node.state.done == ["commit 1 5"], "nothing changed since"
+    assert Machine.restore(5, node.state.load(1)).digest() == node.machines[1].digest()
+
+
+def test_flush_keeps_the_log_of_live_messages_and_above_a_pin() -> None:
+    node = Node()
+    (delivery,) = [*node.apply(publish()), *node.apply(), *node.apply(), *node.apply(receive())]
+    node.apply(Trim(4))
+
+    async def job() -> None:
+        await node.flusher.flush()
+        assert node.first_index() == 1, "entry 1 holds a message"
+        node.flusher.pin(1, 2)
+        node.apply(acked_by(delivery))
+        await node.flusher.flush()
+        assert node.first_index() == 3
+        node.flusher.pin(1, None)
+        node.flusher.pin(1, None)
+        node.apply()
+        await node.flusher.flush()
+        assert node.first_index() == 5
+
+    run(node, job())
+
+
+def test_flush_leaves_a_held_group_alone_until_all_have_released_it() -> None:
+    node = Node((1, 2))
+
+    async def job() -> None:
+        node.flusher.hold(1)
+        node.flusher.hold(1)
+        node.apply(group=1)
+        node.apply(group=2)
+        await node.flusher.flush()
+        assert node.state.done == ["commit 2 1"]
+        node.flusher.release(1)
+        await node.flusher.flush()
+        assert node.state.done == ["commit 2 1"], "the other one still needs it"
+        node.flusher.release(1)
+        await node.flusher.flush()
+        assert node.state.done == ["commit 2 1", "commit 1 1"]
+
+    run(node, job())
+
+
+def test_flush_under_way_ends_before_a_job_begins() -> None:
+    node = Node()
+
+    async def job() -> None:
+        node.apply()
+        node.state.stop()
+        flushing = asyncio.ensure_future(node.flusher.flush())
+        await asyncio.to_thread(node.state.begun.wait, 30)
+        node.flusher.hold(1)
+        asking = asyncio.ensure_future(node.flusher.job(lambda: node.state.done.append("job")))
+        node.state.go.set()
+        await asking
+        await flushing
+        assert node.state.done == ["commit 1 1", "job"]
+
+    run(node, job())
+
+
+def test_flush_under_way_when_a_snapshot_is_installed_does_not_undo_it() -> None:
+    node = Node()
+    newer = Machine()
+    newer.apply(50, START, [publish()])
+
+    async def job() -> None:
+        node.apply()
+        node.state.stop()
+        flushing = asyncio.ensure_future(node.flusher.flush())
+        await asyncio.to_thread(node.state.begun.wait, 30)
+        node.flusher.hold(1)
+        storing = node.flusher.job(lambda: node.state.install(1, 50, 2, newer.items(), [(50, b"body")]))
+        asking = asyncio.ensure_future(storing)
+        node.state.go.set()
+        await asking
+        node.flusher.installed(1, newer, [50])
+        node.flusher.release(1)
+        await flushing
+        assert node.flusher.flushed(1) == 50
+        await node.flusher.flush()
+
+    run(node, job())
+    assert node.state.done == ["commit 1 1"]
+    assert (node.state.applied_index(1), node.state.installed(1), node.machines[1]) == (50, (50, 2), newer)
+
+
+def test_flush_of_a_group_whose_machine_was_replaced_during_it_takes_the_new_one() -> None:
+    node = Node((1, 2))
+    newer = Machine()
+    newer.apply(50, START, ())
+
+    async def job() -> None:
+        node.apply(group=1)
+        node.apply(group=2)
+        node.state.stop()
+        flushing = asyncio.ensure_future(node.flusher.flush())  # is at group 1
+        await asyncio.to_thread(node.state.begun.wait, 30)
+        node.state.install(2, 50, 2, newer.items(), [])
+        node.flusher.installed(2, newer, [])
+        node.state.go.set()
+        await flushing
+
+    run(node, job())
+    assert (node.state.done, node.state.applied_index(2)) == (["commit 1 1"], 50)
+
+
+def test_bodies_of_a_snapshot_are_dropped_when_nobody_needs_them_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(persistence, "BODIES_LOOKED_AT", 2)
+    source = Machine()
+    for index in range(1, 6):
+        source.apply(index, START, [publish()])
+    node = Node()
+    node.state.install(1, 5, 1, source.items(), [(index, b"body") for index in range(1, 6)])
+    node.machines[1] = Machine.restore(5, node.state.load(1))
+    node.log.complete(node.log.prepare([StorageAppend(1, tuple(Entry(index, 1, b"") for index in range(1, 6)))]))
+    node.flusher.close()
+    node.restart()
+    (delivery,) = node.apply(receive(4))
+
+    async def job() -> None:
+        await node.flusher.flush()
+        assert node.state.body_indexes(1) == [1, 2, 3, 4, 5]
+        node.apply(acked_by(delivery))
+        left = []
+        for _ in range(4):
+            await node.flusher.flush()
+            left.append(len(node.state.body_indexes(1)))
+            node.apply()
+        assert left == sorted(left, reverse=True)
+        assert max(earlier - later for earlier, later in zip([5, *left], left, strict=False)) <= 2, "never many at once"
+        assert node.state.body_indexes(1) == [5]
+
+    run(node, job())
+
+
+def test_log_below_a_snapshot_is_not_needed_for_the_messages_whose_bodies_came_with_it() -> None:
+    source = Machine()
+    source.apply(5, START, [publish()])
+    node = Node()
+    node.state.install(1, 5, 1, source.items(), [(5, b"body")])
+    node.machines[1] = Machine.restore(5, node.state.load(1))
+    node.log.complete(node.log.prepare([StorageAppend(1, tuple(Entry(index, 1, b"") for index in range(1, 6)))]))
+    node.flusher.close()
+    node.restart()
+    node.apply(Trim(5))
+
+    async def job() -> None:
+        await node.flusher.flush()
+        assert (node.first_index(), node.state.body(1, 5)) == (6, b"body")
+
+    run(node, job())

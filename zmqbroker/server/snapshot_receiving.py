@@ -1,0 +1,64 @@
+"""What becomes of the file of a received snapshot: it is checked as a whole, and later it replaces the stored state.
+
+Both run on the store's thread. Nothing of a file is used before all of it was found right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from zmqbroker.broker import Machine, snapshot
+from zmqbroker.errors import BrokerError, Corruption
+from zmqbroker.raft.messages import Snapshot
+from zmqbroker.storage.interfaces import Item, StateStore
+from zmqbroker.storage.snapshot_file import SnapshotReader
+from zmqbroker.wire.membership import decode_membership
+
+__all__ = ["ReceivedSnapshot", "read_snapshot", "store_snapshot"]
+
+
+@dataclass(slots=True, frozen=True)
+class ReceivedSnapshot:
+    """A snapshot that is complete and right, and what was made of it."""
+
+    path: Path
+    machine: Machine
+    bodies: list[int]
+    snapshot: Snapshot
+
+
+def read_snapshot(path: Path, number: int) -> ReceivedSnapshot:
+    """Check a whole snapshot and make a machine of it; a file that is none is deleted. Raises BrokerError, OSError."""
+    needed: set[int] = set()
+
+    def noting(items: Iterator[Item]) -> Iterator[Item]:
+        for key, value in items:
+            yield key, value
+            if (index := snapshot.entry_index(key, value)) is not None:
+                needed.add(index)
+
+    try:
+        with path.open("rb") as file:
+            reader = SnapshotReader(file, str(path))
+            head = reader.head
+            machine = Machine.restore(head.index, noting(reader.items()))
+            bodies = [index for index, _ in reader.bodies()]
+        if head.group != number:
+            raise Corruption(f"{path}: the snapshot is of group {head.group}, not {number}")
+        if machine.roster.membership != head.membership:
+            raise Corruption(f"{path}: the snapshot's members are not those of its head")
+        if bodies != sorted(needed):
+            raise Corruption(f"{path}: the snapshot has {len(bodies)} bodies, its state names {len(needed)}")
+        return ReceivedSnapshot(path, machine, bodies, Snapshot(head.index, head.term, decode_membership(head.membership)))
+    except (BrokerError, OSError):
+        path.unlink(missing_ok=True)
+        raise
+
+
+def store_snapshot(received: ReceivedSnapshot, state: StateStore, number: int) -> None:
+    """Replace the stored state of a group, all or nothing. Raises StorageError or OSError; nothing is changed then."""
+    with received.path.open("rb") as file:
+        reader = SnapshotReader(file, str(received.path))
+        state.install(number, reader.head.index, reader.head.term, reader.items(), reader.bodies())
