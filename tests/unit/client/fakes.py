@@ -231,7 +231,7 @@ class FakeNode:
         self.hello_fields: dict[str, Any] = {"protocol": 1, "message_bytes_max": 1 << 20}
         self.members: object = None  # field of NODE
         self.seen: list[AnyRequest] = []
-        self.members: list[dict[str, Any]] = []  # what a change of the members is answered with
+        self.changed_members: list[dict[str, Any]] = []  # what a change of the members is answered with
         self.sessions: dict[Any, bytes] = {}  # by connection
         self._broker = broker
 
@@ -268,7 +268,7 @@ class FakeNode:
         if self.refusals:
             raise self.refusals.pop(0)
         if isinstance(request, ChangeMembers):
-            return [encode_header(Reply.MEMBERS, request_id, {"index": 9, "members": self.members})]
+            return [encode_header(Reply.MEMBERS, request_id, {"index": 9, "members": self.changed_members})]
         if isinstance(request, Transfer):
             return [encode_header(Reply.TRANSFERRING, request_id, {"to": request.to or "n2"})]
         return self._broker.apply(request, request_id, self.sessions[connection], connection)

@@ -22,7 +22,7 @@ def asked(server: FakeServer) -> list[ChangeMembers | Transfer]:
 
 def test_cluster_every_wish_travels_and_is_answered() -> None:
     async def test(client: Client, server: FakeServer) -> None:
-        server.node.members = [ROW]
+        server.node.changed_members = [ROW]
         assert (await client.cluster.info())["node"]["name"] == server.endpoint
         assert await client.cluster.add("n4") == [ROW]
         assert await client.cluster.add("n4", learner=True) == [ROW]
