@@ -134,6 +134,7 @@ def test_disk_keeps_an_identity() -> None:
         cluster_name="c",
         owner="serve",
         cluster_uid=b"k" * 16,
+        founders=(Member(1, "a", b"u" * 16, "peer:1"),),
         members=(Member(1, "a", b"u" * 16, "peer:1"),),
     )
     write_identity(ROOT, formed, disk)

@@ -111,9 +111,8 @@ class Machine:
 
     def change_members(self, index: int, roster: Roster) -> Applied:
         """Apply an entry that changed who takes part."""
-        applied = self.apply(index, 0, ())
         self._roster = roster
-        return applied
+        return self.apply(index, 0, ())
 
     def _fall_due(self, moment: Moment, deliveries: list[Delivery]) -> None:
         for claim in self._claims.take_due(moment.now_unix_ns):
