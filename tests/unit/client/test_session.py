@@ -186,6 +186,22 @@ def test_session_nobody_leads_for_a_minute_asks_within_bounds() -> None:
         assert kinds(simulation, number).count("Ping") <= 120
 
 
+def test_session_nobody_there_for_long_sleeps_with_a_batch_that_is_overdue() -> None:
+    simulation = Simulation(1)
+    pipeline = simulation.session.pipeline("q", PipelineSettings())
+    simulation.send(pipeline, "first")
+    simulation.run(20)
+    simulation.hung.add(simulation.endpoints[0])
+    simulation.send(pipeline, "second")
+    simulation.kill(simulation.endpoints[0])
+    simulation.run(7_000)
+    assert simulation.session.wake_ns(simulation.now_ns) > simulation.now_ns
+    simulation.hung.clear()
+    simulation.down.clear()
+    simulation.run(100)
+    assert simulation.result("second").sequence == 2
+
+
 def test_session_with_one_address_learns_the_others_and_outlives_it() -> None:
     simulation = Simulation(3, seeds=1)
     members: list[object] = [{"name": "n", "client": endpoint} for endpoint in simulation.endpoints]
