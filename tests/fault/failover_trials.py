@@ -4,9 +4,9 @@
 
 Three nodes, and in this process three clients: one sends a message at a time, one keeps a window of them under way, one
 receives and acks. In each trial the leader is killed (SIGKILL), stopped (SIGSTOP, later SIGCONT) or told to hand over; then the
-cluster is made whole and in sync again. Per trial: the longest time between two confirms from the signal on (the gap), the
-longest time that one message waited, errors that a caller saw, and when a node first said that it leads, which tells the
-servers' time from the client's. Every wait is bounded.
+cluster is made whole and in sync again. Per trial: the longest time between two confirms that ended after the signal and began
+before a node said that it leads (the gap), the longest time that one message waited until the trial was over, errors that a
+caller saw, and when a node first said that it leads, which tells the servers' time from the client's. Every wait is bounded.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ async def consume(url: str) -> None:
 class Seen:
     """What one publisher saw of one trial."""
 
-    gap_ms: float  # longest time between two confirms, the later one after the signal
+    gap_ms: float  # longest time between two confirms, over the signal or between it and the election
     until_ms: float  # from the signal to the end of that
     wait_ms: float  # longest time that a message waited for its confirm
     errors: list[str]
@@ -183,7 +183,7 @@ class Trials:
             enough = len(publisher.confirms) + CONFIRMS_AFTER
             wait_until(lambda p=publisher, n=enough: len(p.confirms) >= n, PATIENCE_S, "confirms")  # type: ignore[misc]
         seen = {
-            publisher.name: _seen(publisher.confirms[mark:], begin_ns, publisher.errors[errors:])
+            publisher.name: _seen(publisher.confirms[mark:], begin_ns, elected_ns, publisher.errors[errors:])
             for publisher, mark, errors in zip(self._publishers, marks, wrong, strict=True)
         }
         if fault == "kill":
@@ -228,10 +228,10 @@ def left_out(fault: str) -> str:
     return "this client cannot hand leadership over" if fault == "transfer" and not hasattr(Client, "cluster") else ""
 
 
-def _seen(confirms: Sequence[tuple[int, int]], begin_ns: int, errors: list[str]) -> Seen:
+def _seen(confirms: Sequence[tuple[int, int]], begin_ns: int, elected_ns: int, errors: list[str]) -> Seen:
     """From the confirms since just before the signal."""
     times = [confirmed for _, confirmed in confirms]
-    gaps = [(later - earlier, later) for earlier, later in pairwise(times) if later > begin_ns]
+    gaps = [(later - earlier, later) for earlier, later in pairwise(times) if later > begin_ns and earlier <= elected_ns]
     gap, end = max(gaps)
     wait = max(confirmed - sent for sent, confirmed in confirms if confirmed > begin_ns)
     return Seen(gap_ms=gap / 1e6, until_ms=(end - begin_ns) / 1e6, wait_ms=wait / 1e6, errors=errors)
