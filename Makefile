@@ -14,7 +14,7 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 ARGUMENTS ?=
 SECONDS ?= 3600
 
-.PHONY: help run build check test test-quick test-unit test-pure test-processes sim sim-long bench fault-long deps-full clean
+.PHONY: help run build check test test-quick test-unit test-pure test-processes sim sim-long bench failover fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ run: .venv/run.stamp ## three nodes here, with messages through all of them (ARG
 
 bench: .venv/run.stamp ## throughput and latency of this machine, in both modes
 	@$(BIN)/python -m bench $(ARGUMENTS)
+
+failover: .venv/dev.stamp ## how long a failover takes, 50 trials of each kind (ARGUMENTS="--volume persistent --trials 20")
+	@$(BIN)/python -m tests.fault.failover_trials $(ARGUMENTS)
 
 build: .venv/dev.stamp ## a wheel in dist/
 	@$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .

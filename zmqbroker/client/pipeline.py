@@ -115,7 +115,7 @@ class Pipeline:
         self._flight = 1
         self._endpoint: str | None = None  # where the current flight goes
         self._hold_ns = 0  # nothing is sent before this instant
-        self._deadline_ns = FOREVER_NS  # no later than the earliest deadline of an item
+        self.deadline_ns = FOREVER_NS  # no later than the earliest deadline of an item
         self._retiring = False  # the producer takes no new batches, and ends with its last unanswered one
 
     # --- the sender's side -------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ class Pipeline:
         self._queue_bytes += item.size
         self.pending_bytes += item.size
         self.pending_count += 1
-        self._deadline_ns = min(self._deadline_ns, item.deadline_ns)
+        self.deadline_ns = min(self.deadline_ns, item.deadline_ns)
 
     @property
     def needs_producer(self) -> bool:
@@ -170,7 +170,7 @@ class Pipeline:
 
     def wake_ns(self, now_ns: int) -> int:
         """When `pump` or `expire` has something to do again, if nothing else happens."""
-        wake = min(self._deadline_ns, self._overdue_ns())
+        wake = min(self.deadline_ns, self._overdue_ns())
         if now_ns < self._hold_ns and (self._unanswered or self._queue):
             wake = min(wake, self._hold_ns)
         elif self._may_number() and not self._is_ripe(now_ns):
@@ -270,7 +270,7 @@ class Pipeline:
 
     def expire(self, now_ns: int, refusal: RequestError | None) -> None:
         """End what is past its deadline; `refusal` says why nothing could be sent, if a node did."""
-        if now_ns < self._deadline_ns:
+        if now_ns < self.deadline_ns:
             return
         self._expire_unanswered(now_ns)
         reason = self.refusal or refusal
@@ -278,7 +278,7 @@ class Pipeline:
         late = [item for item in self._queue if item.deadline_ns <= now_ns]
         self._fail(late, not_sent(f"a send to {self.channel!r}", reason))
         self._queue, self._queue_bytes = kept, sum(item.size for item in kept)
-        self._deadline_ns = min((item.deadline_ns for item in self._waiting()), default=FOREVER_NS)
+        self.deadline_ns = min((item.deadline_ns for item in self._waiting()), default=FOREVER_NS)
 
     def abort(self, reason: Callable[[bool], BrokerError]) -> None:
         """End everything with `reason(outcome unknown)`."""
@@ -286,7 +286,7 @@ class Pipeline:
             self._fail(batch.items, reason(batch.exchange.may_have_happened))
         self._cut(0)
         self.open_failed(reason(False))
-        self._deadline_ns = FOREVER_NS
+        self.deadline_ns = FOREVER_NS
 
     def _expire_unanswered(self, now_ns: int) -> None:
         for position, batch in enumerate(self._unanswered):

@@ -10,8 +10,8 @@
     nothing to ask for a while ───▶ PING, which keeps the session alive everywhere and notices a new leader
 
 While a search goes on after a refusal or a loss, requests are held back for 50 to 100 ms, then tried at the next endpoint. Half
-a second after the first WELCOME there is a connection to every node, so that a move costs no connecting and no greeting; the
-target is asked for the members then, and after every move.
+a second after the first WELCOME there is a connection to every node, so that a move costs no connecting and no greeting. A
+target is asked for the members when it is new, so that a client whose one address dies knows others.
 
 It sends nothing, and knows nothing of requests but whether an answer is overdue. Invariants: the target is always a known
 endpoint and wanted; at most `ENDPOINTS_MAX` endpoints are known, and the ones the user gave are never forgotten; at most
@@ -197,7 +197,7 @@ class Routes:
         self._idle_ns = min(IDLE_NS, session_timeout_ns // 3)
         self._others_ns = min(self._others_ns, now_ns + self._idle_ns)
         node.phase, node.hello_id, node.call_due = Phase.READY, 0, True
-        node.info_due = self._spread and node.endpoint == self.target
+        node.info_due = node.endpoint == self.target
         if not self._spread:
             self._spread_ns = min(self._spread_ns, now_ns + SPREAD_NS)
 
@@ -303,7 +303,6 @@ class Routes:
         if now_ns >= self._spread_ns:
             self._spread, self._spread_ns = True, _FOREVER_NS
             self._connect_to_all()
-            node.info_due = True
 
     def review_ns(self, receiving: bool) -> int:
         """When `review` has something to do; `receiving`: receives wait at the target."""
@@ -356,9 +355,9 @@ class Routes:
 
     def _settle(self, node: Node, now_ns: int) -> None:
         """A node is said to lead."""
+        node.info_due = node.info_due or node.endpoint != self.target
         self._move(node, now_ns)
         self._settled = True
-        node.info_due = self._spread
 
     def _move(self, node: Node, now_ns: int) -> None:
         if node.endpoint != self.target:

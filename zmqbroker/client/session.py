@@ -176,7 +176,9 @@ class Session:
         wake = min(self._table.review_ns, self._routes.review_ns(self._table.waiting_count > 0))
         if now_ns < self._routes.hold_ns and (self._table.backlog_count or self._active):
             wake = min(wake, self._routes.hold_ns)
-        return min(wake, min((pipeline.wake_ns(now_ns) for pipeline in self._active), default=FOREVER_NS))
+        sending = self._routes.open(now_ns)  # without it only deadlines can be kept: a pipeline that is due would not sleep
+        due = (pipeline.wake_ns(now_ns) if sending else pipeline.deadline_ns for pipeline in self._active)
+        return min(wake, min(due, default=FOREVER_NS))
 
     def connected(self, endpoint: str, now_ns: int) -> None:
         """A connection that was wanted stands."""

@@ -135,10 +135,15 @@ class Simulation:
 
     def _fail(self, endpoint: str) -> None:
         """The connection is gone; the driver makes another one a little later."""
-        self._connections[endpoint] = -1
-        self._after(RECONNECT_NS, lambda: self._connections.pop(endpoint, None))  # type: ignore[arg-type]
+        self._made += 1
+        self._connections[endpoint] = -self._made
+        self._after(RECONNECT_NS, lambda number=-self._made: self._try_again(endpoint, number))  # type: ignore[misc]
         self.session.lost(endpoint, self.now_ns)
         self._settle()
+
+    def _try_again(self, endpoint: str, number: int) -> None:
+        if self._connections.get(endpoint) == number:
+            del self._connections[endpoint]
 
     def _arrive(self, endpoint: str, number: int, frames: Any) -> None:
         if self._connections.get(endpoint) != number or endpoint in self.hung:

@@ -36,16 +36,15 @@ def routes_of(*seeds: str) -> Routes:
 
 
 def spread_out(*seeds: str) -> Routes:
-    """Routes that have come to want a connection to every node, and have asked for the members."""
+    """Routes that have come to want a connection to every node."""
     routes = routes_of(*seeds)
     routes.review(NOW + SPREAD_NS, False)
-    known(routes, routes.target).info_due = False
     return routes
 
 
 def called(node: Node, at_ns: int = NOW) -> None:
     """What was due was sent."""
-    node.call_due, node.called_ns = False, at_ns
+    node.call_due, node.info_due, node.called_ns = False, False, at_ns
 
 
 def due(routes: Routes) -> list[str]:
@@ -389,30 +388,32 @@ def test_routes_busy_target_does_not_keep_the_others_from_being_called() -> None
     assert due(routes) == [B]
 
 
-def test_routes_spread_connects_to_all_and_asks_for_the_members() -> None:
+def test_routes_spread_connects_to_all() -> None:
     routes = Routes((A, B), Random(1), NOW)
     routes.connected(known(routes, A), NOW)
     routes.welcomed(known(routes, A), SESSION_NS, NOW)
     routes.heard(known(routes, A), NOW, False)
     routes.review(NOW + SPREAD_NS - 1, False)
-    assert routes.wanted() == [A]
-    assert not known(routes, A).info_due
-    routes.review(NOW + SPREAD_NS, False)
-    assert routes.wanted() == [A, B]
-    assert known(routes, A).info_due
     assert routes.learn(C)
+    assert routes.wanted() == [A]
+    routes.review(NOW + SPREAD_NS, False)
     assert routes.wanted() == [A, B, C]
+    assert routes.learn(NEW)
+    assert routes.wanted() == [A, B, C, NEW]
 
 
-def test_routes_spread_asks_every_new_target_for_the_members() -> None:
-    routes = spread_out(A, B)
+def test_routes_ask_every_new_target_for_the_members_once() -> None:
+    routes = routes_of(A, B)
+    routes.pong(A, A, 1, NOW)
+    assert not known(routes, A).info_due, "it was asked when it was new"
     routes.not_leader(A, B, NOW)
     assert known(routes, B).info_due
-    known(routes, B).info_due = False
-    routes.welcomed(known(routes, A), SESSION_NS, NOW)
-    assert not known(routes, A).info_due
-    routes.welcomed(known(routes, B), SESSION_NS, NOW)
+    routes.pong(B, B, 2, NOW)
     assert known(routes, B).info_due
+    known(routes, B).info_due = False
+    for endpoint, asked in ((A, False), (B, True)):
+        routes.welcomed(known(routes, endpoint), SESSION_NS, NOW)
+        assert known(routes, endpoint).info_due is asked
 
 
 def test_routes_spread_is_bounded() -> None:
