@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from zmqbroker.commands import Ack, Close, OpenProducer, Publish, Receipt, Receive, ReceiveKey, TakeAudit, Tick, Trim
+from zmqbroker.commands import Ack, Close, OpenProducer, Publish, Receipt, Receive, ReceiveKey, Tick, Trim
 from zmqbroker.raft.messages import Entry, Message, MessageType
-from zmqbroker.server.snapshot_transfer import Chunk, read_chunk
-from zmqbroker.wire import codec
+from zmqbroker.wire import codec, requests
 from zmqbroker.wire.batch import BatchContents
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply, Request, decode_header, encode_header
@@ -33,7 +32,6 @@ from zmqbroker.wire.peer import (
 from zmqbroker.wire.requests import (
     AckRequest,
     AnyRequest,
-    AuditRequest,
     CloseRequest,
     Hello,
     Info,
@@ -108,9 +106,9 @@ REQUESTS: list[AnyRequest] = [
     AckRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6))),
     OpenProducerRequest("orders", 0x0102030405060708),
     StatsRequest("orders"),
-    AuditRequest(),
-    AuditRequest(70, forward=True),
-    AuditRequest(70, 255, b"\1\0\0\0\1"),
+    requests.AuditRequest(),
+    requests.AuditRequest(70, forward=True),
+    requests.AuditRequest(70, 255, b"\1\0\0\0\1"),
     CloseRequest(3),
     CloseRequest(),
 ]
@@ -186,18 +184,3 @@ def test_golden_entry_both_ways() -> None:
         else:
             builder.add(command)
     assert builder.build(golden["time_unix_ns"]) == data
-
-
-def test_golden_audit_entry_both_ways() -> None:
-    golden = GOLDEN["audit_entry"]
-    builder = EntryBuilder()
-    builder.add(TakeAudit())
-    assert builder.build(golden["time_unix_ns"]) == bytes.fromhex(golden["data"])
-    assert decode_entry(bytes.fromhex(golden["data"])) == (1, golden["time_unix_ns"], (TakeAudit(),))
-
-
-def test_golden_snapshot_chunk_is_the_value_it_stands_for() -> None:
-    (item,) = [item for item in GOLDEN["peer"] if item["name"] == "SNAPSHOT"]
-    fields, frames = plain(item["fields"]), [bytes.fromhex(frame) for frame in item["frames"]]
-    assert read_chunk(fields, frames) == Chunk(SESSION, 1, 5, 262_149, 262_144, b"chunk")
-    assert read_chunk(fields, frames).fields() == fields
