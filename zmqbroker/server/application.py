@@ -272,9 +272,7 @@ class _Application:
             while not flushing.done():
                 self._node.network.send_hello()
                 self._check_cluster()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), HELLO_INTERVAL_S)
-                self._changed.clear()
+                await self._change()
                 self._formation.known.forget_silent(time.monotonic_ns())
                 await self._connect()
             flushing.result()
@@ -282,6 +280,14 @@ class _Application:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)
             await snapshots.close()
+
+    async def _change(self) -> None:
+        """Wait until members or roles are others, or the next HELLO is due."""
+        with suppress(TimeoutError):
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the event, and the node never ends.
+            async with asyncio.timeout(HELLO_INTERVAL_S):
+                await self._changed.wait()
+        self._changed.clear()
 
     async def _until_formed(self) -> None:
         started, noticed = time.monotonic(), False
