@@ -284,7 +284,7 @@ class _Application:
     async def _change(self) -> None:
         """Wait until members or roles are others, or the next HELLO is due."""
         with suppress(TimeoutError):
-            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes together with the event, and the node never ends.
+            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the event, and the node never ends.
             async with asyncio.timeout(HELLO_INTERVAL_S):
                 await self._changed.wait()
         self._changed.clear()
