@@ -272,7 +272,9 @@ class _Application:
             while not flushing.done():
                 self._node.network.send_hello()
                 self._check_cluster()
-                await self._change()
+                with suppress(TimeoutError):
+                    await self._change()
+                self._changed.clear()
                 self._formation.known.forget_silent(time.monotonic_ns())
                 await self._connect()
             flushing.result()
@@ -282,12 +284,10 @@ class _Application:
             await snapshots.close()
 
     async def _change(self) -> None:
-        """Wait until members or roles are others, or the next HELLO is due."""
-        with suppress(TimeoutError):
-            # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the event, and the node never ends.
-            async with asyncio.timeout(HELLO_INTERVAL_S):
-                await self._changed.wait()
-        self._changed.clear()
+        """Wait until members or roles are others. Raises TimeoutError when the next HELLO is due."""
+        # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the event, and the node never ends.
+        async with asyncio.timeout(HELLO_INTERVAL_S):
+            await self._changed.wait()
 
     async def _until_formed(self) -> None:
         started, noticed = time.monotonic(), False

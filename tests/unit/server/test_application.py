@@ -23,6 +23,7 @@ def test_job_that_is_ended_at_the_instant_of_a_change_ends(steps: int) -> None:
             while rounds < 1000:
                 rounds += 1
                 await application._change()
+                application._changed.clear()
 
         task = asyncio.ensure_future(job())
         await asyncio.sleep(0)
@@ -37,11 +38,15 @@ def test_job_that_is_ended_at_the_instant_of_a_change_ends(steps: int) -> None:
     asyncio.run(test())
 
 
-def test_change_that_came_is_not_waited_for() -> None:
+def test_change_that_came_before_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmqbroker.server.application.HELLO_INTERVAL_S", 0)
+
     async def test() -> None:
         application = _Application(NodeConfig.for_test(), "serve")
         application._changed.set()
         await application._change()
-        assert not application._changed.is_set()
+        application._changed.clear()
+        with pytest.raises(TimeoutError):
+            await application._change()
 
     asyncio.run(test())
