@@ -135,8 +135,9 @@ class StateFlusher:
             trimmable = self._trimmable(group, machine)  # by the state that is about to be stored, not by a later one
             # Whoever waits for this flush may be ended: what the machine has handed out is stored all the same.
             await asyncio.shield(self.job(partial(self._commit, group, applied_index, changes, dead)))
-            self._flushed[group] = applied_index
-            self._trim(group, trimmable)
+            if self._machines[group] is machine:  # else a snapshot has replaced what was stored here
+                self._flushed[group] = applied_index
+                self._trim(group, trimmable)
 
     def _commit(self, group: int, applied_index: int, changes: list[tuple[bytes, bytes | None]], dead: list[int]) -> None:
         """Store what a machine handed out: in its order, and nothing behind a gap."""
