@@ -16,7 +16,7 @@ import pytest
 
 from zmqbroker.commands import Ack, Close, Member, OpenProducer, Publish, Receipt, Receive, ReceiveKey, Tick, Trim
 from zmqbroker.raft.messages import Entry, Message, MessageType
-from zmqbroker.wire import codec
+from zmqbroker.wire import codec, requests
 from zmqbroker.wire.batch import BatchContents
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply, Request, decode_header, encode_header
@@ -109,6 +109,9 @@ REQUESTS: list[AnyRequest] = [
     AckRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6))),
     OpenProducerRequest("orders", 0x0102030405060708),
     StatsRequest("orders"),
+    requests.AuditRequest(),
+    requests.AuditRequest(70, forward=True),
+    requests.AuditRequest(70, 255, b"\1\0\0\0\1"),
     CloseRequest(3),
     CloseRequest(),
     ChangeMembers("add", "n4", learner=True),

@@ -13,29 +13,41 @@ __all__ = ["LiveEntries"]
 class LiveEntries:
     """Live batches per entry index."""
 
-    __slots__ = ("_counts",)
+    __slots__ = ("_boundary", "_counts", "_older")
 
     def __init__(self) -> None:
         # Ordered by index, since entries are added in their order; unlike a dict it finds its first key in constant time
         # after any number of removals.
         self._counts: OrderedDict[int, int] = OrderedDict()
+        self._boundary = 0  # `lowest` was asked for what is above it last
+        self._older: dict[int, int] = {}  # the same up to _boundary
 
     def add(self, index: int) -> None:
         """One more live batch in entry `index`, which is not below any index added before."""
-        self._counts[index] = self._counts.get(index, 0) + 1
+        counts = self._side(index)
+        counts[index] = counts.get(index, 0) + 1
 
     def remove(self, index: int) -> None:
         """One live batch less in entry `index`."""
-        count = self._counts[index] - 1
+        counts = self._side(index)
+        count = counts[index] - 1
         if count:
-            self._counts[index] = count
+            counts[index] = count
         else:
-            del self._counts[index]
+            del counts[index]
+
+    def _side(self, index: int) -> dict[int, int]:
+        return self._counts if index > self._boundary else self._older
 
     def __contains__(self, index: int) -> bool:
         """True when entry `index` has a live batch."""
-        return index in self._counts
+        return index in self._side(index)
 
     def lowest(self, after: int = 0) -> int | None:
-        """The lowest index above `after` that has a live batch."""
-        return next((index for index in self._counts if index > after), None)
+        """The lowest index above `after` that has a live batch. Costs something only when `after` is another than before."""
+        if after != self._boundary:
+            counts = sorted({**self._older, **self._counts}.items())
+            self._boundary = after
+            self._older = {index: count for index, count in counts if index <= after}
+            self._counts = OrderedDict((index, count) for index, count in counts if index > after)
+        return next(iter(self._counts), None)

@@ -310,7 +310,7 @@ class Machine:
         if not number:
             return what
         name = repr(self._queues[number - 1].name) if number <= len(self._queues) else "unknown"
-        return f"{what} of channel {name}"
+        return f"{what} of channel {name}" if what else f"channel {name}"
 
     def digest(self) -> bytes:
         """SHA-256 of `applied_index` and `items`: equal on all replicas at an equal index."""

@@ -232,16 +232,18 @@ def number_of(key: bytes) -> int:
     return int.from_bytes(key[1:5], "big")
 
 
-_KIND_NAMES = ("", "channel", "batch", "ready range", "assignment", "waiting receive", "producer")
+_KIND_NAMES = ("", "", "batch", "ready range", "assignment", "waiting receive", "producer")
 
 
 def describe(key: bytes) -> tuple[int, str]:
-    """What a key is of, in words, and the number of its channel (0: of none). Raises `Corruption` for what is no key."""
+    """The number of a key's channel (0: none) and what it is of that, in words ("": the channel itself).
+
+    Raises `Corruption` for what is no key.
+    """
     if key in (META_KEY, ROSTER_KEY):
         return 0, "the time and counters" if key == META_KEY else "the members"
     number = number_of(key)
-    name = _KIND_NAMES[key[0]]
-    return number, name if key[0] == CHANNEL else f"{name} {_PART_KEY.unpack(key)[2]}"
+    return number, "" if key[0] == CHANNEL else f"{_KIND_NAMES[key[0]]} {_PART_KEY.unpack(key)[2]}"
 
 
 def entry_index(key: bytes, value: bytes) -> int | None:

@@ -280,7 +280,7 @@ class _Application:
                 self._node.network.send_hello()
                 self._check_cluster()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), HELLO_INTERVAL_S)
+                    await self._change()
                 self._changed.clear()
                 # Others hear of a change of the members only after it is stored here: this node must not need, after a power
                 # cut, the vote of one that has left.
@@ -292,6 +292,12 @@ class _Application:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)
             await snapshots.close()
+
+    async def _change(self) -> None:
+        """Wait until members or roles are others. Raises TimeoutError when the next HELLO is due."""
+        # Not `wait_for`: in Python 3.11 it loses a cancellation that comes with the event, and the node never ends.
+        async with asyncio.timeout(HELLO_INTERVAL_S):
+            await self._changed.wait()
 
     async def _until_formed(self) -> None:
         started, noticed = time.monotonic(), False

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TypeVar
 
 from zmqbroker.broker import Machine
+from zmqbroker.errors import StorageError
 from zmqbroker.raft.messages import StorageAppend
 from zmqbroker.storage.interfaces import LogStore, StateStore, WriteJob
 from zmqbroker.storage.writer import InlineWriter, LogWriter
@@ -110,6 +111,7 @@ class StateFlusher:
         self._bodies = {group: deque(state.body_indexes(group)) for group in machines}  # of those, the ones still stored
         self._held: Counter[int] = Counter()  # groups whose state stays as it is for the moment, and for how many reasons
         self._pins: dict[int, int] = {}  # group -> the log above this index stays, for a follower that gets a snapshot
+        self._failed = False  # a commit failed: what it held is in no machine's changes any more
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="state")
 
     async def run(self) -> None:
@@ -119,7 +121,10 @@ class StateFlusher:
             await self.flush()
 
     async def flush(self) -> None:
-        """Flush what changed since the last time, one transaction per group."""
+        """Flush what changed since the last time, one transaction per group. May be called while another one is under way.
+
+        Raises StorageError; then nothing is ever flushed again.
+        """
         for group in list(self._machines):
             machine = self._machines[group]
             applied_index = machine.applied_index
@@ -128,9 +133,21 @@ class StateFlusher:
             changes = machine.changes()
             dead = self._dead(group, machine)
             trimmable = self._trimmable(group, machine)  # by the state that is about to be stored, not by a later one
-            await self.job(partial(self._state.commit, group, applied_index, changes, dead))
-            self._flushed[group] = applied_index
-            self._trim(group, trimmable)
+            # Whoever waits for this flush may be ended: what the machine has handed out is stored all the same.
+            await asyncio.shield(self.job(partial(self._commit, group, applied_index, changes, dead)))
+            if self._machines[group] is machine:  # else a snapshot has replaced what was stored here
+                self._flushed[group] = applied_index
+                self._trim(group, trimmable)
+
+    def _commit(self, group: int, applied_index: int, changes: list[tuple[bytes, bytes | None]], dead: list[int]) -> None:
+        """Store what a machine handed out: in its order, and nothing behind a gap."""
+        if self._failed:
+            raise StorageError("an earlier flush has failed")
+        try:
+            self._state.commit(group, applied_index, changes, dead)
+        except BaseException:
+            self._failed = True
+            raise
 
     def _dead(self, group: int, machine: Machine) -> list[int]:
         """Some stored bodies that nobody needs any more: a part of all is looked at in turn, so that no flush takes long."""

@@ -112,13 +112,17 @@ class Snapshots:
             except (BrokerError, OSError) as error:
                 self._counters["snapshots_failed"] += 1
                 log.warning("a snapshot of group %d failed: %s", number, error)
-            except Exception as error:  # a bug, of which nobody would hear before the task is collected
+
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:  # a bug, of which nobody would hear before the task is collected
                 loop.call_exception_handler({"message": "a snapshot's task failed", "exception": error})
 
         loop = asyncio.get_running_loop()
         task = loop.create_task(run())
         tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        task.add_done_callback(ended)
 
     async def close(self) -> None:
         """End what is under way; an installation that has begun is finished."""

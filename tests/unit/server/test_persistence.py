@@ -12,6 +12,7 @@ import pytest
 from tests.unit.broker.builders import START, acked_by, publish, receive
 from zmqbroker.broker import Machine
 from zmqbroker.commands import Command, Delivery, Trim
+from zmqbroker.errors import StorageError
 from zmqbroker.raft.messages import Entry, StorageAppend
 from zmqbroker.server import persistence
 from zmqbroker.server.persistence import LogPipeline, StateFlusher
@@ -78,6 +79,7 @@ class SlowState(MemoryState):
         self.begun, self.go = threading.Event(), threading.Event()
         self.go.set()
         self.done: list[str] = []
+        self.failure: Exception | None = None  # of the next commit
 
     def commit(
         self,
@@ -88,6 +90,9 @@ class SlowState(MemoryState):
     ) -> None:
         self.begun.set()
         assert self.go.wait(30)
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
         super().commit(group, applied_index, changes, dead_bodies)
         self.done.append(f"commit {group} {applied_index}")
 
@@ -204,6 +209,52 @@ def test_flush_under_way_ends_before_a_job_begins() -> None:
         assert node.state.done == ["commit 1 1", "job"]
 
     run(node, job())
+
+
+def test_flush_that_fails_is_the_last_one() -> None:
+    """What it held is lost to the machine, so a later one would store its index without that."""
+    node = Node()
+
+    async def job() -> None:
+        node.apply(publish())
+        node.state.stop()
+        node.state.failure = StorageError("full")
+        first = asyncio.ensure_future(node.flusher.flush())
+        await asyncio.to_thread(node.state.begun.wait, 30)
+        node.apply(publish())
+        second = asyncio.ensure_future(node.flusher.flush())
+        await asyncio.sleep(0)
+        node.state.go.set()
+        with pytest.raises(StorageError, match="full"):
+            await first
+        with pytest.raises(StorageError, match="an earlier flush has failed"):
+            await second
+
+    run(node, job())
+    assert (node.state.done, node.state.applied_index(1)) == ([], 0)
+
+
+def test_flush_whose_caller_is_ended_stores_what_it_took_all_the_same() -> None:
+    node = Node()
+
+    async def job() -> None:
+        node.state.stop()
+        blocking = asyncio.ensure_future(node.flusher.job(lambda: node.state.go.wait(30)))
+        await asyncio.sleep(0)
+        node.apply(publish())
+        flushing = asyncio.ensure_future(node.flusher.flush())
+        await asyncio.sleep(0)  # its commit waits for the thread
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        node.state.go.set()
+        await blocking
+        node.apply()
+        await node.flusher.flush()
+
+    run(node, job())
+    assert Machine.restore(2, node.state.load(1)).digest() == node.machines[1].digest()
 
 
 def test_flush_under_way_when_a_snapshot_is_installed_does_not_undo_it() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.wire.samples import batches, damaged
-from zmqbroker.commands import Ack, Close, Command, OpenProducer, Publish, Receipt, Receive, ReceiveKey, Tick, Trim
+from zmqbroker.commands import Ack, Close, Command, OpenProducer, Publish, Receipt, Receive, ReceiveKey, TakeAudit, Tick, Trim
 from zmqbroker.errors import LocalProtocolError, MalformedFrame, UnsupportedVersion
 from zmqbroker.wire import codec
 from zmqbroker.wire.entries import COMMANDS_MAX, EntryBuilder, SmallCommand, decode_entry
@@ -25,6 +25,7 @@ SMALL: st.SearchStrategy[SmallCommand] = st.one_of(
     st.builds(Close, SESSION, st.none() | U64),
     st.just(Tick()),
     st.builds(Trim, U64),
+    st.just(TakeAudit()),
 )
 SESSION_1 = bytes(range(16))
 KEY = ReceiveKey(SESSION_1, 1, 2)
@@ -36,6 +37,7 @@ EVERY: tuple[SmallCommand, ...] = (
     Close(SESSION_1, 4),
     Tick(),
     Trim(9),
+    TakeAudit(),
 )
 
 
@@ -82,6 +84,7 @@ def test_entry_of_a_small_command_has_the_bytes_of_the_protocol() -> None:
     assert build(Close(SESSION_1)) == by_hand(5, msgpack.packb([SESSION_1, None]))
     assert build(Tick()) == by_hand(6, b"")
     assert build(Trim(9)) == by_hand(7, msgpack.packb([9]))
+    assert build(TakeAudit()) == by_hand(8, b"")
 
 
 def test_entry_publish_keeps_the_batch_without_checking_its_checksum_again() -> None:
@@ -156,9 +159,10 @@ FAULTS: list[tuple[bytes, str]] = [
     (by_hand(6, b"", zeros=b"\0\0\1"), "a command of 0 bytes at offset 16 does not fit"),
     (by_hand(7, msgpack.packb([1]))[:-1], "a command of 2 bytes at offset 16 does not fit an entry of 25 bytes"),
     (by_hand(0, b""), "command type 0 at offset 16 is not known"),
-    (by_hand(8, b""), "command type 8 at offset 16 is not known"),
+    (by_hand(9, b""), "command type 9 at offset 16 is not known"),
     (by_hand(1, bytes(7)), "Publish at offset 24 has 7 bytes, fewer than 8"),
     (by_hand(1, bytes(8)), "a batch frame of 0 bytes is shorter than its 40 byte header"),
+    (by_hand(8, b"x"), "TakeAudit at offset 16 has wrong values: \\[120\\]"),
     (by_hand(6, b"x"), "Tick at offset 16 has wrong values: \\[120\\]"),
     (by_hand(7, b"\xc1"), "Trim of 1 bytes are not valid msgpack"),
     (by_hand(7, msgpack.packb({})), "Trim at offset 16 has wrong values: {}"),
@@ -191,9 +195,9 @@ def test_entry_damaged_anywhere_raises_only_named_errors() -> None:
     for command in EVERY:
         builder.add(command)
     data = builder.build(5)
-    assert len(refused_or_commands(data)) == 8
+    assert len(refused_or_commands(data)) == 1 + len(EVERY)
     for frame in damaged(data):
-        assert len(refused_or_commands(frame)) in (0, 8)
+        assert len(refused_or_commands(frame)) in (0, 1 + len(EVERY))
         assert len(frame) == len(data) or refused_or_commands(frame) == ()
 
 
