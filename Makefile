@@ -13,7 +13,7 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 
 ARGUMENTS ?=
 
-.PHONY: help run build check test test-quick test-unit test-pure test-processes bench fault-long deps-full clean
+.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-processes exhaustive bench fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +51,7 @@ check: .venv/dev.stamp ## style, format and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
-test: check test-unit test-pure test-processes ## everything but the long runs
+test: check test-unit test-pure test-exhaustive test-processes ## everything but the long runs
 
 test-quick: .venv/dev.stamp ## unit and conformance tests, under a minute
 	$(BIN)/python -m pytest -m 'not long' tests/unit tests/conformance $(ARGUMENTS)
@@ -64,11 +64,17 @@ test-unit: .venv/dev.stamp ## unit, conformance and simulation tests, with the c
 test-pure: .venv/dev.stamp ## the tests of bytes once more, on the Python twins
 	ZMQBROKER_PURE=1 $(BIN)/python -m pytest -m 'not long' tests/unit/wire tests/conformance
 
+test-exhaustive: .venv/dev.stamp ## every history of the Raft core in small scopes, under a minute
+	$(BIN)/python -m pytest -m 'not long' tests/exhaustive
+
+exhaustive: .venv/dev.stamp ## the same in the full scope, many minutes and gigabytes (ARGUMENTS="--bag 3 --terms 2")
+	$(BIN)/python -m tests.exhaustive $(ARGUMENTS)
+
 test-processes: .venv/dev.stamp ## real nodes: integration and fault tests
 	$(BIN)/python -m pytest -m 'not long' tests/integration tests/fault
 
 fault-long: .venv/dev.stamp ## the fault tests in their long versions
-	$(BIN)/python -m pytest -m long tests/fault tests/simulation $(ARGUMENTS)
+	$(BIN)/python -m pytest -m long tests/fault tests/simulation tests/exhaustive $(ARGUMENTS)
 
 # --- the machine -----------------------------------------------------------------------------------------------------
 

@@ -62,10 +62,9 @@ def test_candidate_with_every_other_vote_leads_only_when_its_own_is_durable() ->
     node.ready()
     for voter in (2, 3):
         node.core.step(Message(MessageType.REQUEST_VOTE_RESPONSE, to=1, sender=voter, group=GROUP, term=1))
-    assert node.core.role is Role.CANDIDATE
-    assert node.ready().messages == []
+    assert (node.core.leader, node.ready().messages) == (0, [])
     node.complete()
-    assert node.core.role is Role.LEADER
+    assert (node.core.role, node.core.leader) == (Role.LEADER, 1)
 
 
 def test_follower_acknowledges_only_what_is_durable() -> None:
