@@ -14,7 +14,8 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 ARGUMENTS ?=
 SECONDS ?= 3600
 
-.PHONY: help run build check test test-quick test-unit test-pure test-processes sim sim-long bench failover fault-long deps-full clean
+.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-processes sim sim-long exhaustive bench failover \
+	fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,7 +56,9 @@ check: .venv/dev.stamp ## style, format and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
-test: check test-unit test-pure sim test-processes ## everything but the long runs
+test: check ## everything but the long runs
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-unit test-pure sim test-exhaustive
+	@$(MAKE) --no-print-directory test-processes
 
 test-quick: .venv/dev.stamp ## unit and conformance tests, under a minute
 	$(BIN)/python -m pytest -m 'not long' tests/unit tests/conformance $(ARGUMENTS)
@@ -74,11 +77,17 @@ sim: .venv/dev.stamp ## whole clusters in one thread, from fixed seeds (two to t
 sim-long: .venv/dev.stamp ## fresh seeds for SECONDS (3600; 0: until Ctrl-C); sim-ledger.json adds up all such runs
 	$(BIN)/python -m tests.simulation --ledger sim-ledger.json --seconds $(SECONDS)
 
+test-exhaustive: .venv/dev.stamp ## every history of the Raft core in small scopes, under a minute
+	$(BIN)/python -m pytest -m 'not long' tests/exhaustive
+
+exhaustive: .venv/dev.stamp ## the same in the full scope, many minutes and gigabytes (ARGUMENTS="--bag 3 --terms 2")
+	$(BIN)/python -m tests.exhaustive $(ARGUMENTS)
+
 test-processes: .venv/dev.stamp ## real nodes: integration and fault tests
 	$(BIN)/python -m pytest -m 'not long' tests/integration tests/fault
 
 fault-long: .venv/dev.stamp ## the fault tests in their long versions
-	$(BIN)/python -m pytest -m long tests/fault $(ARGUMENTS)
+	$(BIN)/python -m pytest -m long tests/fault tests/exhaustive $(ARGUMENTS)
 
 # --- the machine -----------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,8 @@
-"""PROTOCOL §4, rule by rule."""
+"""Producers' sessions, PROTOCOL §4 rule by rule: what thesis §6.3 asks of client sessions, so that a retry is not done twice.
+
+A repeat is answered with its first result, from state that every node has alike; a session that was dropped is refused, not
+begun anew; which one is dropped follows from the log alone.
+"""
 
 from __future__ import annotations
 

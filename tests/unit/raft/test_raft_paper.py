@@ -17,6 +17,25 @@ VOTE = MessageType.REQUEST_VOTE
 VOTE_RESPONSE = MessageType.REQUEST_VOTE_RESPONSE
 HEARTBEAT = MessageType.HEARTBEAT
 
+# --- figures 2 and 3: what every leader begins with and keeps to -----------------------------------------------------
+
+
+def test_leader_begins_with_next_index_behind_its_log_and_nothing_matched() -> None:
+    leader = make_leader(terms=[1, 1])
+    assert [(one.next_index, one.match_index) for one in leader.core.progress().values()] == [(4, 3), (3, 0), (3, 0)]
+
+
+def test_leader_never_changes_its_own_log() -> None:
+    # Append-only (figure 3): nothing of another leader of its term is believed, and what is refused is sent, not cut.
+    leader = make_leader(terms=[1, 1])
+    before = leader.terms()
+    leader.say(APPEND, 2, 2, index=0, log_term=0, entries=entries_of([2]))
+    leader.say(APPEND_RESPONSE, 2, 2, index=2, reject=True, reject_hint=0)
+    leader.core.propose(b"x")
+    leader.settle()
+    assert leader.terms() == [*before, 2]
+
+
 # --- §5.3: log replication -----------------------------------------------------------------------------------------
 
 
@@ -97,6 +116,20 @@ def test_follower_getting_a_stale_append_keeps_what_it_acknowledged() -> None:
     node.say(APPEND, 2, 1, index=3, log_term=1, commit=3)
     [answer] = node.say(APPEND, 2, 1, **late)
     assert answer.index == 3
+
+
+def test_leader_sends_again_what_was_lost_until_it_is_stored() -> None:
+    # §5.3 and §5.5: without end, and without harm where it had arrived.
+    group = Group([[], [], []])
+    leader = group.elect(1)
+    group.isolate(3)
+    leader.core.propose(b"x")
+    group.tick(5)
+    assert (leader.core.commit_index, group.nodes[3].terms()) == (2, [1])
+    group.isolate()
+    group.tick(2)
+    assert group.nodes[3].terms() == [1, 1]
+    assert group.nodes[3].committed == leader.committed
 
 
 FIGURE_7_LEADER = [1, 1, 1, 4, 4, 5, 5, 6, 6, 6]

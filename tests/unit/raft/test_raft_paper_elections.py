@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.unit.raft.harness import entries_of, make_leader, make_node
-from zmqbroker.raft.messages import HardState, Message, MessageType, Role
+from zmqbroker.raft.membership import Membership
+from zmqbroker.raft.messages import HardState, Message, MessageType, Role, Snapshot
 
 APPEND = MessageType.APPEND_ENTRIES
 VOTE = MessageType.REQUEST_VOTE
@@ -32,6 +35,33 @@ def test_follower_getting_an_old_term_ignores_it() -> None:
     assert node.say(APPEND, 2, 2, index=1, log_term=1, entries=entries_of([2], first=2)) == []
     assert node.terms() == [1]
     assert node.core.leader == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        (VOTE, {}),
+        (VOTE_RESPONSE, {"reject": True}),
+        (MessageType.APPEND_ENTRIES_RESPONSE, {"index": 1}),
+        (MessageType.HEARTBEAT_RESPONSE, {}),
+        (MessageType.TIMEOUT_NOW, {}),
+    ],
+)
+def test_leader_seeing_a_higher_term_in_any_message_steps_down(kind: MessageType, fields: dict[str, Any]) -> None:
+    leader = make_leader()
+    leader.core.step(Message(kind, to=1, sender=2, group=7, term=5, **fields))
+    assert leader.core.term >= 5
+    assert leader.core.role is not Role.LEADER
+
+
+@pytest.mark.parametrize("kind", [VOTE, VOTE_RESPONSE, HEARTBEAT, MessageType.INSTALL_SNAPSHOT, MessageType.TIMEOUT_NOW])
+def test_message_of_an_old_term_is_rejected(kind: MessageType) -> None:
+    node = make_node(terms=[1], hard=HardState(term=3))
+    node.core.campaign()
+    node.settle()
+    assert node.say(kind, 2, 3, index=9, log_term=3, commit=1, snapshot=Snapshot(9, 3, Membership((1, 2, 3)))) == []
+    assert (node.core.role, node.core.term, node.core.vote, node.core.commit_index) == (Role.CANDIDATE, 4, 1, 0)
+    assert node.terms() == [1]
 
 
 # --- §5.2: leader election -----------------------------------------------------------------------------------------

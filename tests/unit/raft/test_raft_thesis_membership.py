@@ -46,6 +46,24 @@ def test_one_change_at_a_time() -> None:
         leader.core.propose_change(change((ADD, 5)))
 
 
+def test_new_leader_changes_nothing_before_an_entry_of_its_own_term_is_committed() -> None:
+    # Thesis §4.1, as corrected in 2015: else two leaders could make changes whose majorities do not overlap.
+    leader = make_leader(terms=[1])
+    with pytest.raises(Busy, match="not applied yet"):
+        leader.core.propose_change(change((ADD, 4)))
+    leader.say(MessageType.APPEND_ENTRIES_RESPONSE, 2, 2, index=2)
+    assert leader.core.propose_change(change((ADD, 4))) == 3
+
+
+def test_node_serves_leaders_and_candidates_that_are_no_members_of_what_it_knows() -> None:
+    # Thesis §4.1: a newcomer knows of no membership that has the others, and must take the log that tells it.
+    node = make_node(1, membership=Membership((1, 2, 3)))
+    [answer] = node.say(MessageType.REQUEST_VOTE, 7, 4, index=0, log_term=0)
+    assert not answer.reject
+    [answer] = node.say(MessageType.APPEND_ENTRIES, 7, 4, entries=(Entry(1, 4, b""),))
+    assert (answer.to, answer.index, answer.reject) == (7, 1, False)
+
+
 def test_change_needs_both_majorities_while_joint() -> None:
     # Raft §6: agreement requires separate majorities from both the old and new configurations.
     leader = make_leader()

@@ -35,6 +35,15 @@ def test_transfer_brings_the_next_leader_up_to_date_first() -> None:
     assert of_type(leader.say(RESPONSE, 2, 1, index=index), TIMEOUT_NOW) == []
 
 
+def test_voter_with_a_fresh_leader_votes_for_whom_the_leader_chose() -> None:
+    # Thesis §3.10 and §4.2.3: a fresh leader is a reason to ignore a campaign, but not one that it asked for itself.
+    node = make_node(pre_vote=True, check_quorum=True)
+    node.say(MessageType.HEARTBEAT, 2, 1)
+    assert node.say(MessageType.REQUEST_VOTE, 3, 2) == []
+    [answer] = node.say(MessageType.REQUEST_VOTE, 3, 2, context=FORCED_ELECTION)
+    assert (answer.term, answer.reject) == (2, False)
+
+
 def test_transfer_under_way_takes_no_proposals() -> None:
     leader = make_leader()
     leader.core.transfer_leader(2)
