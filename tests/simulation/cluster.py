@@ -155,9 +155,15 @@ class Cluster:
         self.network.client_frame(receiver.answered, answer)
 
     def change_under_way(self) -> bool:
-        """True while any log holds a membership change that nobody has applied yet."""
-        newest = self.machines.last_applied
-        return any(watch.change_indexes and watch.change_indexes[-1] > newest for watch in self.raft.nodes.values())
+        """True while any log holds a membership change that nobody has applied, or a member does not know the newest for good.
+
+        Until then a node that starts again may believe in an older membership, and need the majority of that.
+        """
+        newest, membership = self.machines.last_applied, self.raft.membership
+        if any(watch.change_indexes and watch.change_indexes[-1] > newest for watch in self.raft.nodes.values()):
+            return True
+        members = [self.nodes[member] for member in membership.all_nodes]
+        return any(not node.gone and node.keeper.membership != membership for node in members)
 
     def live(self) -> list[SimNode]:
         """Nodes that run and do not stand still."""

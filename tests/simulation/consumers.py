@@ -24,6 +24,8 @@ __all__ = ["Consumer"]
 
 #: Receives that a consumer keeps under way.
 _RECEIVES = 2
+#: Visibility timeout of a consumer that wants to be done: longer than any answer takes.
+_CAREFUL_MS = 10_000
 #: Share of deliveries that the application never acks: they come again when their time is over.
 _FORGOTTEN = 0.05
 
@@ -55,7 +57,7 @@ class Consumer(Client):
             count_max=count_max,
             size_max=self.chance.choice((100, 1 << 20)),
             wait_ms=self.wait_ms,
-            visibility_ms=self.visibility_ms,
+            visibility_ms=_CAREFUL_MS if self.careful else self.visibility_ms,
         )
         self.begin(command, self._received, number=number, extra_ns=self.wait_ms * MILLISECOND)
 

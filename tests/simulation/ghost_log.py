@@ -32,12 +32,13 @@ def records_of(works: Iterable[StorageAppend]) -> Iterator[Record]:
 class DurableLog:
     """One node's durable state, and what is on its way there."""
 
-    __slots__ = ("base", "base_term", "pending", "term", "terms", "vote", "votes")
+    __slots__ = ("base", "base_term", "pending", "reached", "term", "terms", "vote", "votes")
 
     def __init__(self) -> None:
         self.term = 0
         self.vote = 0
         self.votes: dict[int, int] = {}  # term -> vote, of every term
+        self.reached: dict[int, int] = {}  # term -> last index that was durable in it, before the log was cut for another
         self.base = 0  # index of a snapshot that stands for everything up to it
         self.base_term = 0
         self.terms: list[int] = []  # of the entries base + 1 ...
@@ -90,6 +91,7 @@ class DurableLog:
             del self.terms[record.index - self.base - 1 :]
             self.terms.append(record.term)
         elif isinstance(record, HardState):
+            self.reached[self.term] = self.last_index
             self.term, self.vote = record.term, record.vote
             if record.vote:
                 self.votes[record.term] = record.vote

@@ -78,7 +78,7 @@ class MachineWatch:
             same = [_comparable(one) for one in known.results] == [_comparable(one) for one in applied.results]
             if not same or known.deliveries != applied.deliveries:
                 raft.fail("I13", f"entry {index} did {applied}, elsewhere {known}", watch.id)
-        raft.membership_applied(watch, index)
+        raft.membership_applied(watch, index, watch.state.membership)
         if index % DIGEST_EVERY == 0:
             self.compare(watch, machine)
 

@@ -11,4 +11,9 @@ __all__ = ["PINNED"]
 PINNED: dict[int, str] = {
     3: "a candidate led before its own vote was durable (election.handle_vote_response)",
     119: "a segment header was read with one read, which may give less (Segment.open)",
+    3009: "a leader that was removed stopped leading at once, and two voters became one that did not know it",
+    3019: "the same, after many changes",
+    3151: "the same, with a longer log at those who were removed than at those who were left",
+    3087: "works of two terms durable at once: an answer of the earlier term was taken for a lie (the simulator's)",
+    3193: "a snapshot that came while another was being installed (the simulator's)",
 }

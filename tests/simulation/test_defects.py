@@ -11,8 +11,10 @@ from tests.simulation.options import Options
 from tests.simulation.simulation import run
 from tests.simulation.world import MILLISECOND, SECOND
 from zmqbroker.broker.producers import Producers
+from zmqbroker.raft import reading
 from zmqbroker.raft.log import RaftLog
 from zmqbroker.raft.messages import HardState, Message
+from zmqbroker.raft.progress import Progress
 from zmqbroker.raft.state import RaftState
 from zmqbroker.storage import segment_log
 from zmqbroker.storage.record import Record, record_of_hard_state
@@ -102,6 +104,25 @@ def forget_results(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Producers, "check", lambda producers, header: None)
 
 
+def cut_always(patch: pytest.MonkeyPatch) -> None:
+    """A follower cuts its log at every message, not only where it differs."""
+    patch.setattr(RaftLog, "_first_new", lambda log, entries: 0)
+
+
+def never_resume(patch: pytest.MonkeyPatch) -> None:
+    """A leader never sends again to a follower that it once held back."""
+    patch.setattr(Progress, "resume", lambda progress: None)
+
+
+def read_at_once(patch: pytest.MonkeyPatch) -> None:
+    """A leader answers reads without asking whether it still is one."""
+
+    def take(state: RaftState, sender: int, request: int) -> None:
+        reading._answer(state, sender, request, state.log.commit_index)
+
+    patch.setattr(reading, "_take", take)
+
+
 DEFECTS: list[tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = [
     (skip_sync, {"I2", "I19", "I9"}),
     (answer_before_the_disk, {"I2", "I19"}),
@@ -109,6 +130,9 @@ DEFECTS: list[tuple[Callable[[pytest.MonkeyPatch], None], set[str]]] = [
     (count_too_few, {"I6", "I12", "I1"}),
     (commit_old_terms, {"I10", "I6"}),
     (ignore_log_length, {"I4", "I0"}),
+    (cut_always, {"I6", "I7", "I9", "I19"}),
+    (never_resume, {"I22"}),
+    (read_at_once, {"I18"}),
     (forget_results, {"I15"}),
 ]
 
