@@ -141,7 +141,7 @@ def test_request_body_and_batch_come_as_they_are() -> None:
     assert batch.batch is view
 
 
-@pytest.mark.parametrize("command", [0, 0x0D, 0x81, 0xFF])
+@pytest.mark.parametrize("command", [0, 0x0E, 0x81, 0xFF])
 def test_request_unknown_command_is_named(command: int) -> None:
     with pytest.raises(UnknownCommand, match=f"command {command:#04x} is not defined"):
         decode_request(command, {}, [])
