@@ -117,7 +117,7 @@ class SimNode:
         cluster, options, keeper = self.cluster, self.cluster.options, self.keeper
         applied_index = keeper.applied_index(GROUP)
         machine = restored(applied_index, keeper)
-        if not machine.roster.members:
+        if not machine.roster.membership:
             machine.found(cluster.founding)
         raft = RaftConfig(
             id=self.id,

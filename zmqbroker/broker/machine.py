@@ -106,7 +106,7 @@ class Machine:
 
     def found(self, roster: Roster) -> None:
         """Begin with the members that formed the cluster; before the first entry, and with the same ones on every node."""
-        assert not self._roster.members
+        assert not self._roster.membership
         self._roster = roster
 
     def change_members(self, index: int, roster: Roster) -> Applied:

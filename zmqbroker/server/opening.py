@@ -37,7 +37,7 @@ def open_group(
     align(number, log, state)
     applied_index = state.applied_index(number)
     machine = Machine.restore(applied_index, state.load(number))
-    if not machine.roster.members:
+    if not machine.roster.membership:
         machine.found(founding(founders))
     membership = membership_of(machine.roster)
     core = RaftCore(
