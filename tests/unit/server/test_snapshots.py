@@ -319,6 +319,33 @@ def failing(real: Callable[..., Any], error: Exception, times: int = 1) -> Calla
     return call
 
 
+@pytest.mark.parametrize("what", ["opened", "read"])
+def test_snapshot_that_cannot_be_read_any_more_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    async def test(sites: Sites) -> None:
+        await left_behind(sites)
+        first = sites[1]
+        if what == "read":
+            broken = failing(snapshot_transfer.Outgoing.chunks, OSError(5, "input/output error"))
+            monkeypatch.setattr(snapshot_transfer.Outgoing, "chunks", lambda self, now_ns: broken(self, now_ns))
+        else:
+            sent = first.snapshots.send
+
+            def without_file(message: Any, now_ns: int) -> None:
+                if first.counters["snapshots_made"] == 1:
+                    first.snapshots._kept[GROUP].path.unlink()
+                sent(message, now_ns)
+
+            first.snapshots.send = without_file  # type: ignore[method-assign]
+        sites[3].open()
+        await sites.until(lambda: installed(sites), "a snapshot")
+        assert first.counters["snapshots_made"] == 2
+        await sites.settle()
+        assert_caught_up(sites, sites[3])
+        assert first.failures == []
+
+    drive(tmp_path, test)
+
+
 def test_making_that_fails_leaves_nothing_behind_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(sites: Sites) -> None:
         await left_behind(sites)
