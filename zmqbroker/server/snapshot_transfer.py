@@ -111,6 +111,8 @@ class Outgoing:
         while self._sent < self._size and self._sent < self._wanted + WINDOW * CHUNK_BYTES:
             self._file.seek(self._sent)
             data = self._file.read(CHUNK_BYTES)
+            if len(data) != min(CHUNK_BYTES, self._size - self._sent):
+                raise OSError(f"a snapshot's file of {self._size} bytes ends after {self._sent + len(data)}")
             chunk = Chunk(self.id, self.message.group, self.message.term, self._size, self._sent, data)
             self._sent += len(data)
             yield chunk

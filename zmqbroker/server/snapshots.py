@@ -184,6 +184,7 @@ class Snapshots:
     def send(self, message: Message, now_ns: int) -> None:
         """The core wants a snapshot sent: the one that was offered to it."""
         number, to, kept = message.group, message.to, self._kept.get(message.group)
+        self._now_ns = now_ns
         self._end_sending(number, to, ok=None)
         try:
             if kept is None or kept.snapshot != message.snapshot:
@@ -192,8 +193,8 @@ class Snapshots:
         except OSError as error:
             log.warning("a snapshot of group %d cannot be sent: %s", number, error)
             self._node.groups[number].core.report_snapshot(to, ok=False)
+            self._discard(number)
             return
-        self._now_ns = now_ns
         self._outgoing[number, to] = Outgoing(message, kept.id, file, kept.size, now_ns), file
         self._send_chunks(number, to)
 
@@ -210,8 +211,12 @@ class Snapshots:
             self._refused(number, to)
 
     def _refused(self, number: int, to: int) -> None:
-        """The snapshot is of no use: another one has to be made."""
+        """The receiver, or the disk here, found the snapshot damaged."""
         self._end_sending(number, to, ok=False)
+        self._discard(number)
+
+    def _discard(self, number: int) -> None:
+        """The snapshot is of no use: another one has to be made, but not at once."""
         self._withdraw(number)
         self._unmade_ns[number] = self._now_ns + RETRY_NS
 

@@ -1,6 +1,8 @@
 """Live entries: the lowest index that the log must keep."""
 
+from tests.unit.broker.builders import Node, publish, receive
 from zmqbroker.broker.entries import LiveEntries
+from zmqbroker.broker.snapshot import entry_index
 
 
 def test_live_entries_lowest_moves_when_its_last_batch_is_finished() -> None:
@@ -30,3 +32,18 @@ def test_live_entries_lowest_above_an_index_looks_past_what_is_below() -> None:
     entries.remove(3)
     assert 3 not in entries
     assert (entries.lowest(), entries.lowest(12)) == (5, None)
+
+
+def test_machine_names_the_entries_that_hold_live_messages_and_so_does_its_state() -> None:
+    node = Node()
+    for channel in ("c", "d", "c"):
+        node.entry(publish(2, channel=channel))
+    node.ack_all([node.delivery(receive(2))])
+    assert [index for index in range(1, 9) if node.machine.is_live(index)] == [2, 3]
+    assert (node.machine.lowest_live_index(), node.machine.lowest_live_index(2), node.machine.lowest_live_index(3)) == (
+        2,
+        3,
+        None,
+    )
+    named = [index for key, value in node.machine.items() if (index := entry_index(key, value)) is not None]
+    assert sorted(named) == [2, 3]

@@ -126,7 +126,7 @@ class _Network:
 
     def peer_with(self, uid: bytes) -> _Peer | None:
         """The node of a uid."""
-        return self.peer_of(next(member.id for member in self._sites.members if member.uid == uid))
+        return self.peer_of(next((member.id for member in self._sites.members if member.uid == uid), 0))
 
     def send_forward(self, kind: PeerKind, peer: _Peer, fields: dict[str, Any], frames: Iterable[bytes]) -> bool:
         """A frame that is not Raft's."""

@@ -227,6 +227,14 @@ def test_outgoing_chunk_that_the_link_refused_is_the_next_one() -> None:
     assert offsets(sender, 1) == [20, 30]
 
 
+@pytest.mark.parametrize("left", [0, 15])
+def test_outgoing_of_a_file_that_was_cut_is_an_error_of_the_system(left: int) -> None:
+    message = Message(MessageType.INSTALL_SNAPSHOT, to=2, sender=1, group=1, term=5)
+    sender = Outgoing(message, ID, io.BytesIO(bytes(left)), 100, 0)
+    with pytest.raises(OSError, match=f"of 100 bytes ends after {left}"):
+        offsets(sender, 0)
+
+
 def test_outgoing_gives_up_after_a_silence_however_often_it_repeats() -> None:
     sender = outgoing(bytes(100), now_ns=7)
     for now_ns in range(7, 7 + GIVE_UP_NS, REPEAT_NS):

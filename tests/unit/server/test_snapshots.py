@@ -319,6 +319,33 @@ def failing(real: Callable[..., Any], error: Exception, times: int = 1) -> Calla
     return call
 
 
+@pytest.mark.parametrize("what", ["opened", "read"])
+def test_snapshot_that_cannot_be_read_any_more_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    async def test(sites: Sites) -> None:
+        await left_behind(sites)
+        first = sites[1]
+        if what == "read":
+            broken = failing(snapshot_transfer.Outgoing.chunks, OSError(5, "input/output error"))
+            monkeypatch.setattr(snapshot_transfer.Outgoing, "chunks", lambda self, now_ns: broken(self, now_ns))
+        else:
+            sent = first.snapshots.send
+
+            def without_file(message: Any, now_ns: int) -> None:
+                if first.counters["snapshots_made"] == 1:
+                    first.snapshots._kept[GROUP].path.unlink()
+                sent(message, now_ns)
+
+            first.snapshots.send = without_file  # type: ignore[method-assign]
+        sites[3].open()
+        await sites.until(lambda: installed(sites), "a snapshot")
+        assert first.counters["snapshots_made"] == 2
+        await sites.settle()
+        assert_caught_up(sites, sites[3])
+        assert first.failures == []
+
+    drive(tmp_path, test)
+
+
 def test_making_that_fails_leaves_nothing_behind_and_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(sites: Sites) -> None:
         await left_behind(sites)
@@ -499,6 +526,63 @@ def test_snapshot_made_by_a_node_that_leads_no_more_is_thrown_away(tmp_path: Pat
         await sites.write(5)
         assert first.flusher.flushed(GROUP) == first.group.machine.applied_index, "its state is flushed again"
         assert_caught_up(sites, sites[3])
+
+    drive(tmp_path, test)
+
+
+def test_snapshot_kept_by_a_node_that_gets_one_itself_is_offered_no_more(tmp_path: Path) -> None:
+    """The log behind it is gone: whoever were sent it could not go on from there."""
+
+    async def test(sites: Sites) -> None:
+        await left_behind(sites)
+        sites[3].open()
+        await sites.until(lambda: installed(sites), "a snapshot")
+        await sites.settle()
+        assert sites[1].snapshots._kept
+        sites.loses = lambda sender, to, _frame: 1 in (sender, to)
+        await sites.until(lambda: sites.leader in (sites[2], sites[3]), "a leader without node 1")
+        cut_off, sites[1].running = sites[1], False
+        await sites.write(60)
+        await ack(sites, 85)
+        await sites.write(30)
+        cut_off.running = True
+        sites.loses = lambda *_: False
+        await sites.until(lambda: cut_off.counters["snapshots_installed"], "a snapshot for node 1")
+        assert (cut_off.snapshots._kept, cut_off.log.offered(GROUP), cut_off.files()) == ({}, None, [])
+        await sites.settle()
+        assert_caught_up(sites, cut_off)
+
+    drive(tmp_path, test)
+
+
+def test_snapshot_from_a_stranger_or_before_there_is_a_group_is_dropped(tmp_path: Path) -> None:
+    async def test(sites: Sites) -> None:
+        sites[1].open()
+        chunk = snapshot_transfer.Chunk(b"i" * 16, GROUP, 1, 100, 0, b"x")
+        for number, uid in enumerate((b"u" * 16, bytes([2]) * 16), start=1):
+            frame = (PeerKind.SNAPSHOT, uid, chunk.fields(), [chunk.data])
+            sites[1].node.snapshots = None if number == 2 else sites[1].snapshots
+            sites[1].node._transfer(frame, 0)
+            assert sites[1].counters["peer_frames_dropped_unexpected_snapshot"] == number
+        sites[1].node.snapshots = sites[1].snapshots
+        other = snapshot_transfer.Chunk(b"i" * 16, 7, 1, 100, 0, b"x")
+        sites[1].node._transfer((PeerKind.SNAPSHOT, bytes([2]) * 16, other.fields(), [other.data]), 0)
+        assert sites[1].counters["peer_frames_dropped_bad_snapshot"] == 1
+        assert sites[1].files() == []
+
+    drive(tmp_path, test)
+
+
+def test_chunk_of_an_older_term_is_ignored(tmp_path: Path) -> None:
+    async def test(sites: Sites) -> None:
+        for site in sites.sites.values():
+            site.open()
+        await sites.lead(1)
+        await sites.write(1)
+        term = sites[3].group.core.term
+        for older, answered in ((1, False), (0, True)):
+            chunk = snapshot_transfer.Chunk(b"i" * 16, GROUP, term - older, 100, 0, b"x")
+            assert (sites[3].snapshots.on_chunk(1, chunk.fields(), [chunk.data], 0) is not None) == answered
 
     drive(tmp_path, test)
 
