@@ -23,7 +23,7 @@ from tests.simulation.snapshots import Arrivals, SnapshotView, images_of, reconc
 from tests.simulation.stores import Device, Image, StateKeeper
 from zmqbroker.errors import Busy, Compacted, Corruption, NotLeader, RequestError, StorageError
 from zmqbroker.raft import RaftConfig
-from zmqbroker.raft.messages import Membership, Message, Role, Snapshot, StorageAppend
+from zmqbroker.raft.messages import Membership, Message, Snapshot, StorageAppend
 from zmqbroker.server.group import ENTRY_BYTES, Group
 from zmqbroker.storage.interfaces import LogStore
 
@@ -130,7 +130,6 @@ class SimNode:
             uncommitted_bytes_max=options.uncommitted_bytes_max,
             committed_bytes_max=options.committed_bytes_max,
             reads_max=options.reads_max,
-            step_down_on_removal=False,
         )
         view = SnapshotView(self.log.view(GROUP), keeper, GROUP)
         self.core = core = WatchedCore(raft, keeper.membership, view, cluster.election_random(self), applied_index)
@@ -287,8 +286,6 @@ class SimNode:
                 raft.leader_heard(watch, self.id)
             group.collect(messages, works)
             raft.observe(watch)
-            if watch.role is Role.LEADER and self.id not in watch.membership.voters:
-                self._hand_over()
             if self.core.reads or self._reading:
                 self._answer_reads()
             if messages:
@@ -322,18 +319,6 @@ class SimNode:
         if self.world.trace.text:
             for message in messages:
                 self.world.note(f"{self.id} -> {message}")
-
-    def _hand_over(self) -> None:
-        """A leader that is no voter any more goes on until another leads in its place.
-
-        Were it to stop at once, those who are left might never learn that they are the only voters now, and need the vote of
-        one who does not vote for them: its log is longer, and it may not campaign itself.
-        """
-        core = self.core
-        if core.transferee or core.membership.is_voter(self.id):
-            return
-        reached = {voter: core.progress()[voter].match_index for voter in core.membership.voters}
-        core.transfer_leader(max(reached, key=lambda voter: (reached[voter], voter)))
 
     def _give_up(self, to: int, index: int) -> None:
         """A snapshot that was not answered for so long counts as lost: the leader may send another."""
