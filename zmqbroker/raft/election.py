@@ -2,9 +2,10 @@
 
 A vote is given once per term, to a candidate whose log is at least as up to date, and never while a leader is fresh (with
 CheckQuorum). A pre-vote changes nothing at the voter. No vote, not even the candidate's own, is sent or counted before it
-is durable: all responses go through the after-append outbox. Nobody leads before that either, whatever the others say: a leader
-that forgot its term in a crash could win it again, and give an index in it to another entry. Source: Raft §5.2, §5.4.1, thesis
-§4.2.3 and §9.6; etcd/raft for the answers to late messages.
+is durable, and none is asked for before the term, the own vote and the log that the request tells of are: all of these go
+through the after-append outbox. A candidate that forgot them in a crash could use votes that were given for a log which it no
+longer has, or win the same term twice and give an index in it to two entries. Source: Raft §5.2, §5.4.1, thesis §4.2.3 and
+§9.6; etcd/raft for the answers to late messages.
 """
 
 from __future__ import annotations
@@ -158,8 +159,7 @@ def handle_vote_response(state: RaftState, message: Message) -> None:
     if result is VoteResult.WON:
         if state.role is Role.PRE_CANDIDATE:
             _campaign(state)
-        elif state.id in votes or state.config.lead_before_durable:
-            # Its own vote is durable, so after a crash it cannot win this term a second time, with other entries in it.
+        else:
             state.become_leader()
             start_term(state)
             broadcast_append(state)

@@ -90,7 +90,7 @@ def _config(id: int, options: Command) -> RaftConfig:
         validate_changes=not options.flag("disable-conf-change-validation"),
         lease_reads=options.option("read-only") == "lease-based",
         forward_to_leader=True,
-        lead_before_durable=True,
+        campaign_before_durable=True,
         apply_unstable=not options.flag("async-storage-writes"),
     )
 

@@ -114,7 +114,7 @@ def test_matched_by_all_is_the_lowest_match_at_a_leader() -> None:
 
 def test_matched_by_all_counts_nothing_that_is_not_durable_here() -> None:
     # Elected by 2 and 3 alone: this node's own log is still on its way to the disk.
-    node = make_node(lead_before_durable=True)
+    node = make_node(campaign_before_durable=True)
     node.core.step(Message(APPEND, to=1, sender=2, group=GROUP, term=1, entries=entries_of([1])))
     node.core.campaign()
     node.ready()
