@@ -86,6 +86,9 @@ def _check_mail(sender: Replica, to: int, mail: Mail) -> None:
         require(stored_term >= mail.term, "a term is accepted before it is durable")
         if not mail.reject and stored_term == mail.term:
             require(len(sender.durable) >= mail.index, "entries are acknowledged before they are durable")
+    elif kind == MessageType.REQUEST_VOTE:
+        require(sender.stored == (mail.term, 1), "a vote is asked for before the own is durable")
+        require(len(sender.durable) >= mail.index, "a vote is asked for with a log that is not durable")
     elif kind in (MessageType.APPEND_ENTRIES, MessageType.HEARTBEAT):
         require(sender.role == _LEADER and mail.term == sender.term, "AppendEntries of a node that does not lead")
         log = sender.log

@@ -51,7 +51,7 @@ def test_values_follow_living_cores_step_by_step(seed: int) -> None:
 
 
 def test_core_takes_no_node_for_special() -> None:
-    model = Model(Scope(terms=2, proposals=1, heartbeats=1, bag=2, drops=1, duplicates=0, crashes=0))
+    model = Model(Scope(terms=2, proposals=1, heartbeats=1, bag=2, drops=1, duplicates=1, crashes=1))
     explore(model)
     runners = [Runner(names=(first, second, third)) for first, second, third in permutations((1, 2, 3))]
     compared = 0
@@ -64,7 +64,7 @@ def test_core_takes_no_node_for_special() -> None:
 
 
 def test_states_that_differ_in_names_only_are_one() -> None:
-    scope = Scope(terms=2, proposals=1, bag=2, drops=0, duplicates=1, crashes=0)
+    scope = Scope(terms=2, proposals=0, heartbeats=0, bag=3, drops=0, duplicates=1, crashes=0)
     model = Model(scope)
     seen, level = {model.initial}, [model.initial]
     while level:

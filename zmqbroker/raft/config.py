@@ -44,7 +44,7 @@ class RaftConfig:
     validate_changes: bool = True  # refuse membership changes that cannot follow what is applied here
     forward_to_leader: bool = False  # pass proposals, transfers and reads on; else their callers are sent to the leader
     apply_unstable: bool = False  # hand out committed entries together with the work that makes them durable here
-    lead_without_own_vote: bool = False  # lead with the votes of others before the own one is durable: not safe in a crash
+    campaign_before_durable: bool = False  # ask for votes while the own vote, and the log they are given for, are being written
     lease_reads: bool = False  # answer reads without asking a majority, as long as CheckQuorum holds
 
     def __post_init__(self) -> None:

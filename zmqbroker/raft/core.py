@@ -227,7 +227,8 @@ class RaftCore(RaftStatus):
 
     def read_index(self, request: int) -> None:
         """Ask what index makes a read linearizable; answered by a `ReadState` with this `request`, or never after a change of
-        leader. Raises `NotLeader` when no leader is known, or `Busy`.
+        leader. No number is used twice, not even after a restart: a late answer to the first request would pass for one to the
+        second. Raises `NotLeader` when no leader is known, or `Busy`.
         """
         reading.read_index(self._state, request)
 

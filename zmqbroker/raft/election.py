@@ -2,8 +2,10 @@
 
 A vote is given once per term, to a candidate whose log is at least as up to date, and never while a leader is fresh (with
 CheckQuorum). A pre-vote changes nothing at the voter. No vote, not even the candidate's own, is sent or counted before it
-is durable: all responses go through the after-append outbox. Source: Raft §5.2, §5.4.1, thesis §4.2.3 and §9.6; etcd/raft
-for the answers to late messages.
+is durable, and none is asked for before the term, the own vote and the log that the request tells of are: all of these go
+through the after-append outbox. A candidate that forgot them in a crash could use votes that were given for a log which it no
+longer has, or win the same term twice and give an index in it to two entries. Source: Raft §5.2, §5.4.1, thesis §4.2.3 and
+§9.6; etcd/raft for the answers to late messages.
 """
 
 from __future__ import annotations
@@ -182,9 +184,7 @@ def handle_vote_response(state: RaftState, message: Message) -> None:
     if result is VoteResult.WON:
         if state.role is Role.PRE_CANDIDATE:
             _campaign(state)
-        elif state.id in state.votes or state.config.lead_without_own_vote:
-            # Not before its own term and vote are durable, however many others have voted: a leader that forgot them in a
-            # crash could win the same term again, and write other entries under the same index and term.
+        else:
             state.become_leader()
             start_term(state)
             broadcast_append(state)

@@ -20,10 +20,18 @@ from zmqbroker.raft.trace import Trace
 
 __all__ = ["RaftState"]
 
-#: They promise something about this node's disk. The sender counts its own vote and its own append by the same rule.
+#: They promise something about this node's disk. The sender counts its own vote and its own append by the same rule. A request
+#: for votes tells of a term, a vote and a log that a crash must not undo; one for pre-votes binds nobody.
 _AFTER_APPEND = frozenset(
-    (MessageType.APPEND_ENTRIES_RESPONSE, MessageType.REQUEST_VOTE_RESPONSE, MessageType.PRE_VOTE_RESPONSE)
+    (
+        MessageType.APPEND_ENTRIES_RESPONSE,
+        MessageType.REQUEST_VOTE,
+        MessageType.REQUEST_VOTE_RESPONSE,
+        MessageType.PRE_VOTE_RESPONSE,
+    )
 )
+#: Where the reference's scenarios are replayed.
+_AFTER_APPEND_THERE = _AFTER_APPEND - {MessageType.REQUEST_VOTE}
 
 #: Their term is not always the sender's: a pre-vote asks about, and is granted for, a term nobody has entered yet.
 _WITH_OWN_TERM = frozenset(
@@ -43,6 +51,7 @@ class RaftState:
     """Everything that one node remembers of one group; the functions of the modules beside this one work on it."""
 
     __slots__ = (
+        "_after_append",
         "compacted_probes",
         "config",
         "election_elapsed",
@@ -92,6 +101,7 @@ class RaftState:
         self.election_timeout = 0  # election_ticks .. 2 * election_ticks - 1, drawn anew with every change
         self.uncommitted_bytes = 0  # payloads proposed here in this term and not applied yet
         self.compacted_probes = 0  # sends that failed because the log no longer held the entries
+        self._after_append = _AFTER_APPEND_THERE if config.campaign_before_durable else _AFTER_APPEND
         self.messages: list[Message] = []
         self.messages_after_append: list[Message] = []
 
@@ -130,7 +140,7 @@ class RaftState:
         elif message.type not in _WITH_OWN_TERM:
             message.term = self.term
         assert message.term > 0 or message.type in _WITHOUT_TERM, "nothing is said before the first term"
-        if message.type in _AFTER_APPEND:
+        if message.type in self._after_append:
             self.messages_after_append.append(message)
         else:
             assert message.to != self.id

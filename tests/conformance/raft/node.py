@@ -89,9 +89,9 @@ def _config(id: int, options: Command) -> RaftConfig:
         step_down_on_removal=options.flag("step-down-on-removal"),
         validate_changes=not options.flag("disable-conf-change-validation"),
         share_commit_in_votes=False,
-        lead_without_own_vote=True,
         lease_reads=options.option("read-only") == "lease-based",
         forward_to_leader=True,
+        campaign_before_durable=True,
         apply_unstable=not options.flag("async-storage-writes"),
     )
 

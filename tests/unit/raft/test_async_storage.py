@@ -46,7 +46,7 @@ def test_single_voter_with_pre_vote_elects_itself() -> None:
 
 
 def test_candidate_counts_its_own_vote_only_when_durable() -> None:
-    node = make_node()
+    node = make_node(campaign_before_durable=True)
     node.core.campaign()
     sent = node.ready().messages
     assert [message.to for message in sent] == [2, 3]
@@ -56,16 +56,17 @@ def test_candidate_counts_its_own_vote_only_when_durable() -> None:
     assert (node.core.role, node.core.leader) == (Role.LEADER, 1)
 
 
-def test_candidate_with_every_other_vote_does_not_lead_before_its_own_is_durable() -> None:
-    # It could lose term and vote in a crash, win the same term again, and give an index and term to a second entry.
+def test_candidate_asks_for_votes_only_when_its_own_and_its_log_are_durable() -> None:
+    # Else, after a crash, votes under way to it would be for a log that it has lost, or for a term that it has led already.
     node = make_node()
+    node.core.step(Message(APPEND, to=1, sender=2, group=GROUP, term=1, entries=entries_of([1])))
+    assert node.ready().messages == []
     node.core.campaign()
-    node.ready()
-    for voter in (2, 3):
-        node.core.step(Message(MessageType.REQUEST_VOTE_RESPONSE, to=1, sender=voter, group=GROUP, term=1))
-    assert node.core.role is Role.CANDIDATE
-    node.complete()
-    assert (node.core.role, node.core.leader) == (Role.LEADER, 1)
+    assert node.ready().messages == []
+    assert of_type(node.complete(), VOTE) == []
+    asked = of_type(node.complete(), VOTE)
+    assert [(request.to, request.term, request.index, request.log_term) for request in asked] == [(2, 2, 1, 1), (3, 2, 1, 1)]
+    assert (node.terms(), node.log.state) == ([1], HardState(2, 1))
 
 
 def test_follower_acknowledges_only_what_is_durable() -> None:
