@@ -113,10 +113,13 @@ class MachineWatch:
         for command, result in zip(commands, applied.results, strict=True):
             if isinstance(command, Publish) and isinstance(result, Published):
                 self._published(node, command, result)
-            elif isinstance(command, Ack):
-                self._acked(command, result)
+        # Which command of the entry made which delivery is not told: a receive that is repeated in front of an ack gets what
+        # the ack then finishes, so acks come last.
         for delivery in applied.deliveries:
             self._delivered(node, delivery)
+        for command, result in zip(commands, applied.results, strict=True):
+            if isinstance(command, Ack):
+                self._acked(command, result)
 
     def _published(self, node: int, command: Publish, result: Published) -> None:
         header, raft = command.header, self._raft
