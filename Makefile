@@ -14,7 +14,7 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 ARGUMENTS ?=
 SECONDS ?= 3600
 
-.PHONY: help run build check test test-quick test-unit test-pure test-processes sim sim-long bench fault-long deps-full clean
+.PHONY: help run build check test test-quick test-unit test-pure test-processes test-mutants sim sim-long mutants bench fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,7 +52,7 @@ check: .venv/dev.stamp ## style, format and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
-test: check test-unit test-pure sim test-processes ## everything but the long runs
+test: check test-unit test-pure sim test-mutants test-processes ## everything but the long runs
 
 test-quick: .venv/dev.stamp ## unit and conformance tests, under a minute
 	$(BIN)/python -m pytest -m 'not long' tests/unit tests/conformance $(ARGUMENTS)
@@ -70,6 +70,12 @@ sim: .venv/dev.stamp ## whole clusters in one thread, from fixed seeds (two to t
 
 sim-long: .venv/dev.stamp ## fresh seeds for SECONDS (3600; 0: until Ctrl-C); sim-ledger.json adds up all such runs
 	$(BIN)/python -m tests.simulation --ledger sim-ledger.json --seconds $(SECONDS)
+
+test-mutants: .venv/dev.stamp ## the gate: every known defect, put into the code, is found (half a minute)
+	$(BIN)/python -m pytest -m 'not long' tests/mutants $(ARGUMENTS)
+
+mutants: .venv/dev.stamp ## the same as a table (ARGUMENTS="--only M3,M22")
+	@$(BIN)/python -m tests.mutants $(ARGUMENTS)
 
 test-processes: .venv/dev.stamp ## real nodes: integration and fault tests
 	$(BIN)/python -m pytest -m 'not long' tests/integration tests/fault
