@@ -306,6 +306,7 @@ class Group:
                 if pending is not None:
                     self._answer(pending, result)
         if self.leading:
+            self.clock.pass_by(self.machine.now_unix_ns)
             for delivery in applied.deliveries:
                 self._deliver(delivery)
         self._trimming.applied(entry.index, len(entry.data), self.machine.trimmed_index)
