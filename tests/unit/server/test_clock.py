@@ -5,8 +5,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.server.harness import Clocks, lose_leadership, trio
+from tests.unit.server.harness import GROUP, Clocks, Site, lose_leadership, trio
 from zmqbroker.commands import Tick
+from zmqbroker.raft.messages import Message, MessageType, StorageAppend
 from zmqbroker.server.clock import SLEW_PARTS, LeaderClock, SystemClock, median_unix_ns
 
 SECOND = 1_000_000_000
@@ -118,3 +119,20 @@ def test_new_leader_goes_on_from_stamps_that_it_has_not_applied_when_it_is_elect
     (leader,) = [site for site in sites.values() if site.group.leading]
     assert leader.machine.now_unix_ns == START
     assert leader.group.clock.now_unix_ns() >= START, "else time would stand still until its own clock comes there"
+
+
+def test_jump_of_the_own_clock_between_a_vote_and_leadership_is_outvoted() -> None:
+    clocks = Clocks(START)
+    site = Site(1, (1, 2, 3), clock=clocks, pre_vote=False)
+    works: list[StorageAppend] = []
+    site.group.core.campaign()
+    site.group.collect([], works)
+    vote = Message(MessageType.REQUEST_VOTE_RESPONSE, to=1, sender=2, group=GROUP, term=1, context=START)
+    site.group.step(vote)
+    clocks.wall += 3600 * SECOND
+    site.log.complete(site.log.prepare(works))
+    for work in works:
+        site.group.advance(work)
+    site.run()
+    assert site.group.leading
+    assert site.group.clock.now_unix_ns() == START
