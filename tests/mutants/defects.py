@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.mutants import changing, reading, replicating, scripts, serving, storing, voting
 from tests.mutants.mutant import FAULTS, Mutant, check
+from tests.simulation.world import MILLISECOND
 from tests.unit.raft import test_async_storage, test_raft_thesis_membership
 from tests.unit.server import test_formation
 from tests.unit.storage import test_recovery, test_state_contract
@@ -103,6 +104,7 @@ _MEMBERSHIP = (
         id="M12", breaks="learners are counted", apply=changing.count_learners, caught_by=_any("I6", "I12"), options=_CHANGES
     ),
 )
+_STALE_READS = {"readers": 8, "faults": ("pause", "partition")}
 _READS = (
     Mutant(
         id="M13",
@@ -181,14 +183,14 @@ _REST = (
         breaks="a full window sends nothing, not even a question",
         apply=replicating.say_nothing_when_full,
         caught_by=_any("I22"),
-        options={"inflight_messages_max": 1, "loss": 0.2},
+        options={"inflight_messages_max": 1, "loss": 0.3, "faults": ()},  # a new leader would have a new window
     ),
     Mutant(
         id="M23",
         breaks="a leader reads by its lease after it stood still",
         apply=reading.read_by_lease,
         caught_by=_any("I18"),
-        options={"readers": 8, "faults": ("pause", "partition")},
+        options=_STALE_READS,
         seeds=30,
     ),
     Mutant(
@@ -271,6 +273,34 @@ _OWN = (
     ),
     Mutant(id="N7", breaks="a vote goes to whoever asks", apply=voting.vote_for_any_log, caught_by=_any("I4", "I0")),
     Mutant(id="N8", breaks="a batch that comes again is stored again", apply=serving.store_again, caught_by=_any("I15")),
+    Mutant(
+        id="N9",
+        breaks="a new leader ignores stamps that it has not applied yet",
+        apply=serving.forget_stamps_in_log,
+        caught_by=_any("I22"),  # time stands still: nothing falls due
+        seeds=40,
+        options={
+            "nodes": 3,
+            "sync_delay_ns": 30 * MILLISECOND,
+            "fault_interval_ns": 10 * MILLISECOND,
+            "faults": ("clock_jump", "clock_jump", "clock_jump", "transfer", "partition", "forget_leader", "slow_disk"),
+        },
+    ),
+    Mutant(
+        id="N10",
+        breaks="a follower that was held back is never sent to again",
+        apply=replicating.hold_back_for_ever,
+        caught_by=_any("I22"),
+        options={"loss": 0.3, "faults": ()},
+    ),
+    Mutant(
+        id="N11",
+        breaks="a read is answered without asking a majority",
+        apply=reading.read_at_once,
+        caught_by=_any("I18"),
+        options=_STALE_READS,
+        seeds=30,
+    ),
 )
 
 MUTANTS: tuple[Mutant, ...] = (*_ELECTIONS, *_REPLICATION, *_MEMBERSHIP, *_READS, *_STORAGE, *_REST, *_OWN)

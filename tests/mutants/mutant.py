@@ -51,7 +51,7 @@ class Mutant:
     breaks: str
     apply: Callable[[pytest.MonkeyPatch], object]
     caught_by: frozenset[str] = frozenset()  # invariants, any of which may be the first to see it; I0: see `stumbles`
-    seeds: int = 12  # the budget: it must be found by one of the seeds from 0 on
+    seeds: int = 24  # the budget: it must be found by one of the seeds from 0 on
     options: Mapping[str, object] = field(default_factory=dict)  # other than those of every hunt
     stumbles: type[Exception] = AssertionError  # what the product itself raises when I0 sees it
     script: Callable[[int], None] | None = None  # played with each seed in place of a random run: see `stage`

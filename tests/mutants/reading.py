@@ -11,7 +11,7 @@ from zmqbroker.raft import RaftConfig, reading
 from zmqbroker.raft.reads import PendingRead, PendingReads
 from zmqbroker.raft.state import RaftState
 
-__all__ = ["confirm_by_old_round", "read_before_commit", "read_by_lease"]
+__all__ = ["confirm_by_old_round", "read_at_once", "read_before_commit", "read_by_lease"]
 
 
 def read_before_commit(patch: pytest.MonkeyPatch) -> None:
@@ -40,3 +40,12 @@ def confirm_by_old_round(patch: pytest.MonkeyPatch) -> None:
 def read_by_lease(patch: pytest.MonkeyPatch) -> None:
     """M23: the reference's option; a leader that stood still answers as if no time had passed."""
     patch.setattr(node, "RaftConfig", partial(RaftConfig, lease_reads=True))
+
+
+def read_at_once(patch: pytest.MonkeyPatch) -> None:
+    """Whoever believes to lead answers."""
+
+    def take(state: RaftState, sender: int, request: int) -> None:
+        reading._answer(state, sender, request, state.log.commit_index)
+
+    patch.setattr(reading, "_take", take)

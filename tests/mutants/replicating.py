@@ -10,7 +10,7 @@ from tests.mutants.voting import answer_before_disk
 from zmqbroker.raft import election, replication
 from zmqbroker.raft.log import RaftLog
 from zmqbroker.raft.messages import Entry, EntryType, Message, MessageType, Snapshot
-from zmqbroker.raft.progress import ProgressState
+from zmqbroker.raft.progress import Progress, ProgressState
 from zmqbroker.raft.state import RaftState
 from zmqbroker.raft.unstable import Unstable
 
@@ -22,6 +22,7 @@ __all__ = [
     "commit_by_heartbeat",
     "commit_earlier_terms",
     "cut_always",
+    "hold_back_for_ever",
     "keep_suffix",
     "say_nothing_when_full",
     "trust_stored_index",
@@ -127,6 +128,11 @@ def say_nothing_when_full(patch: pytest.MonkeyPatch) -> None:
 
     for module in ("replication", "proposals", "transfer"):
         patch.setattr(f"zmqbroker.raft.{module}.send_append", sent)
+
+
+def hold_back_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """A heartbeat's response ends no pause."""
+    patch.setattr(Progress, "resume", lambda progress: None)
 
 
 def keep_suffix(patch: pytest.MonkeyPatch) -> None:

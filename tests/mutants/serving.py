@@ -10,10 +10,18 @@ from zmqbroker.broker import Applied, snapshot
 from zmqbroker.broker.producers import Producers
 from zmqbroker.commands import Result
 from zmqbroker.raft.messages import Entry
+from zmqbroker.server.clock import LeaderClock
 from zmqbroker.server.group import Group
 from zmqbroker.wire.entries import decode_entry
 
-__all__ = ["deliver_as_follower", "drop_producers", "own_clock_at_apply", "own_clock_at_election", "store_again"]
+__all__ = [
+    "deliver_as_follower",
+    "drop_producers",
+    "forget_stamps_in_log",
+    "own_clock_at_apply",
+    "own_clock_at_election",
+    "store_again",
+]
 
 
 def drop_producers(patch: pytest.MonkeyPatch) -> None:
@@ -35,6 +43,11 @@ def own_clock_at_apply(patch: pytest.MonkeyPatch) -> None:
 def own_clock_at_election(patch: pytest.MonkeyPatch) -> None:
     """A new leader's time is that of its own clock, wrong as it may be."""
     patch.setattr(Group, "_quorum_unix_ns", lambda group: group._clock.wall_unix_ns())
+
+
+def forget_stamps_in_log(patch: pytest.MonkeyPatch) -> None:
+    """A new leader's clock begins behind what it has applied, and never learns what an earlier leader has stamped since."""
+    patch.setattr(LeaderClock, "pass_by", lambda clock, stamp_unix_ns: None)
 
 
 def deliver_as_follower(patch: pytest.MonkeyPatch) -> None:
