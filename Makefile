@@ -14,8 +14,8 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 ARGUMENTS ?=
 SECONDS ?= 3600
 
-.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-processes sim sim-long exhaustive bench failover \
-	fault-long deps-full clean
+.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-processes sim sim-long \
+	exhaustive mutants bench failover fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +57,7 @@ check: .venv/dev.stamp ## style, format and types
 	$(BIN)/mypy
 
 test: check ## everything but the long runs
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-unit test-pure sim test-exhaustive
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-unit test-pure sim test-mutants test-exhaustive
 	@$(MAKE) --no-print-directory test-processes
 
 test-quick: .venv/dev.stamp ## unit and conformance tests, under a minute
@@ -82,6 +82,12 @@ test-exhaustive: .venv/dev.stamp ## every history of the Raft core in small scop
 
 exhaustive: .venv/dev.stamp ## the same in the full scope, many minutes and gigabytes (ARGUMENTS="--bag 3 --terms 2")
 	$(BIN)/python -m tests.exhaustive $(ARGUMENTS)
+
+test-mutants: .venv/dev.stamp ## the gate: every known defect, put into the code, is found (half a minute)
+	$(BIN)/python -m pytest -m 'not long' tests/mutants $(ARGUMENTS)
+
+mutants: .venv/dev.stamp ## the same as a table (ARGUMENTS="--only M3,M22")
+	@$(BIN)/python -m tests.mutants $(ARGUMENTS)
 
 test-processes: .venv/dev.stamp ## real nodes: integration and fault tests
 	$(BIN)/python -m pytest -m 'not long' tests/integration tests/fault

@@ -16,7 +16,7 @@ class SkewedClock:
     def __init__(self, world: World, rate_ppm: int, wall_offset_ns: int) -> None:
         self._world = world
         self.rate_ppm = rate_ppm
-        self.wall_offset_ns = wall_offset_ns
+        self._wall_offset_ns = self.highest_offset_ns = wall_offset_ns
         self._since_ns = world.now_ns
         self._steady_ns = 0  # what the clock showed at _since_ns
 
@@ -27,7 +27,12 @@ class SkewedClock:
 
     def wall_unix_ns(self) -> int:
         """See server.clock.Clock."""
-        return max(START_UNIX_NS + self.monotonic_ns() + self.wall_offset_ns, 1)
+        return max(START_UNIX_NS + self.monotonic_ns() + self._wall_offset_ns, 1)
+
+    def jump(self, step_ns: int) -> None:
+        """Somebody sets the wall clock."""
+        self._wall_offset_ns += step_ns
+        self.highest_offset_ns = max(self.highest_offset_ns, self._wall_offset_ns)
 
     def interval_ns(self, nominal_ns: int) -> int:
         """How long this machine takes for what it believes to be `nominal_ns`."""

@@ -10,7 +10,7 @@ from random import Random
 
 from tests.fault.history import History
 from tests.simulation.client import Client
-from tests.simulation.clock import SkewedClock
+from tests.simulation.clock import START_UNIX_NS, SkewedClock
 from tests.simulation.consumers import Consumer
 from tests.simulation.desk import Answer, Request
 from tests.simulation.disk import ProcessDied
@@ -23,7 +23,7 @@ from tests.simulation.producers import Producer
 from tests.simulation.readers import Reader
 from tests.simulation.stores import Device, MemoryDevice, SegmentDevice
 from tests.simulation.trace import Trace
-from tests.simulation.world import MILLISECOND, Chance, World
+from tests.simulation.world import MILLISECOND, SECOND, Chance, World
 from zmqbroker.commands import Member
 from zmqbroker.raft.messages import Membership
 from zmqbroker.server.membership import founding
@@ -45,7 +45,7 @@ class Cluster:
         self.chance: Chance = self.world.chance(4)
         self.disk_chance: Chance = self.world.chance(5)
         self.raft = RaftWatch(self.world, command)
-        self.machines = MachineWatch(self.raft)
+        self.machines = MachineWatch(self.raft, self.latest_unix_ns)
         self.network = Network(self.world, options, self._arrive)
         self.nodes: dict[int, SimNode] = {}
         self.clients: dict[int, Client] = {}
@@ -153,6 +153,18 @@ class Cluster:
         receiver = self.clients[client]
         receiver.promised(answer)
         self.network.client_frame(receiver.answered, answer)
+
+    def latest_unix_ns(self) -> int:
+        """The latest that replicated time may be now: what all clocks but the one that is most ahead have ever shown.
+
+        A leader begins with the lower median of its quorum's clocks (DESIGN §6), which in a quorum of two or more is never the
+        highest. A cluster that ever had a single voter is not asked.
+        """
+        if any(len(membership.voters) < 2 for _, membership in self.raft.configurations):
+            return 1 << 63
+        offsets = sorted(node.clock.highest_offset_ns for node in self.nodes.values())
+        drift_ns = self.world.now_ns * _RATE_PPM_MAX // 1_000_000
+        return START_UNIX_NS + self.world.now_ns + offsets[-2] + 2 * drift_ns + SECOND
 
     def change_under_way(self) -> bool:
         """True while any log holds a membership change that nobody has applied, or a member does not know the newest for good.

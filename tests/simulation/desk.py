@@ -99,7 +99,10 @@ class SimDesk:
         self._node.cluster.answer(int.from_bytes(pending.route.routing_id, "big"), answer)
 
     def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
-        """Answer a receive with its messages."""
+        """Answer a receive with its messages: what the machine wants done is done by the leader alone."""
+        node = self._node
+        if node.core.role is not Role.LEADER:
+            node.cluster.raft.fail("I19", f"{delivery.key} is answered by a node that does not lead", node.id)
         fields, frames = delivery_reply(delivery, self._node.read, plain=False)
         self.reply(pending, Reply.MESSAGES, fields, frames)
 

@@ -125,10 +125,7 @@ class Nemesis:
         return True
 
     def _clock_jump(self) -> bool:
-        def jump(node: SimNode) -> None:
-            node.clock.wall_offset_ns += self._chance.between(-20, 20) * SECOND
-
-        return self._on_victim(jump)
+        return self._on_victim(lambda node: node.clock.jump(self._chance.between(-20, 20) * SECOND))
 
     def _clock_rate(self) -> bool:
         return self._on_victim(lambda node: node.clock.change_rate(self._chance.between(-_RATE_PPM_MAX, _RATE_PPM_MAX)))

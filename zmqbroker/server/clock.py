@@ -3,6 +3,7 @@
 A new leader goes on from the later of the last stamp and the median of its quorum's wall clocks, then follows its monotonic
 clock; towards its wall clock it moves by a thousandth of the time that passes, no faster. So one clock that jumps neither
 expires everything nor freezes time. Stamps never go back.
+What an earlier leader has stamped, and this node has only in its log when it begins to lead, it learns as it applies it.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ class LeaderClock:
         self._clock = clock
         self._stamp_unix_ns = max(last_stamp_unix_ns + 1, quorum_unix_ns)
         self._read_ns = clock.monotonic_ns()  # when _stamp_unix_ns was right
+
+    def pass_by(self, stamp_unix_ns: int) -> None:
+        """Go on from a stamp that was applied, when an earlier leader's clock was ahead of this one."""
+        if stamp_unix_ns > self._stamp_unix_ns:
+            self._stamp_unix_ns = max(self.now_unix_ns(), stamp_unix_ns)
 
     def now_unix_ns(self) -> int:
         """Nanoseconds since 1970, never less than any earlier stamp of this or an earlier leadership."""

@@ -84,7 +84,7 @@ class Group:
         self.soft_state = SoftState()
         self.clock = LeaderClock(clock, 0, 0)  # made anew with every leadership
         self._clock = clock
-        self._walls: dict[int, int] = {}  # voter -> its wall clock less ours, in the term of _walls_term
+        self._walls: dict[int, int] = {}  # voter -> its wall clock less our monotonic one, in the term of _walls_term
         self._walls_term = 0
         self.receivers: dict[ReceiveKey, Pending] = {}  # RECEIVEs to be answered by a delivery; at most requests_max
         self._host = host
@@ -227,7 +227,7 @@ class Group:
         if vote.term > self._walls_term:
             self._walls, self._walls_term = {}, vote.term
         if vote.term == self._walls_term:
-            self._walls[vote.sender] = vote.context - self._clock.wall_unix_ns()
+            self._walls[vote.sender] = vote.context - self._clock.monotonic_ns()
 
     def collect(self, messages: list[Message], works: list[StorageAppend]) -> None:
         """Propose, apply what is committed, and add what is to be sent and stored."""
@@ -266,7 +266,8 @@ class Group:
     def _quorum_unix_ns(self) -> int:
         """The median wall clock of those who voted for this leader, and its own."""
         offsets = self._walls.values() if self._walls_term == self.core.term else ()
-        return self._clock.wall_unix_ns() + median_unix_ns((0, *offsets))
+        now_ns = self._clock.monotonic_ns()
+        return now_ns + median_unix_ns((self._clock.wall_unix_ns() - now_ns, *offsets))
 
     def _stop_leading(self) -> None:
         """Whoever waits must ask the next leader; what was proposed may still be committed there."""
@@ -306,6 +307,7 @@ class Group:
                 if pending is not None:
                     self._answer(pending, result)
         if self.leading:
+            self.clock.pass_by(self.machine.now_unix_ns)
             for delivery in applied.deliveries:
                 self._deliver(delivery)
         self._trimming.applied(entry.index, len(entry.data), self.machine.trimmed_index)

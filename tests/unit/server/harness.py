@@ -65,6 +65,9 @@ class StillClock:
     def now_unix_ns(self) -> int:
         return self.stamp
 
+    def pass_by(self, stamp_unix_ns: int) -> None:
+        """The test alone moves it."""
+
 
 class Clocks:
     """A `Clock` that the test moves."""

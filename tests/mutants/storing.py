@@ -1,0 +1,150 @@
+"""Defects of the log, the store, and what a node makes of a disk that failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.simulation.node import SimNode
+from zmqbroker.raft.messages import HardState, StorageAppend
+from zmqbroker.server.formation import Formation
+from zmqbroker.storage.disk import Disk
+from zmqbroker.storage.group_index import GroupIndex
+from zmqbroker.storage.lmdb_state import LmdbState
+from zmqbroker.storage.recovery import _Scan
+from zmqbroker.storage.segment import Segment
+from zmqbroker.storage.segment_files import SegmentFiles
+
+__all__ = [
+    "adopt_by_name",
+    "commit_in_front",
+    "cut_damage",
+    "forget_names",
+    "keep_stored_suffix",
+    "return_wiped",
+    "skip_sync",
+    "sync_again",
+    "two_transactions",
+]
+
+
+def two_transactions(patch: pytest.MonkeyPatch) -> None:
+    """M15: the index moves first, the state follows."""
+    commit = LmdbState.commit
+
+    def committed(
+        state: LmdbState,
+        group: int,
+        applied_index: int,
+        changes: Iterable[tuple[bytes, bytes | None]],
+        dead_bodies: Iterable[int] = (),
+    ) -> None:
+        commit(state, group, applied_index, ())
+        commit(state, group, applied_index, changes, dead_bodies)
+
+    patch.setattr(LmdbState, "commit", committed)
+
+
+def cut_damage(patch: pytest.MonkeyPatch) -> None:
+    """M18: whatever record is damaged, it and all after it is cut."""
+    patch.setattr(_Scan, "_judge", lambda scan: None)
+
+
+def sync_again(patch: pytest.MonkeyPatch) -> None:
+    """M19: a sync that failed is tried again, and succeeds without having written."""
+    sync = SegmentFiles.sync
+
+    def synced(files: SegmentFiles) -> None:
+        try:
+            sync(files)
+        except OSError:
+            sync(files)
+
+    patch.setattr(SegmentFiles, "sync", synced)
+
+
+class _WithoutNames:
+    """A disk that is never told to make a directory's names durable."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._disk, name)
+
+    def sync_directory(self, path: Path) -> None:
+        """Nothing."""
+
+
+def forget_names(patch: pytest.MonkeyPatch) -> None:
+    """M20: a new segment's name is not synced."""
+    create = SegmentFiles._create
+
+    def created(files: SegmentFiles, segment: Segment, header: bytes) -> None:
+        disk = files._disk
+        files._disk = _WithoutNames(disk)
+        try:
+            create(files, segment, header)
+        finally:
+            files._disk = disk
+
+    patch.setattr(SegmentFiles, "_create", created)
+
+
+def keep_stored_suffix(patch: pytest.MonkeyPatch) -> None:
+    """M25b: installing a snapshot keeps the log's entries behind it."""
+    reset = GroupIndex.reset
+
+    def partly(index: GroupIndex, snapshot_index: int, term: int) -> None:
+        kept = index.last_index - snapshot_index
+        if index.first_index <= snapshot_index < index.last_index:
+            positions, sizes = index._positions[-kept:], index._sizes[-kept:]
+            terms = [index.term(snapshot_index + 1 + n) for n in range(kept)]
+            reset(index, snapshot_index, term)
+            for n in range(kept):
+                index.append(snapshot_index + 1 + n, terms[n], positions[n], sizes[n])
+        else:
+            reset(index, snapshot_index, term)
+
+    patch.setattr(GroupIndex, "reset", partly)
+
+
+def return_wiped(patch: pytest.MonkeyPatch) -> None:
+    """M24a: a node whose disk was wiped starts again as who it was."""
+
+    def wiped(node: SimNode) -> None:
+        node.crash(power=True)
+        node.device.wipe()
+        node.cluster.start_later(node)
+
+    patch.setattr(SimNode, "wipe", wiped)
+
+
+def adopt_by_name(patch: pytest.MonkeyPatch) -> None:
+    """M24b: a node takes itself for the member of its name, whatever disk that had."""
+    consider = Formation._consider
+
+    def considered(formation: Formation, cluster_uid: bytes, fields: dict[str, Any]) -> None:
+        for member in fields.get("members") or ():
+            if member[1] == formation.name:
+                formation.uid = member[2]
+        consider(formation, cluster_uid, fields)
+
+    patch.setattr(Formation, "_consider", considered)
+
+
+def commit_in_front(patch: pytest.MonkeyPatch) -> None:
+    """The hard state is stored before the entries of the same pass, and calls them committed."""
+
+    def in_front(work: StorageAppend, state: HardState, previous: HardState) -> HardState:
+        return state
+
+    patch.setattr("zmqbroker.storage.segment_log._in_front", in_front)
+
+
+def skip_sync(patch: pytest.MonkeyPatch) -> None:
+    """The log says that it has synced, and has not."""
+    patch.setattr(SegmentFiles, "sync", lambda files: None)
