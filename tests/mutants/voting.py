@@ -15,10 +15,10 @@ from zmqbroker.storage import segment_log
 from zmqbroker.storage.record import Record, record_of_hard_state
 
 __all__ = [
+    "campaign_before_durable",
     "count_too_few",
     "forget_stored_vote",
     "keep_vote_of_earlier_term",
-    "lead_before_own_vote",
     "length_before_term",
     "vote_before_disk",
     "vote_for_any_log",
