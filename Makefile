@@ -67,7 +67,7 @@ test-pure: .venv/dev.stamp ## the tests of bytes once more, on the Python twins
 test-exhaustive: .venv/dev.stamp ## every history of the Raft core in small scopes, under a minute
 	$(BIN)/python -m pytest -m 'not long' tests/exhaustive
 
-exhaustive: .venv/dev.stamp ## the same in the full scopes, about ten minutes and three gigabytes
+exhaustive: .venv/dev.stamp ## the same in the full scopes, about ten minutes and some gigabytes
 	$(BIN)/python -m tests.exhaustive
 	$(BIN)/python -m tests.exhaustive --bag 3 --terms 2 --proposals 1 --heartbeats 0
 
