@@ -33,5 +33,12 @@ What a state is, and why nothing is lost by it:
 What the invariants remember (ghosts, in the book): who led each term, as long as some node's durable term would still let it
 vote there, and every entry that was ever committed, with the term in which it was.
 
+What has reached its fixpoint (one thread, Python 3.11, two shared cores):
+
+    bag 2, 3 terms, 2 proposals, 1 heartbeat, 1 drop, 1 duplicate, 1 crash      301,204 states, depth 65       9 s
+    bag 3, 2 terms, 1 proposal, no heartbeat, 1 drop, 1 duplicate, 1 crash   18,727,633 states, depth 62     692 s
+    bag 3, 3 terms, 2 proposals, 1 heartbeat, no faults                      14,602,880 states, depth 85     387 s
+    bag 4, 2 terms, 1 proposal, 1 heartbeat, no faults                        5,323,750 states, depth 64     119 s
+
 Source: Raft figures 2 and 3; the specifications of Raft and of etcd/raft in TLA+ for the invariants.
 """

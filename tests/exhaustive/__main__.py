@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import resource
 import sys
 from dataclasses import fields
 
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{end}: {result.states} states, {result.transitions} transitions, depth {result.depth}")
     print(f"{result.refused} actions refused by the bound of the bag")
     print(f"{result.replicas} states of a node, {result.steps} runs of the core")
-    print(f"{result.seconds:.1f} seconds, {result.states / result.seconds:.0f} states/s")
+    memory_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+    print(f"{result.seconds:.1f} seconds, {result.states / result.seconds:.0f} states/s, {memory_mib} MiB")
     return 0 if result.complete else 2
 
 

@@ -14,7 +14,7 @@ class Scope:
     terms: int = 3  # highest term that anybody may campaign for
     proposals: int = 2
     heartbeats: int = 1  # rounds of them
-    bag: int = 2  # messages under way at once; with more, this scope does not end within the memory of a machine
+    bag: int = 2  # messages under way at once; each one more makes some hundred times as many states
     drops: int = 1
     duplicates: int = 1
     crashes: int = 1
