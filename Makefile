@@ -14,7 +14,7 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 ARGUMENTS ?=
 SECONDS ?= 3600
 
-.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-processes sim sim-long \
+.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes sim sim-long \
 	exhaustive mutants bench failover fault-long deps-full clean
 
 help: ## list the targets
@@ -56,9 +56,12 @@ check: .venv/dev.stamp ## style, format and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
+# Two lanes: the nodes of the second mostly wait for something.
 test: check ## everything but the long runs
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-unit test-pure sim test-mutants test-exhaustive
-	@$(MAKE) --no-print-directory test-processes
+	@$(MAKE) --no-print-directory -j2 --output-sync=recurse test-alone test-processes
+
+test-alone: .venv/dev.stamp ## all that starts no node
+	@$(MAKE) --no-print-directory -j1 test-unit test-pure sim test-mutants test-exhaustive
 
 test-quick: .venv/dev.stamp ## unit and conformance tests, under a minute
 	$(BIN)/python -m pytest -m 'not long' tests/unit tests/conformance $(ARGUMENTS)
