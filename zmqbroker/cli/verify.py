@@ -23,6 +23,8 @@ __all__ = ["verify"]
 #: An audit gives way to the next one, for instance another operator's: then it is taken again, so often.
 _ATTEMPTS = 3
 _CHECKSUM_BYTES = 4
+#: A node that is there says so at once; only what it kept may take as long as the state is large.
+_THERE_MS = 5_000
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout
     if not member["client"]:
         return None
     try:
+        async with connect(member["client"], min(timeout_ms, _THERE_MS)) as client:
+            await client.cluster.info()
         async with connect(member["client"], timeout_ms) as client:
             answer = await client.cluster.audited(index)
     except InvalidRequest:
