@@ -148,6 +148,14 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
     if quiet:
         faults = ()
         network |= {"loss": 0.0, "repeat": 0.0}
+    one_by_one = limits["message_bytes_max"] == 1 and (
+        limits["inflight_messages_max"] == 1 or limits["inflight_bytes_max"] <= 4
+    )
+    if one_by_one:
+        # An entry for every way there and back: with more load than that nothing is wedged, and nothing is ever caught up with.
+        clients = int(str(options["producers"])) + int(str(options["consumers"]))
+        way_ns = int(str(network["delay_ns"])) + int(str(options["sync_delay_ns"]))
+        options["send_interval_ns"] = max(int(str(options["send_interval_ns"])), 12 * clients * way_ns)
     if not sync:
         faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error", "wipe")))
     return Options(**options, **limits, **network, faults=faults)  # type: ignore[arg-type]
