@@ -156,6 +156,7 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
         clients = int(str(options["producers"])) + int(str(options["consumers"]))
         way_ns = int(str(network["delay_ns"])) + int(str(options["sync_delay_ns"]))
         options["send_interval_ns"] = max(int(str(options["send_interval_ns"])), 12 * clients * way_ns)
+        network["loss"] = 0.0  # each loss stops everything until the next heartbeat
     if not sync:
         faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error", "wipe")))
     return Options(**options, **limits, **network, faults=faults)  # type: ignore[arg-type]
