@@ -7,6 +7,7 @@ quarter of the seeds have none at all: they show what the load alone does.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import cast
 
 from tests.simulation.world import MILLISECOND, SECOND, Chance
 
@@ -153,9 +154,9 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
     )
     if one_by_one:
         # An entry for every way there and back: with more load than that nothing is wedged, and nothing is ever caught up with.
-        clients = int(str(options["producers"])) + int(str(options["consumers"]))
-        way_ns = int(str(network["delay_ns"])) + int(str(options["sync_delay_ns"]))
-        options["send_interval_ns"] = max(int(str(options["send_interval_ns"])), 12 * clients * way_ns)
+        clients = cast(int, options["producers"]) + cast(int, options["consumers"])
+        way_ns = cast(int, network["delay_ns"]) + cast(int, options["sync_delay_ns"])
+        options["send_interval_ns"] = max(cast(int, options["send_interval_ns"]), 12 * clients * way_ns)
         network["loss"] = 0.0  # each loss stops everything until the next heartbeat
     if not sync:
         faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error", "wipe")))
