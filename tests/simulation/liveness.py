@@ -52,10 +52,8 @@ class Ending:
             producer.stopped = True
         for consumer in cluster.consumers:
             consumer.careful = True
-        # One entry for every way there and back takes that much longer, and a lost one waits for a heartbeat.
-        drain_ns = DRAIN_NS * 4 if cluster.options.message_bytes_max == 1 else DRAIN_NS
-        self._until(self._drained, drain_ns, "sends are not confirmed or queues not emptied")
-        self._until(self._equal, drain_ns, "nodes do not hold the same")
+        self._until(self._drained, DRAIN_NS, "sends are not confirmed or queues not emptied")
+        self._until(self._equal, DRAIN_NS, "nodes do not hold the same")
 
     # --- healing -------------------------------------------------------------------------------------------------------
 
