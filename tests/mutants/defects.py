@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.mutants import changing, reading, replicating, scripts, serving, storing, voting
 from tests.mutants.mutant import FAULTS, Mutant, check
 from tests.simulation.world import MILLISECOND
-from tests.unit.raft import test_async_storage, test_raft_thesis_membership
+from tests.unit.raft import test_async_storage, test_raft_thesis_membership, test_shared_commit
 from tests.unit.server import test_formation
 from tests.unit.storage import test_recovery, test_state_contract
 
@@ -300,6 +300,15 @@ _OWN = (
         caught_by=_any("I18"),
         options=_STALE_READS,
         seeds=30,
+    ),
+    Mutant(
+        id="N12",
+        breaks="who may not campaign does not tell what is committed",
+        apply=voting.keep_commit_to_oneself,
+        # A run needs the only voter left to forget in a power cut that it is one (pinned seed 2000795).
+        check=check(
+            test_shared_commit.test_last_voter_that_does_not_know_that_it_is_one_learns_it_from_the_leader_that_was_removed
+        ),
     ),
 )
 

@@ -85,3 +85,8 @@ def count_too_few(patch: pytest.MonkeyPatch) -> None:
 def campaign_before_durable(patch: pytest.MonkeyPatch) -> None:
     """As the reference does."""
     patch.setattr(node, "RaftConfig", partial(RaftConfig, campaign_before_durable=True))
+
+
+def keep_commit_to_oneself(patch: pytest.MonkeyPatch) -> None:
+    """Who may not campaign says nothing when the leader is gone."""
+    patch.setattr("zmqbroker.raft.election.tell_commit", lambda state: None)

@@ -93,9 +93,12 @@ class RaftCore(RaftStatus):
         state.election_elapsed += 1
         if state.role is Role.LEADER:
             self._tick_leader()
-        elif state.election_elapsed >= state.election_timeout and state.promotable:
-            state.election_elapsed = 0
-            election.start_election(state)
+        elif state.election_elapsed >= state.election_timeout:
+            if state.promotable:
+                state.election_elapsed = 0
+                election.start_election(state)
+            elif state.config.share_commit_in_votes:
+                election.tell_commit(state)
 
     def _tick_leader(self) -> None:
         state = self._state

@@ -10,13 +10,23 @@ longer has, or win the same term twice and give an index in it to two entries. S
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from zmqbroker.raft.messages import FORCED_ELECTION, NO_NODE, Message, MessageType, Role
 from zmqbroker.raft.quorum import VoteResult, vote_result
 from zmqbroker.raft.replication import broadcast_append, start_term
 from zmqbroker.raft.state import RaftState
 from zmqbroker.raft.trace import MESSAGE_NAMES
 
-__all__ = ["accept_term", "forget_leader", "handle_vote_request", "handle_vote_response", "learn_commit", "start_election"]
+__all__ = [
+    "accept_term",
+    "forget_leader",
+    "handle_vote_request",
+    "handle_vote_response",
+    "learn_commit",
+    "start_election",
+    "tell_commit",
+]
 
 _RESPONSE = {
     MessageType.REQUEST_VOTE: MessageType.REQUEST_VOTE_RESPONSE,
@@ -95,6 +105,17 @@ def learn_commit(state: RaftState, message: Message) -> None:
         state.become_follower(state.term, NO_NODE)  # who votes is not known here any more
 
 
+def tell_commit(state: RaftState) -> None:
+    """A node that may not campaign has missed its leader for an election timeout: it tells the others what is committed.
+
+    It may be the only one that knows of a change by which they vote and it does not, as a removed leader is, and they may be
+    learners in their own view, waiting for a leader that only they could be. The pre-vote that tells it is never counted.
+    """
+    state.election_elapsed = 0
+    state.leader = NO_NODE  # also so that this node, counted from now on, does not take it for fresh
+    _request_votes(state, MessageType.PRE_VOTE, state.term + 1, state.others)
+
+
 def start_election(state: RaftState, *, forced: bool = False) -> None:
     """Campaign, beginning with a pre-vote where that is configured; `forced` when the leader asked for it (thesis §3.10)."""
     if state.role is Role.LEADER:
@@ -111,19 +132,19 @@ def start_election(state: RaftState, *, forced: bool = False) -> None:
     state.trace("INFO %x is starting a new election at term %d", state.id, state.term)
     if state.config.pre_vote and not forced:
         state.become_pre_candidate()
-        _request_votes(state, MessageType.PRE_VOTE, state.term + 1)
+        _request_votes(state, MessageType.PRE_VOTE, state.term + 1, state.membership.all_voters)
     else:
         _campaign(state, FORCED_ELECTION if forced else 0)
 
 
 def _campaign(state: RaftState, context: int = 0) -> None:
     state.become_candidate()
-    _request_votes(state, MessageType.REQUEST_VOTE, state.term, context)
+    _request_votes(state, MessageType.REQUEST_VOTE, state.term, state.membership.all_voters, context)
 
 
-def _request_votes(state: RaftState, kind: MessageType, term: int, context: int = 0) -> None:
+def _request_votes(state: RaftState, kind: MessageType, term: int, voters: Iterable[int], context: int = 0) -> None:
     index, log_term = state.log.last_index, state.log.last_term
-    for voter in state.membership.all_voters:
+    for voter in voters:
         if voter == state.id:
             # Its own vote counts like any other: when it is durable.
             state.send(Message(_RESPONSE[kind], to=voter, term=term))

@@ -154,7 +154,10 @@ def test_learner_does_not_campaign() -> None:
         learner.core.tick()
     learner.core.campaign()
     assert learner.core.role is Role.FOLLOWER
-    assert learner.settle() == []
+    assert {message.type for message in learner.settle()} == {MessageType.PRE_VOTE}, "it only tells what it knows (tell_commit)"
+    learner.say(MessageType.PRE_VOTE_RESPONSE, 1, 1)
+    learner.say(MessageType.PRE_VOTE_RESPONSE, 2, 1)
+    assert (learner.core.role, learner.core.term) == (Role.FOLLOWER, 0)
     assert "unpromotable" in learner.lines[-1]
 
 
@@ -175,7 +178,8 @@ def test_leader_that_is_removed_steps_down_when_that_is_applied() -> None:
     assert leader.core.commit_index == leader.core.last_index
     for _ in range(100):
         leader.core.tick()
-    assert leader.settle() == []
+    assert {message.type for message in leader.settle()} == {MessageType.PRE_VOTE}, "it only tells what is committed"
+    assert leader.core.role is Role.FOLLOWER
 
 
 def test_leader_that_was_removed_takes_nothing_when_it_goes_on() -> None:

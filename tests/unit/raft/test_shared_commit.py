@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.raft.harness import GROUP, MemoryLog, Node, make_leader, make_node, of_type
-from zmqbroker.raft.confchange import ConfChange, encode
+from zmqbroker.raft.confchange import Change, ChangeType, ConfChange, Transition, encode
 from zmqbroker.raft.config import RaftConfig
 from zmqbroker.raft.membership import Membership
 from zmqbroker.raft.messages import Entry, EntryType, HardState, Message, MessageType, Role
@@ -110,3 +110,61 @@ def test_two_voters_that_are_left_go_on_though_only_one_of_them_knew_that_the_ot
     assert longest.core.membership == Membership((1, 2))
     campaign(longest, both)
     assert longest.core.role is Role.LEADER
+
+
+def test_node_that_may_not_campaign_tells_what_is_committed_once_in_an_election_timeout() -> None:
+    learner = make_node(4, terms=[1, 2], hard=HardState(term=2, commit=2), membership=Membership((1, 2, 3), learners=(4,)))
+    sent = []
+    for _ in range(40):
+        learner.core.tick()
+        sent += learner.settle()
+    told = [message for message in sent if message.to == 1]
+    assert {(message.type, message.commit, message.reject_hint) for message in told} == {(MessageType.PRE_VOTE, 2, 2)}
+    assert 2 <= len(told) <= 4
+    assert {message.to for message in sent} == {1, 2, 3}
+
+
+def test_node_that_may_not_campaign_tells_nothing_in_reference_mode() -> None:
+    membership = Membership((1, 2, 3), learners=(4,))
+    learner = make_node(4, terms=[1], hard=HardState(term=1, commit=1), membership=membership, share_commit_in_votes=False)
+    for _ in range(40):
+        learner.core.tick()
+    assert learner.settle() == []
+
+
+def test_node_that_may_not_campaign_does_not_take_a_leader_for_fresh_that_it_has_missed() -> None:
+    learner = make_node(4, membership=Membership((1, 2, 3), learners=(4,)), check_quorum=True)
+    learner.say(MessageType.HEARTBEAT, 1, 1)
+    assert learner.core.leader == 1
+    for _ in range(20):
+        learner.core.tick()
+    assert learner.core.leader == 0
+    learner.settle()
+    (answer,) = learner.say(MessageType.REQUEST_VOTE, 2, 2)
+    assert not answer.reject
+
+
+def test_last_voter_that_does_not_know_that_it_is_one_learns_it_from_the_leader_that_was_removed() -> None:
+    removed, learner = replaced_node(2, commit=3), replaced_node(3, commit=1)
+    for node in (removed, learner):
+        node.settle()
+    assert (removed.core.membership, learner.core.membership) == (Membership((3,)), BEFORE)
+    for _ in range(60):
+        for node, other in ((removed, learner), (learner, removed)):
+            node.core.tick()
+            for message in node.settle():
+                if message.to == other.core.id:
+                    other.core.step(message)
+                    other.settle()
+    assert (learner.core.role, removed.core.role) == (Role.LEADER, Role.FOLLOWER)
+
+
+BEFORE = Membership((2,), learners=(3,))
+
+
+def replaced_node(id: int, commit: int) -> Node:
+    """A node of a group whose entry 3 makes node 3 the only voter, in place of node 2."""
+    swap = ConfChange((Change(ChangeType.REMOVE, 2), Change(ChangeType.ADD_VOTER, 3)), Transition.JOINT_IMPLICIT)
+    log = MemoryLog([1], HardState(term=1, commit=commit))
+    log.held += [Entry(2, 1, encode(swap), EntryType.CHANGE), Entry(3, 1, encode(ConfChange()), EntryType.CHANGE)]
+    return Node(RaftConfig(id=id, group=GROUP), BEFORE, log, seed=id, applied_index=1)
