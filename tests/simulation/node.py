@@ -402,7 +402,7 @@ class SimNode:
     # --- the store -------------------------------------------------------------------------------------------------------
 
     def _flush(self) -> None:
-        """Bring the machine's changes to the store; as server.persistence, the commit ends a little later."""
+        """Bring the machine's changes to the store; as server.state_flusher, the commit ends a little later."""
         machine = self.group.machine
         snapshot_under_way = self.watch.state.log.unstable.snapshot is not None  # the membership is its own already
         if snapshot_under_way or machine.applied_index <= self.keeper.applied_index(GROUP):

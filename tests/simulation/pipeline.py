@@ -1,4 +1,4 @@
-"""From a simulated node to its disk and back: the twin of server/persistence.py in virtual time.
+"""From a simulated node to its disk and back: the twin of server/log_pipeline.py in virtual time.
 
 Like the log's writer it takes everything queued, writes it in order, syncs once when any of it must be, and hands it back in
 order; only the waiting is made of events. An error of the disk ends the node, as it ends the process.

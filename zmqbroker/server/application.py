@@ -31,9 +31,9 @@ from zmqbroker.server.links import LinkWatch
 from zmqbroker.server.node import Node
 from zmqbroker.server.opening import open_group
 from zmqbroker.server.peers import PeerNetwork
-from zmqbroker.server.persistence import StateFlusher
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
+from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage.directory import DataDirectory, raise_file_limit
 from zmqbroker.storage.lmdb_state import LmdbState
 from zmqbroker.storage.segment_log import SegmentLog

@@ -22,9 +22,9 @@ from zmqbroker.raft.messages import Message, MessageType, Role, SoftState, Stora
 from zmqbroker.server.desk import Desk
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
+from zmqbroker.server.log_pipeline import LogPipeline
 from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
-from zmqbroker.server.persistence import LogPipeline
 from zmqbroker.server.replies import delivery_reply
 from zmqbroker.server.routes import Pending
 from zmqbroker.server.sessions import Liveness

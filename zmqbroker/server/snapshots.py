@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zmqbroker.errors import BrokerError, MalformedFrame, StorageError
 from zmqbroker.raft.messages import Message, MessageType
-from zmqbroker.server.persistence import StateFlusher
 from zmqbroker.server.snapshot_making import MadeSnapshot, make_snapshot
 from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, read_snapshot, store_snapshot
 from zmqbroker.server.snapshot_transfer import Chunk, Incoming, Outgoing, read_chunk
+from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage.interfaces import LogStore, StateStore
 from zmqbroker.wire.peer import PeerKind
 

@@ -19,8 +19,8 @@ from zmqbroker.raft.messages import Message
 from zmqbroker.server.group import Group
 from zmqbroker.server.node import Node
 from zmqbroker.server.opening import open_group
-from zmqbroker.server.persistence import StateFlusher
 from zmqbroker.server.snapshots import Snapshots
+from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage import LmdbState, SegmentLog
 from zmqbroker.wire.peer import PeerKind
 

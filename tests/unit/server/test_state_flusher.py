@@ -1,4 +1,4 @@
-"""Between the loop and the disk: held works keep their order, and whatever touches the store does it one after the other."""
+"""Between the machines and the store: whatever touches the store does it one after the other, and nothing gets lost."""
 
 from __future__ import annotations
 
@@ -14,61 +14,9 @@ from zmqbroker.broker import Machine
 from zmqbroker.commands import Command, Delivery, Trim
 from zmqbroker.errors import StorageError
 from zmqbroker.raft.messages import Entry, StorageAppend
-from zmqbroker.server import persistence
-from zmqbroker.server.persistence import LogPipeline, StateFlusher
+from zmqbroker.server import state_flusher
+from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage.memory import MemoryLog, MemoryState
-
-# --- the log ---------------------------------------------------------------------------------------------------------
-
-
-def pipeline(log: MemoryLog) -> LogPipeline:
-    """One that writes at once, as ephemeral nodes do."""
-    loop = asyncio.new_event_loop()
-    loop.close()
-    return LogPipeline(log, loop, sync=False, housekeep=lambda: None, on_durable=lambda: None, on_failure=print)
-
-
-def work(group: int, index: int) -> StorageAppend:
-    return StorageAppend(group, (Entry(index, 1, b""),), must_sync=True)
-
-
-def test_pipeline_works_of_a_held_group_wait_and_come_in_their_order() -> None:
-    log = MemoryLog()
-    pipe = pipeline(log)
-    first, second, third, fourth, other = work(1, 1), work(1, 2), work(1, 3), work(1, 4), work(2, 1)
-    pipe.submit([first])
-    pipe.hold(1)
-    pipe.submit([second, other])
-    pipe.submit([third])
-    assert pipe.take_durable() == [first, other]
-    assert (log.view(1).last_index(), log.view(2).last_index()) == (1, 1)
-    pipe.release(1)
-    pipe.submit([fourth])
-    assert pipe.take_durable() == [second, third, fourth]
-    assert log.view(1).last_index() == 4
-
-
-def test_pipeline_held_twice_keeps_what_waits_already() -> None:
-    pipe = pipeline(MemoryLog())
-    first, second = work(1, 1), work(1, 2)
-    pipe.hold(1)
-    pipe.submit([first])
-    pipe.hold(1)
-    pipe.submit([second])
-    pipe.release(1)
-    assert pipe.take_durable() == [first, second]
-
-
-def test_pipeline_release_of_a_group_that_has_nothing_waiting_does_nothing() -> None:
-    pipe = pipeline(MemoryLog())
-    pipe.release(1)
-    pipe.hold(1)
-    pipe.release(1)
-    pipe.submit([work(1, 1)])
-    assert len(pipe.take_durable()) == 1
-
-
-# --- the store -------------------------------------------------------------------------------------------------------
 
 
 class SlowState(MemoryState):
@@ -118,7 +66,7 @@ class Node:
         """One entry, in log and machine."""
         machine = self.machines[group]
         index = machine.applied_index + 1
-        self.log.complete(self.log.prepare([work(group, index)]))
+        self.log.complete(self.log.prepare([StorageAppend(group, (Entry(index, 1, b""),), must_sync=True)]))
         return machine.apply(index, START, commands).deliveries
 
     def first_index(self, group: int = 1) -> int:
@@ -304,7 +252,7 @@ def test_flush_of_a_group_whose_machine_was_replaced_during_it_takes_the_new_one
 
 
 def test_bodies_of_a_snapshot_are_dropped_when_nobody_needs_them_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(persistence, "BODIES_LOOKED_AT", 2)
+    monkeypatch.setattr(state_flusher, "BODIES_LOOKED_AT", 2)
     source = Machine()
     for index in range(1, 6):
         source.apply(index, START, [publish()])

@@ -1,100 +1,27 @@
-"""From the node's loop to its disk and back: the log's writer, and the flush of applied state to the store.
+"""Brings the machines' changes to the store in the background, and drops log that nobody needs any more.
 
-The loop never waits for the disk: work goes to a writer and comes back as finished, in order. A write that fails is final: the
-process must end (`on_failure`), since what the page cache holds after a failed sync cannot be known. Ephemeral nodes write
-inline: a copy into the page cache is cheaper than waking a thread.
+Applied state lives in memory; what is stored is behind it, by one flush, and a start replays the log from there.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
 from zmqbroker.broker import Machine
 from zmqbroker.errors import StorageError
-from zmqbroker.raft.messages import StorageAppend
-from zmqbroker.storage.interfaces import LogStore, StateStore, WriteJob
-from zmqbroker.storage.writer import InlineWriter, LogWriter
+from zmqbroker.storage.interfaces import LogStore, StateStore
 
-__all__ = ["LogPipeline", "StateFlusher"]
+__all__ = ["StateFlusher"]
 
 #: Bodies of a snapshot that one flush looks at: a few milliseconds of the loop.
 BODIES_LOOKED_AT = 16_384
 
 _Result = TypeVar("_Result")
-
-
-class LogPipeline:
-    """Works in, durable works out, in the same order. Bounded by what the Raft cores allow to be uncommitted."""
-
-    def __init__(
-        self,
-        log: LogStore,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        sync: bool,
-        housekeep: Callable[[], None],
-        on_durable: Callable[[], None],
-        on_failure: Callable[[BaseException], None],
-    ) -> None:
-        self._log, self._loop = log, loop
-        self._on_durable = on_durable
-        self._under_way: deque[tuple[WriteJob, Sequence[StorageAppend]]] = deque()
-        self._durable: list[StorageAppend] = []
-        self._held: dict[int, list[StorageAppend]] = {}  # works of groups that are held, in order
-        self._writer: InlineWriter | LogWriter
-        if sync:
-            self._writer = LogWriter(
-                lambda jobs: loop.call_soon_threadsafe(self._finished_elsewhere, jobs),
-                lambda error: loop.call_soon_threadsafe(on_failure, error),
-                housekeep,
-            )
-        else:
-            self._writer = InlineWriter(self._finished, on_failure, housekeep)
-
-    def submit(self, works: Sequence[StorageAppend]) -> None:
-        """Write one pass's works; they are durable when `take_durable` returns them. Those of held groups wait."""
-        for work in works:
-            if work.group in self._held:
-                self._held[work.group].append(work)
-        free = [work for work in works if work.group not in self._held]
-        if free:
-            job = self._log.prepare(free)
-            self._under_way.append((job, free))
-            self._writer.submit(job)
-
-    def hold(self, group: int) -> None:
-        """Keep the works of a group back: its state is being replaced, and they come after that."""
-        self._held.setdefault(group, [])
-
-    def release(self, group: int) -> None:
-        """Write what was kept back."""
-        if kept := self._held.pop(group, None):
-            self.submit(kept)
-
-    def take_durable(self) -> list[StorageAppend]:
-        """Works that became durable since the last call, in order."""
-        durable, self._durable = self._durable, []
-        return durable
-
-    def _finished(self, jobs: Sequence[WriteJob]) -> None:
-        for job in jobs:
-            expected, works = self._under_way.popleft()
-            assert job is expected, "the writer finished jobs out of order"
-            self._log.complete(job)
-            self._durable.extend(works)
-
-    def _finished_elsewhere(self, jobs: Sequence[WriteJob]) -> None:
-        self._finished(jobs)
-        self._on_durable()
-
-    def close(self) -> None:
-        """Wait for the writes under way."""
-        self._writer.close()
 
 
 class StateFlusher:
