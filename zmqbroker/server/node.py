@@ -69,6 +69,7 @@ class Node:
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
         self.snapshots: Snapshots | None = None  # until then, too
         self._state = state
+        self._last_read: tuple[tuple[int, int], bytes] = ((0, 0), b"")  # the entry of the last `read`: place, payload
         self.started_ns = time.monotonic_ns()
         self._loop, self._port, self._on_change = loop, port, on_change
         sync = config.cluster.volume == "persistent"
@@ -288,7 +289,17 @@ class Node:
         self.reply(pending, Reply.MESSAGES, fields, frames)
 
     def read(self, group: int, index: int) -> bytes:
-        """The payload of an entry, from the log or from what a snapshot brought. Raises Compacted, or as the two do."""
+        """The payload of a committed entry, from the log or from what a snapshot brought. Raises Compacted, or as the two do.
+
+        The last one is kept: old messages are asked for one after the other, and an entry holds many.
+        """
+        place, payload = self._last_read
+        if place != (group, index):
+            payload = self._read(group, index)
+            self._last_read = (group, index), payload
+        return payload
+
+    def _read(self, group: int, index: int) -> bytes:
         try:
             return self.log.read(group, index)
         except Compacted:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zmqbroker.config import NodeConfig
+from zmqbroker.raft.messages import Entry, StorageAppend
 from zmqbroker.server.node import Node
 from zmqbroker.storage.memory import MemoryLog, MemoryState
 
@@ -44,11 +45,38 @@ class Port:
         self.flushed += 1
 
 
+def node_with(log: MemoryLog, loop: Loop, port: Port) -> Node:
+    """A node without peers."""
+    parts: dict[str, Any] = {"formation": None, "network": port, "port": port, "log": log, "state": MemoryState()}
+    calls: dict[str, Any] = {"housekeep": lambda: None, "on_failure": print, "on_change": lambda: None}
+    return Node(NodeConfig.for_test(), loop, **parts, counters=Counter(), **calls)  # type: ignore[arg-type]
+
+
+class CountingLog(MemoryLog):
+    """It notes what is read from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[tuple[int, int]] = []
+
+    def read(self, group: int, index: int) -> bytes:
+        self.reads.append((group, index))
+        return super().read(group, index)
+
+
+def test_node_reads_an_entry_once_for_all_of_its_messages_that_are_asked_for_in_a_row() -> None:
+    log = CountingLog()
+    works = [StorageAppend(group, (Entry(1, 1, b"%d" % group), Entry(2, 1, b"second")), must_sync=True) for group in (1, 2)]
+    log.complete(log.prepare(works))
+    node = node_with(log, Loop(), Port())
+    places = [(1, 1), (1, 1), (1, 2), (1, 2), (2, 2), (1, 1), (2, 1), (2, 1)]
+    assert [node.read(*place) for place in places] == [b"1", b"1", b"second", b"second", b"second", b"1", b"2", b"2"]
+    assert log.reads == [(1, 1), (1, 2), (2, 2), (1, 1), (2, 1)]
+
+
 def test_node_client_that_does_not_read_costs_one_timer_however_many_passes_there_are() -> None:
     loop, port = Loop(), Port()
-    parts: dict[str, Any] = {"formation": None, "network": port, "port": port, "log": MemoryLog(), "state": MemoryState()}
-    calls: dict[str, Any] = {"housekeep": lambda: None, "on_failure": print, "on_change": lambda: None}
-    node = Node(NodeConfig.for_test(), loop, **parts, counters=Counter(), **calls)  # type: ignore[arg-type]
+    node = node_with(MemoryLog(), loop, port)
     for _ in range(5):
         node._pass()
     assert (port.flushed, len(loop.later)) == (5, 1)
