@@ -1,0 +1,195 @@
+"""`python -m bench.behind`: what it costs to bring up a follower that missed more than the others keep of their log.
+
+Three nodes. One follower is killed, gigabytes are published that nobody receives, then it is started again while publishing
+goes on. Two figures: seconds until it has all, and the rate of publishing meanwhile, beside that of the minute before. The
+publisher either sends as fast as it is let (`--rate 0`) or at a fixed rate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import zmq
+
+from bench.backlog import RESULTS
+from bench.load import BenchError, Connection, build_requests, check, publish
+from bench.macro import NODES, find_leader
+from bench.meter import Meter
+from bench.plan import PublishCase
+from bench.report import environment
+from tests.processes import Cluster, Node
+from zmqbroker.wire.frames import Reply
+
+BATCH_BYTES = 256 << 10
+BODY_BYTES = 1 << 10
+#: Bytes whose frames are built and sent at a time while the follower is away.
+CHUNK_BYTES = 128 << 20
+BEFORE_S = 20.0
+#: The follower has this long; ten times what is asked for.
+CATCH_UP_S = 1200.0
+#: Requests of the background publisher that may be unanswered.
+WINDOW = 8
+
+
+def _case(count: int) -> PublishCase:
+    return PublishCase(
+        name="behind",
+        body_bytes=BODY_BYTES,
+        batch_bytes=BATCH_BYTES,
+        request_count=count,
+        warmup_count=0,
+        window=WINDOW,
+        sequenced=False,
+    )
+
+
+@dataclass(slots=True)
+class Publisher:
+    """Publishes from a thread of its own until it is stopped, and notes when each batch was confirmed."""
+
+    connection: Connection
+    rate: int  # messages per second; 0: as many as go
+    confirmed_s: list[float] = field(default_factory=list)
+    failure: str = ""
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            self._publish()
+        except (BenchError, zmq.ZMQError) as error:
+            self.failure = str(error) or type(error).__name__
+
+    def _publish(self) -> None:
+        socket, under_way, started = self.connection.socket, 0, time.perf_counter()
+        (_, body), *_ = build_requests(_case(1), 1)
+        per_batch, sent = BATCH_BYTES // BODY_BYTES, 0
+        while not self.stop.is_set() or under_way:
+            due = self.rate == 0 or sent * per_batch <= (time.perf_counter() - started) * self.rate
+            if under_way < WINDOW and due and not self.stop.is_set():
+                (header, _), *_ = build_requests(_case(1), self.connection.take_ids(1))
+                socket.send_multipart([header, body])
+                under_way, sent = under_way + 1, sent + 1
+            elif under_way and (under_way == WINDOW or self.stop.is_set() or socket.poll(2)):
+                reply = socket.recv()
+                if reply[3] != Reply.SENT:
+                    check(reply)
+                    raise BenchError("a reply nobody waits for")
+                self.confirmed_s.append(time.perf_counter())
+                under_way -= 1
+            elif not under_way:
+                time.sleep(0.002)
+
+    def rate_between(self, start_s: float, end_s: float) -> float:
+        """Messages per second confirmed in a stretch of time."""
+        count = sum(start_s <= moment < end_s for moment in self.confirmed_s)
+        return count * (BATCH_BYTES // BODY_BYTES) / (end_s - start_s)
+
+    def slowest_second(self, start_s: float, end_s: float) -> float:
+        """The lowest rate of a whole second in a stretch of time."""
+        seconds = range(int(end_s - start_s))
+        return min((self.rate_between(start_s + number, start_s + number + 1) for number in seconds), default=0.0)
+
+
+def _counter(cluster: Cluster, node: Node, name: str) -> int:
+    info = cluster.info(node.name, timeout_ms=5_000)
+    return int(info["counters"].get(name, 0)) if info else 0
+
+
+def measure(directory: Path, volume: str, behind_bytes: int, budget_bytes: int, rate: int) -> dict[str, Any]:
+    """Run it against a new cluster below `directory`. Raises `BenchError`."""
+    settings = {"ZMQBROKER_STORAGE_LOG_BUDGET_BYTES": str(budget_bytes)}
+    cluster = Cluster(directory, NODES, volume=volume, environment=settings)
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    try:
+        cluster.start()
+        endpoint = find_leader(context, [node.endpoint for node in cluster.nodes.values()])
+        away = next(node for node in cluster.nodes.values() if node.endpoint != endpoint)
+        away.kill()
+        found: dict[str, Any] = {"fill": list(_fill(Connection(context, endpoint), behind_bytes))}
+        publisher = Publisher(Connection(context, endpoint), rate)
+        thread = threading.Thread(target=publisher.run)
+        thread.start()
+        try:
+            found.update(_bring_up(cluster, away, publisher))
+        finally:
+            publisher.stop.set()
+            thread.join(60)
+        if publisher.failure:
+            raise BenchError(publisher.failure)
+        return found
+    finally:
+        context.destroy(linger=0)
+        cluster.close()
+
+
+def _fill(connection: Connection, size: int) -> list[float]:
+    rates = []
+    for start in range(0, size, CHUNK_BYTES):
+        case = _case(min(CHUNK_BYTES, size - start) // BATCH_BYTES)
+        first_id = connection.take_ids(case.request_count)
+        requests = build_requests(case, first_id)
+        rates.append(publish(connection, Meter([]), case, requests, first_id).summary()["messages_per_s"])
+    connection.close()
+    return rates
+
+
+def _bring_up(cluster: Cluster, away: Node, publisher: Publisher) -> dict[str, Any]:
+    time.sleep(BEFORE_S)
+    started = time.perf_counter()
+    away.start()
+    while not cluster.caught_up(away):
+        if publisher.failure or time.perf_counter() - started > CATCH_UP_S:
+            raise BenchError(publisher.failure or f"{away.name} has not caught up in {CATCH_UP_S:.0f} s")
+        time.sleep(0.1)
+    ended = time.perf_counter()
+    before = publisher.rate_between(started - BEFORE_S + 1, started)
+    during = publisher.rate_between(started, ended)
+    return {
+        "caught_up_s": round(ended - started, 2),
+        "snapshots_installed": _counter(cluster, away, "snapshots_installed"),
+        "before_per_s": round(before),
+        "during_per_s": round(during),
+        "ratio": round(during / before, 3),
+        "slowest_second_per_s": round(publisher.slowest_second(started, ended)),
+        "before_median_second_per_s": round(
+            median(publisher.rate_between(started - n - 1, started - n) for n in range(int(BEFORE_S) - 1))
+        ),
+    }
+
+
+def main() -> int:
+    """Run it, print the result and write it to bench/results."""
+    parser = argparse.ArgumentParser(prog="python -m bench.behind", description="A follower that missed much.")
+    parser.add_argument("--behind-bytes", type=int, default=2 << 30)
+    parser.add_argument("--budget-bytes", type=int, default=256 << 20, help="log that each node keeps (default: 256 MiB)")
+    parser.add_argument("--rate", type=int, default=0, help="messages per second meanwhile (default: as many as go)")
+    parser.add_argument("--volume", choices=("ephemeral", "persistent"), default="persistent")
+    parser.add_argument("--directory", default=tempfile.gettempdir())
+    parser.add_argument("--out", type=Path, help="result file (default: bench/results/<time>-behind.json)")
+    options = parser.parse_args()
+    started, load = datetime.now(UTC), os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="zmqbroker-bench-", dir=options.directory) as data:
+        found = measure(Path(data), options.volume, options.behind_bytes, options.budget_bytes, options.rate)
+        about = {**environment([], Path(data)), "command": f"python -m bench.behind {' '.join(sys.argv[1:])}".strip()}
+    parameters = {name: value for name, value in vars(options).items() if name not in ("out", "directory")}
+    result = {"benchmark": "a follower far behind", **about, "load_before": load, "parameters": parameters, "figures": found}
+    path = options.out or RESULTS / f"{started:%Y%m%dT%H%M%SZ}-behind.json"
+    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(found, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
