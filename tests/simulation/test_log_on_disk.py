@@ -14,8 +14,9 @@ from random import Random
 import pytest
 
 from tests.simulation.disk import DiskFaults, ProcessDied, SimDisk
-from zmqbroker.errors import Corruption, StorageError
+from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.raft.messages import Entry, HardState, Membership, Snapshot, StorageAppend
+from zmqbroker.storage.interfaces import WriteJob
 from zmqbroker.storage.segment_log import SegmentLog
 
 LOG = Path("/log")
@@ -88,11 +89,18 @@ class Workload:
         self.written = 0  # the same after a kill
         self.trimmed = dict.fromkeys(GROUPS, 0)
         self.term = 1
+        self.reserve_segments = self.random.choice((1, 1, 2))
         self.log = self._open()
 
     def _open(self) -> SegmentLog:
         return SegmentLog.open(
-            LOG, sync=self.sync, segment_bytes=SEGMENT_BYTES, cache_bytes_max=0, disk=self.disk, uuid=self._uuid
+            LOG,
+            sync=self.sync,
+            segment_bytes=SEGMENT_BYTES,
+            reserve_segments=self.reserve_segments,
+            cache_bytes_max=0,
+            disk=self.disk,
+            uuid=self._uuid,
         )
 
     def _uuid(self) -> bytes:
@@ -123,7 +131,7 @@ class Workload:
             jobs.append(self.log.prepare(works))
             ends.append(len(self.history) - 1)
         for job, end in zip(jobs, ends, strict=True):
-            job.write()
+            self._write(job)
             self.written = end
         if any(job.must_sync for job in jobs):
             jobs[-1].sync()
@@ -131,6 +139,16 @@ class Workload:
             assert not self.sync or self.disk.durable_writes == self.disk.writes, self.label
         for job in jobs:
             self.log.complete(job)
+
+    def _write(self, job: WriteJob) -> None:
+        """Write a job, as often as it finds no room."""
+        for _ in range(100):
+            try:
+                job.write()
+            except NoRoom:
+                continue
+            return
+        raise AssertionError(self.label)
 
     def _work(self, group: int) -> StorageAppend:
         """Entries behind the last or in the place of some, maybe a hard state, seldom a snapshot."""
