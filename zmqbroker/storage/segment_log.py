@@ -65,13 +65,13 @@ class SegmentJob:
     hard_states: list[tuple[int, HardState]] = field(default_factory=list)
     last_lsn: int = 0
     sequence: int = 0  # of the segment that the job ends in
-    _written: int = 0  # of `writes`, so that a job that found no room goes on where it stopped
+    written: int = 0  # of `writes`, so that a job that found no room goes on where it stopped
 
     def write(self) -> None:
         """Write to the operating system, creating segments on the way. After NoRoom it may be called again."""
-        for write in self.writes[self._written :]:
+        for write in self.writes[self.written :]:
             self.files.write(write)
-            self._written += 1
+            self.written += 1
 
     def sync(self) -> None:
         """Make this job and every earlier one durable."""
