@@ -97,7 +97,7 @@ test-processes: .venv/dev.stamp ## real nodes: integration and fault tests
 	$(BIN)/python -m pytest -m 'not long' tests/integration tests/fault
 
 fault-long: .venv/dev.stamp ## the fault tests in their long versions
-	$(BIN)/python -m pytest -m long tests/fault tests/exhaustive $(ARGUMENTS)
+	$(BIN)/python -m pytest -m long tests/fault tests/exhaustive tests/simulation $(ARGUMENTS)
 
 # --- the machine -----------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from zmqbroker.wire.frames import Reply, Request
 LONG_MS = 43_200_000
 SEGMENT_BYTES = 64 << 10
 BUDGET_BYTES = 16 * SEGMENT_BYTES
+#: Files that are ready to become segments.
+RESERVE_SEGMENTS = 3
 
 SEND, SEND_BATCH, RECEIVE, ACK = Request.SEND, Request.SEND_BATCH, Request.RECEIVE, Request.ACK
 
@@ -119,6 +121,7 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     environment = {
         "ZMQBROKER_STORAGE_SEGMENT_BYTES": str(SEGMENT_BYTES),
         "ZMQBROKER_STORAGE_LOG_BUDGET_BYTES": str(BUDGET_BYTES),
+        "ZMQBROKER_STORAGE_RESERVE_SEGMENTS": str(RESERVE_SEGMENTS),
         "ZMQBROKER_STORAGE_CACHE_BYTES_MAX": "0",
         "ZMQBROKER_LIMITS_MESSAGE_BYTES_MAX": str(SEGMENT_BYTES),
     }
@@ -129,6 +132,11 @@ def small(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def segments(node: Node) -> set[str]:
     """The names of the log's segments."""
     return {path.name for path in Path(node.directory, "log").glob("*.segment")}
+
+
+def has_its_reserve(node: Node) -> bool:
+    """Whether as many files are ready to become segments as was asked for, or up to two more."""
+    return RESERVE_SEGMENTS <= len(list(Path(node.directory, "log").glob("spare-*"))) <= RESERVE_SEGMENTS + 2
 
 
 def are_gone(names: set[str], node: Node) -> bool:
@@ -149,6 +157,7 @@ def test_log_of_what_was_acked_is_dropped_on_every_node(small: Cluster) -> None:
     for name, node in small.nodes.items():
         wait_until(partial(are_gone, first[name], node), 15, f"the first segments of {name} are gone")
         assert len(segments(node)) <= BUDGET_BYTES // SEGMENT_BYTES
+        wait_until(partial(has_its_reserve, node), 15, f"{name} has its reserve")
 
 
 def test_full_log_refuses_sends_until_messages_were_acked(small: Cluster) -> None:

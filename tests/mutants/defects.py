@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.mutants import changing, reading, replicating, scripts, serving, storing, voting
+from tests.mutants import changing, reading, recycling, replicating, scripts, serving, storing, voting
 from tests.mutants.mutant import FAULTS, Mutant, check
+from tests.simulation import test_crash_images
 from tests.simulation.world import MILLISECOND
 from tests.unit.raft import test_async_storage, test_raft_thesis_membership, test_shared_commit
 from tests.unit.server import test_formation
-from tests.unit.storage import test_recovery, test_state_contract
+from tests.unit.storage import test_recovery, test_state_contract, test_writer
 
 __all__ = ["MUTANTS"]
 
@@ -312,4 +313,29 @@ _OWN = (
     ),
 )
 
-MUTANTS: tuple[Mutant, ...] = (*_ELECTIONS, *_REPLICATION, *_MEMBERSHIP, *_READS, *_STORAGE, *_REST, *_OWN)
+#: Power cuts at every call of one log find these at once; whole clusters would need one at the right moment.
+_IMAGES = check(test_crash_images.test_log_recovers_from_every_image_of_a_short_workload)
+_FILES = (
+    Mutant(
+        id="L1",
+        breaks="a dropped segment is zeroed before its name has durably gone",
+        apply=recycling.zero_what_is_named,
+        check=_IMAGES,
+    ),
+    Mutant(id="L2", breaks="a recycled segment keeps its content", apply=recycling.recycle_uncleaned, check=_IMAGES),
+    Mutant(id="L3", breaks="spares that a crash left are taken as they are", apply=recycling.adopt_uncleaned, check=_IMAGES),
+    Mutant(id="L4", breaks="the names of dropped segments go all at once", apply=recycling.drop_names_together, check=_IMAGES),
+    Mutant(
+        id="L5", breaks="a newer segment begins before the older is synced", apply=recycling.keep_older_unsynced, check=_IMAGES
+    ),
+    Mutant(id="L6", breaks="an idle group's vote goes with its segment", apply=recycling.forget_idle_groups, check=_IMAGES),
+    Mutant(id="L7", breaks="a torn tail is not cut", apply=recycling.keep_torn_tail, check=_IMAGES),
+    Mutant(
+        id="L8",
+        breaks="what found no room counts as durable",
+        apply=recycling.pretend_room,
+        check=check(test_writer.test_inline_writer_without_room_queues_and_is_tried_again_when_told),
+    ),
+)
+
+MUTANTS: tuple[Mutant, ...] = (*_ELECTIONS, *_REPLICATION, *_MEMBERSHIP, *_READS, *_STORAGE, *_REST, *_OWN, *_FILES)

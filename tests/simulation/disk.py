@@ -39,7 +39,7 @@ class DiskFaults:
 
     sync_error: float = 0.0  # fsync, fdatasync, sync_directory: EIO, and the pages are clean though they were not written
     stale_cache: float = 0.5  # after such an error: reads give what was not written until the power fails (as on ext4)
-    no_space: float = 0.0  # create, allocate, pwritev: ENOSPC, and nothing is changed
+    no_space: float = 0.0  # create, allocate, zero, pwritev behind the file's end: ENOSPC, and nothing is changed
     short_write: float = 0.0  # pwritev stops at a sector's end; the kernel copies page by page, so never within a sector
     short_read: float = 0.0  # pread gives less than it could
     bad_sector: float = 0.0  # pread: a sector of those read is bad from now on, until it is written whole
@@ -59,7 +59,8 @@ class _File:
         self.directory = directory
         self.image = bytearray()  # what a read gives
         self.durable = bytearray()  # what is on the disk if no unsynced write reached it; never longer than image
-        self.dirty: list[tuple[int, int, bytearray]] = []  # unsynced writes: number, offset of the first sector, its sectors
+        # Unsynced writes: number (0: zeroed, which is no write), offset of the first sector, its sectors.
+        self.dirty: list[tuple[int, int, bytearray]] = []
         self.bad: set[int] = set()  # offsets of sectors that cannot be read
         self.unsynced_from = 0  # number of the first write that a power cut may undo; 0 when there is none
         self.lost = False  # a sync failed, so unsynced_from holds whatever is synced later
@@ -154,6 +155,16 @@ class SimDisk:
         self._may_be_full()
         image.extend(bytes(max(0, size - len(image))))
 
+    def zero(self, descriptor: int, size: int) -> None:
+        """See `Disk`; a power cut may undo it in any sector, as it may a write, but it counts for no write."""
+        file = self._file(descriptor)
+        assert size >= len(file.image), (size, len(file.image))
+        self._burn()
+        self._may_be_full()
+        file.image[:] = bytes(size)
+        file.dirty.append((0, 0, bytearray(size)))
+        file.bad.clear()
+
     def pread(self, descriptor: int, size: int, offset: int) -> bytes:
         """See `Disk`."""
         file, faults = self._file(descriptor), self.faults
@@ -168,7 +179,7 @@ class SimDisk:
         file, faults, data = self._file(descriptor), self.faults, b"".join(buffers)
         if self._fuse >= 0:
             self._burn()
-        if faults.no_space:
+        if faults.no_space and offset + sum(map(len, buffers)) > len(file.image):
             self._may_be_full()
         if faults.short_write:
             data = data[: self._taken(len(data), offset)]
@@ -429,10 +440,8 @@ class SimDisk:
         """Bring up to date what of the file a power cut may undo."""
         if file.lost or not file.is_named():
             return
-        if file.dirty:
-            file.unsynced_from = file.dirty[0][0]
-        else:
-            file.unsynced_from = 0
+        file.unsynced_from = next((number for number, _, _ in file.dirty if number), 0)
+        if not file.unsynced_from:
             self._unsynced.pop(file, None)
 
     def _read_sectors(self, file: _File, size: int, offset: int) -> None:

@@ -1,7 +1,8 @@
 """From a simulated node to its disk and back: the twin of server/log_pipeline.py in virtual time.
 
 Like the log's writer it takes everything queued, writes it in order, syncs once when any of it must be, and hands it back in
-order; only the waiting is made of events. An error of the disk ends the node, as it ends the process.
+order; only the waiting is made of events. An error of the disk ends the node, as it ends the process; what finds no room for
+another segment waits, in order, and is tried again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tests.simulation.disk import ProcessDied
+from tests.simulation.world import MILLISECOND
+from zmqbroker.errors import NoRoom
 from zmqbroker.raft.messages import StorageAppend
 from zmqbroker.storage.interfaces import LogStore, WriteJob
 
@@ -17,6 +20,8 @@ __all__ = ["Pipeline", "Plan"]
 
 #: Nanoseconds between the hand-over of a job and its write.
 _WAKE_NS = 20_000
+#: Nanoseconds between tries while there is no room.
+_ROOM_RETRY_NS = 500 * MILLISECOND
 
 
 class Plan(Protocol):
@@ -59,14 +64,18 @@ class Pipeline:
         self._queue: list[tuple[WriteJob, Sequence[StorageAppend]]] = []
         self._running: list[tuple[WriteJob, Sequence[StorageAppend]]] = []
         self._durable: list[StorageAppend] = []
+        self._announced: WriteJob | None = None  # the job whose write the node knows of
+        self.out_of_room = False  # the first of the queue waits for room
 
     def submit(self, works: Sequence[StorageAppend]) -> None:
         """Write one pass's works; they are durable when `take_durable` returns them."""
         self._queue.append((self._log.prepare(works), works))
-        if not self._sync:
-            self._inline()
-        elif not self._running and len(self._queue) == 1:
+        if self._running or len(self._queue) > 1:
+            return
+        if self._sync:
             self._node.plan(_WAKE_NS, self._write)
+        else:
+            self._inline()
 
     def take_durable(self) -> list[StorageAppend]:
         """Works that became durable since the last call, in order."""
@@ -84,13 +93,29 @@ class Pipeline:
             self._finish()
         except (OSError, ProcessDied) as error:
             self._node.disk_failed(error)
+            return
+        if self.out_of_room:
+            self._node.plan(_ROOM_RETRY_NS, self._inline_again)
+
+    def _inline_again(self) -> None:
+        self._inline()
+        self._node.pump()
 
     def _write_queue(self) -> None:
-        self._running, self._queue = self._queue, []
-        for job, works in self._running:
-            self._node.writing(works)
-            job.write()
-            self._node.written(works)
+        """Write what is queued, up to a job that finds no room."""
+        self.out_of_room = False
+        while self._queue and not self.out_of_room:
+            job, works = self._queue[0]
+            if job is not self._announced:
+                self._node.writing(works)
+                self._announced = job
+            try:
+                job.write()
+            except NoRoom:
+                self.out_of_room = True
+            else:
+                self._running.append(self._queue.pop(0))
+                self._node.written(works)
 
     def _write(self) -> None:
         try:
@@ -119,7 +144,7 @@ class Pipeline:
             self._node.disk_failed(error)
             return
         if self._queue:
-            self._node.plan(_WAKE_NS, self._write)
+            self._node.plan(_ROOM_RETRY_NS if self.out_of_room else _WAKE_NS, self._write)
         self._node.pump()
 
     def _finish(self) -> None:
@@ -128,6 +153,8 @@ class Pipeline:
         for job, works in running:
             self._log.complete(job)
             self._durable.extend(works)
+        if self.out_of_room:
+            return
         housekeep = getattr(self._log, "housekeep", None)
         if housekeep is not None:
             housekeep()

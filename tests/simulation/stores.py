@@ -219,8 +219,9 @@ class MemoryDevice:
 class SegmentDevice:
     """The real log in segment files on a simulated disk."""
 
-    def __init__(self, seed: int, *, sync: bool, segment_bytes: int) -> None:
+    def __init__(self, seed: int, *, sync: bool, segment_bytes: int, reserve_segments: int = 1) -> None:
         self._random = Random(seed)  # of power cuts and of segments' uuids
+        self._reserve_segments = reserve_segments
         self._sync = sync
         self._segment_bytes = segment_bytes
         self.disk = SimDisk(Random(seed + 1))
@@ -241,6 +242,7 @@ class SegmentDevice:
             _LOG,
             sync=self._sync,
             segment_bytes=self._segment_bytes,
+            reserve_segments=self._reserve_segments,
             cache_bytes_max=_CACHE_BYTES,
             disk=self.disk,
             uuid=self._uuid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -70,6 +71,37 @@ def test_disk_reads_what_was_written(place: tuple[Disk, Path]) -> None:
     assert disk.pread(descriptor, 100, 12) == b""
     disk.close(descriptor)
     assert content_of(disk, directory / "file") == b"\0\0\0abcde\0\0\0\0"
+
+
+@pytest.mark.parametrize("in_place", [True, False])
+def test_disk_zero_keeps_the_size_and_nothing_else(
+    place: tuple[Disk, Path], monkeypatch: pytest.MonkeyPatch, in_place: bool
+) -> None:
+    def refuse(descriptor: int, size: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    disk, directory = place
+    disk.make_directory(directory)
+    descriptor = disk.create(directory / "file")
+    disk.pwritev(descriptor, [b"x" * 9000], 0)
+    disk.fsync(descriptor)
+    if not in_place:
+        monkeypatch.setattr("zmqbroker.storage.disk._zero_range", refuse)
+    disk.zero(descriptor, 9000)
+    disk.pwritev(descriptor, [b"new"], 10)
+    disk.close(descriptor)
+    assert content_of(disk, directory / "file") == bytes(10) + b"new" + bytes(8987)
+
+
+def test_disk_zero_of_the_operating_system_needs_a_file_that_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    descriptor = os.open(tmp_path / "file", os.O_RDONLY)
+    try:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            OS_DISK.zero(descriptor, 7)
+    finally:
+        os.close(descriptor)
+    assert (tmp_path / "file").read_bytes() == b"content"
 
 
 def test_disk_names_follow_renames_and_unlinks(place: tuple[Disk, Path]) -> None:
@@ -214,6 +246,7 @@ NAMES = ("a", "b", "c")
 _STEP = st.one_of(
     st.tuples(st.just("write"), st.sampled_from(NAMES), st.integers(0, 3000), st.integers(1, 1500), st.integers(1, 255)),
     st.tuples(st.just("allocate"), st.sampled_from(NAMES), st.integers(1, 4000)),
+    st.tuples(st.just("zero"), st.sampled_from(NAMES)),
     st.tuples(st.just("sync"), st.sampled_from(NAMES)),
     st.tuples(st.just("sync_directory")),
     st.tuples(st.just("rename"), st.sampled_from(NAMES), st.sampled_from(NAMES)),
@@ -259,6 +292,13 @@ class Twin:
         self.disk.allocate(self.descriptors[name], size)
         shadow = self.files[name]
         shadow.image.extend(bytes(max(0, size - len(shadow.image))))
+        shadow.note()
+
+    def zero(self, name: str) -> None:
+        """Make it all zeros."""
+        shadow = self.files[name]
+        shadow.image[:] = bytes(len(shadow.image))
+        self.disk.zero(self.descriptors[name], len(shadow.image))
         shadow.note()
 
     def sync(self, name: str) -> None:
@@ -482,11 +522,13 @@ def test_no_space_is_refused_and_changes_nothing() -> None:
     for call in (
         lambda: disk.create(ROOT / "other"),
         lambda: disk.allocate(descriptor, 100),
-        lambda: disk.pwritev(descriptor, [b"x"], 0),
+        lambda: disk.zero(descriptor, 7),
+        lambda: disk.pwritev(descriptor, [b"x", b"y"], 6),
     ):
         with pytest.raises(OSError, match="No space left"):
             call()
-    assert (disk.names(ROOT), content_of(disk, FILE), disk.counts["no_space"]) == (["file"], b"content", 3)
+    assert (disk.names(ROOT), content_of(disk, FILE), disk.counts["no_space"]) == (["file"], b"content", 4)
+    assert disk.pwritev(descriptor, [b"C", b"O"], 0) == 2  # what has its place needs none
 
 
 def test_short_calls_do_a_part_and_the_loops_around_them_all() -> None:
@@ -616,6 +658,19 @@ def test_durable_writes_waits_for_bytes_and_name() -> None:
     assert disk.durable_writes == disk.writes == 6
     with pytest.raises(FileNotFoundError):
         disk.is_durable(ROOT / "third", 0, 1)
+
+
+def test_durable_writes_does_not_wait_for_zeros() -> None:
+    disk = new_disk()
+    descriptor = make(disk, FILE, b"content")
+    disk.zero(descriptor, 7)
+    assert disk.durable_writes == disk.writes == 1
+    assert not disk.is_durable(FILE, 0, 7)
+    disk.pwritev(descriptor, [b"x"], 0)
+    disk.sync_directory(ROOT)
+    assert (disk.durable_writes, disk.writes) == (1, 2)
+    disk.fsync(descriptor)
+    assert (disk.durable_writes, disk.durable_bytes(FILE)) == (2, b"x\0\0\0\0\0\0")
 
 
 def test_wipe_leaves_an_empty_disk() -> None:

@@ -14,8 +14,10 @@ from random import Random
 import pytest
 
 from tests.simulation.disk import DiskFaults, ProcessDied, SimDisk
-from zmqbroker.errors import Corruption, StorageError
+from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.raft.messages import Entry, HardState, Membership, Snapshot, StorageAppend
+from zmqbroker.storage.disk import Disk
+from zmqbroker.storage.interfaces import WriteJob
 from zmqbroker.storage.segment_log import SegmentLog
 
 LOG = Path("/log")
@@ -86,13 +88,22 @@ class Workload:
         self.history: list[State] = [dict.fromkeys(GROUPS, GroupState())]
         self.synced = 0  # every state of history before this one is out of question after a power cut
         self.written = 0  # the same after a kill
+        self.begun = 0  # the last state of history of which anything may have been written
         self.trimmed = dict.fromkeys(GROUPS, 0)
         self.term = 1
-        self.log = self._open()
+        self.reserve_segments = self.random.choice((1, 1, 2))
+        self.log = self.open_on(self.disk)
 
-    def _open(self) -> SegmentLog:
+    def open_on(self, disk: Disk) -> SegmentLog:
+        """A log of this workload's kind."""
         return SegmentLog.open(
-            LOG, sync=self.sync, segment_bytes=SEGMENT_BYTES, cache_bytes_max=0, disk=self.disk, uuid=self._uuid
+            LOG,
+            sync=self.sync,
+            segment_bytes=SEGMENT_BYTES,
+            reserve_segments=self.reserve_segments,
+            cache_bytes_max=0,
+            disk=disk,
+            uuid=self._uuid,
         )
 
     def _uuid(self) -> bytes:
@@ -123,7 +134,8 @@ class Workload:
             jobs.append(self.log.prepare(works))
             ends.append(len(self.history) - 1)
         for job, end in zip(jobs, ends, strict=True):
-            job.write()
+            self.begun = end
+            self._write(job)
             self.written = end
         if any(job.must_sync for job in jobs):
             jobs[-1].sync()
@@ -131,6 +143,16 @@ class Workload:
             assert not self.sync or self.disk.durable_writes == self.disk.writes, self.label
         for job in jobs:
             self.log.complete(job)
+
+    def _write(self, job: WriteJob) -> None:
+        """Write a job, as often as it finds no room."""
+        for _ in range(100):
+            try:
+                job.write()
+            except NoRoom:
+                continue
+            return
+        raise AssertionError(self.label)
 
     def _work(self, group: int) -> StorageAppend:
         """Entries behind the last or in the place of some, maybe a hard state, seldom a snapshot."""
@@ -180,7 +202,7 @@ class Workload:
             self.disk.faults = replace(self.faults) if attempt < 5 else DiskFaults()
             self.disk.die_in(self.random.randrange(12) if self.random.random() < 0.3 and attempt < 5 else -1)
             try:
-                self.log = self._open()
+                self.log = self.open_on(self.disk)
             except (ProcessDied, StorageError) as error:
                 faulty = isinstance(error, StorageError)
                 if faulty and getattr(error.__cause__, "errno", 0) not in FAULTS:
@@ -195,16 +217,19 @@ class Workload:
     def _check(self, first: int) -> None:
         self.disk.faults = DiskFaults()
         self.disk.die_in(-1)
-        for group in GROUPS:
-            floor = max(self.trimmed[group], *(state[group].boundary[0] for state in self.history))
-            assert self.log.view(group).first_index() <= floor + 1, self.label
-        kept = [
-            state for state in self.history[first:] if all(held.is_shown_by(self.log, group) for group, held in state.items())
-        ]
+        kept = self.states_shown_by(self.log, first)
         assert kept, f"{self.label}: recovered to no state of {first} to {len(self.history) - 1}"
         assert not self.sync or self.disk.durable_writes == self.disk.writes, self.label
-        self.history, self.synced, self.written = [self._with_commit_of_log(kept[-1])], 0, 0
+        self.history, self.synced, self.written, self.begun = [self._with_commit_of_log(kept[-1])], 0, 0, 0
         self.term += 1
+
+    def states_shown_by(self, log: SegmentLog, first: int) -> list[State]:
+        """The states from number `first` up to what has begun to be written that `log` shows; it dropped what may go alone."""
+        for group in GROUPS:
+            floor = max(self.trimmed[group], *(state[group].boundary[0] for state in self.history))
+            assert log.view(group).first_index() <= floor + 1, self.label
+        states = self.history[first : self.begun + 1]
+        return [state for state in states if all(held.is_shown_by(log, group) for group, held in state.items())]
 
     def _with_commit_of_log(self, state: State) -> State:
         return {group: replace(held, state=self.log.view(group).hard_state()) for group, held in state.items()}

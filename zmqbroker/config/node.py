@@ -39,6 +39,7 @@ _TEST_FLAGS: dict[str, Value] = {
     "raft.committed_bytes_max": 64 * _KIB,
     "storage.segment_bytes": 64 * _KIB,
     "storage.log_budget_bytes": _MIB,
+    "storage.reserve_segments": 1,
     "storage.cache_bytes_max": 64 * _KIB,
     "limits.message_bytes_max": 16 * _KIB,
     "limits.requests_max": 64,

@@ -101,6 +101,7 @@ class StorageConfig:
 
     segment_bytes: int = _number(64 * MIB, 64 * KIB, GIB, "size of a log segment")
     log_budget_bytes: int = _number(4 * GIB, 256 * KIB, 1 << 44, "size the log may have before sends get STORAGE_FULL")
+    reserve_segments: int = _number(4, 1, 64, "log segments allocated ahead, for what must be written when the disk is full")
     flush_ms: int = _number(200, 1, 60_000, "time between flushes of applied state to the store")
     cache_bytes_max: int = _number(64 * MIB, 0, 64 * GIB, "recent log entries kept in memory")
     allow_network_file_system: bool = field(

@@ -140,6 +140,7 @@ class _Application:
             self._directory.path / "log",
             sync=sync,
             segment_bytes=config.storage.segment_bytes,
+            reserve_segments=config.storage.reserve_segments,
             cache_bytes_max=config.storage.cache_bytes_max,
         )
         self._closers.append(self._log.close)

@@ -1,21 +1,25 @@
 """From the node's loop to the log and back.
 
 The loop never waits for the disk: work goes to a writer and comes back as finished, in order. A write that fails is final: the
-process must end (`on_failure`), since what the page cache holds after a failed sync cannot be known. Ephemeral nodes write
-inline: a copy into the page cache is cheaper than waking a thread.
+process must end (`on_failure`), since what the page cache holds after a failed sync cannot be known. A disk without room for
+another segment is no failure: what waits for it is not durable, so nobody is told that it is, and goes on when there is room.
+Ephemeral nodes write inline: a copy into the page cache is cheaper than waking a thread.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from zmqbroker.raft.messages import StorageAppend
 from zmqbroker.storage.interfaces import LogStore, WriteJob
-from zmqbroker.storage.writer import InlineWriter, LogWriter
+from zmqbroker.storage.writer import ROOM_RETRY_S, InlineWriter, LogWriter
 
 __all__ = ["LogPipeline"]
+
+journal = logging.getLogger("zmqbroker")
 
 
 class LogPipeline:
@@ -36,15 +40,24 @@ class LogPipeline:
         self._under_way: deque[tuple[WriteJob, Sequence[StorageAppend]]] = deque()
         self._durable: list[StorageAppend] = []
         self._held: dict[int, list[StorageAppend]] = {}  # works of groups that are held, in order
+        self._out_of_room = False
+        self._retry: asyncio.TimerHandle | None = None  # of an inline writer, while there is no room
         self._writer: InlineWriter | LogWriter
         if sync:
             self._writer = LogWriter(
                 lambda jobs: loop.call_soon_threadsafe(self._finished_elsewhere, jobs),
                 lambda error: loop.call_soon_threadsafe(on_failure, error),
                 housekeep,
+                lambda out_of_room: loop.call_soon_threadsafe(self._tell_room, out_of_room),
+                retry_s=ROOM_RETRY_S,
             )
         else:
-            self._writer = InlineWriter(self._finished, on_failure, housekeep)
+            self._writer = InlineWriter(self._finished, on_failure, housekeep, self._tell_room)
+
+    @property
+    def out_of_room(self) -> bool:
+        """True while works wait because the disk has no room for another segment and the reserve is used up."""
+        return self._out_of_room
 
     def submit(self, works: Sequence[StorageAppend]) -> None:
         """Write one pass's works; they are durable when `take_durable` returns them. Those of held groups wait."""
@@ -82,6 +95,26 @@ class LogPipeline:
         self._finished(jobs)
         self._on_durable()
 
+    def _tell_room(self, out_of_room: bool) -> None:
+        self._out_of_room = out_of_room
+        if out_of_room:
+            journal.warning("the disk is full and the log's reserve used up: until there is room this node stores nothing more")
+            if isinstance(self._writer, InlineWriter):
+                self._retry_later(self._writer)
+        else:
+            journal.warning("the log has room again")
+
+    def _retry_later(self, writer: InlineWriter) -> None:
+        self._retry = self._loop.call_later(ROOM_RETRY_S, self._try_again, writer)
+
+    def _try_again(self, writer: InlineWriter) -> None:
+        writer.retry()
+        if self._out_of_room:
+            self._retry_later(writer)
+        self._on_durable()
+
     def close(self) -> None:
-        """Wait for the writes under way."""
+        """Wait for the writes under way; drop those that wait for room."""
+        if self._retry is not None:
+            self._retry.cancel()
         self._writer.close()

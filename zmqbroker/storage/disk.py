@@ -9,6 +9,8 @@ until `sync_directory` returns, and a rename happens whole or not at all.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +19,9 @@ from typing import Protocol
 __all__ = ["OS_DISK", "Disk", "OsDisk", "read_all", "write_all"]
 
 _BUFFERS_MAX = 1024  # IOV_MAX of Linux
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_ZERO_RANGE = 0x01, 0x10  # linux/falloc.h
+#: A file system, or a kernel, that cannot zero a range in place.
+_CANNOT_ZERO = (errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Disk(Protocol):
@@ -40,6 +45,10 @@ class Disk(Protocol):
 
     def allocate(self, descriptor: int, size: int) -> None:
         """Make the file at least `size` bytes long, with room on the disk for all of them; what is new reads as zeros."""
+        ...
+
+    def zero(self, descriptor: int, size: int) -> None:
+        """Make a file of `size` bytes read as zeros, with room on the disk for all; after an error it holds anything."""
         ...
 
     def pread(self, descriptor: int, size: int, offset: int) -> bytes:
@@ -102,6 +111,16 @@ class OsDisk:
         """See `Disk`."""
         os.posix_fallocate(descriptor, 0, size)
 
+    def zero(self, descriptor: int, size: int) -> None:
+        """See `Disk`; in place, so that the file keeps its blocks, where the file system can."""
+        try:
+            _zero_range(descriptor, size)
+        except OSError as error:
+            if error.errno not in _CANNOT_ZERO:
+                raise
+            os.ftruncate(descriptor, 0)
+            os.posix_fallocate(descriptor, 0, size)
+
     def pread(self, descriptor: int, size: int, offset: int) -> bytes:
         """See `Disk`."""
         return os.pread(descriptor, size, offset)
@@ -141,6 +160,18 @@ class OsDisk:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _zero_range(descriptor: int, size: int) -> None:
+    """fallocate(2), which Python does not have."""
+    # fallocate64 takes 64-bit offsets everywhere; a C library without it has them in fallocate.
+    library = ctypes.CDLL(None, use_errno=True)
+    call = getattr(library, "fallocate64", None) or library.fallocate
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    while call(descriptor, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_ZERO_RANGE, 0, size):
+        code = ctypes.get_errno()
+        if code != errno.EINTR:
+            raise OSError(code, os.strerror(code))
 
 
 #: What everything uses that was not given another disk.

@@ -21,7 +21,7 @@ class WriteJob(Protocol):
     """The encoded writes of one pass: positions are assigned, nothing is written yet.
 
     Jobs of one store run in the order of their preparation, on any one thread. A failed write or sync raises OSError; the
-    process must then end without retrying: a page that failed to sync may be marked clean.
+    process must then end without retrying: a page that failed to sync may be marked clean. NoRoom is no failure.
     """
 
     @property
@@ -35,7 +35,7 @@ class WriteJob(Protocol):
         ...
 
     def write(self) -> None:
-        """Write to the operating system."""
+        """Write to the operating system. Raises NoRoom, before any byte that has no place, and may then be called again."""
         ...
 
     def sync(self) -> None:

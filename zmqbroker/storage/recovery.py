@@ -36,7 +36,6 @@ from zmqbroker.storage.record import (
     to_hard_state,
 )
 from zmqbroker.storage.segment import GroupBase, Segment
-from zmqbroker.storage.segment_files import NEW_NAME, SPARE_NAME
 
 __all__ = ["Recovered", "recover"]
 
@@ -56,9 +55,6 @@ class Recovered:
 def recover(directory: Path, *, sync: bool, disk: Disk = OS_DISK) -> Recovered:
     """Read every segment of `directory`; cut a torn tail. Raises Corruption, StorageError or OSError."""
     names = disk.names(directory)
-    for leftover in (NEW_NAME, SPARE_NAME):
-        if leftover in names:
-            disk.unlink(directory / leftover)
     with ExitStack() as stack:
         found = Recovered(_open_segments(directory, names, disk, stack))
         for position, segment in enumerate(found.segments):
@@ -145,6 +141,8 @@ class _Scan:
                 self._place(header, index)
             elif header.type == RecordType.SNAPSHOT:
                 index.reset(header.entry_index, header.term)
+                base = self.found.bases.setdefault(header.group, GroupBase())
+                base.snapshot_index, base.snapshot_term = header.entry_index, header.term
             else:
                 RecordType(header.type)
                 index.hard_state = to_hard_state(payload)

@@ -40,7 +40,7 @@ from zmqbroker.storage.segment import (
     encode_segment_header,
     segment_name,
 )
-from zmqbroker.storage.segment_files import SegmentFiles, SegmentWrite
+from zmqbroker.storage.segment_files import RESERVE_SEGMENTS, SegmentFiles, SegmentWrite
 
 __all__ = ["CACHE_BYTES_MAX", "SEGMENT_BYTES", "GroupView", "SegmentJob", "SegmentLog"]
 
@@ -65,11 +65,13 @@ class SegmentJob:
     hard_states: list[tuple[int, HardState]] = field(default_factory=list)
     last_lsn: int = 0
     sequence: int = 0  # of the segment that the job ends in
+    written: int = 0  # of `writes`, so that a job that found no room goes on where it stopped
 
     def write(self) -> None:
-        """Write to the operating system, creating segments on the way."""
-        for write in self.writes:
+        """Write to the operating system, creating segments on the way. After NoRoom it may be called again."""
+        for write in self.writes[self.written :]:
             self.files.write(write)
+            self.written += 1
 
     def sync(self) -> None:
         """Make this job and every earlier one durable."""
@@ -171,18 +173,20 @@ class SegmentLog:
         *,
         sync: bool,
         segment_bytes: int = SEGMENT_BYTES,
+        reserve_segments: int = RESERVE_SEGMENTS,
         cache_bytes_max: int = CACHE_BYTES_MAX,
         disk: Disk = OS_DISK,
         uuid: Callable[[], bytes] = _random_uuid,
     ) -> SegmentLog:
         """Open the log in `directory`, made if it is not there; `sync` False means that nothing is ever fsynced.
 
+        `reserve_segments` files are kept ready for the next segments, and a few more that were recycled.
         `uuid` gives each new segment 16 bytes that no other segment of the node may have.
         Raises Corruption when something that may have been acknowledged is damaged (nothing is changed then), StorageError
         when the operating system refuses.
         """
         assert segment_bytes < 1 << OFFSET_BITS, segment_bytes
-        files = SegmentFiles(directory, sync=sync, segment_bytes=segment_bytes, disk=disk)
+        files = SegmentFiles(directory, sync=sync, segment_bytes=segment_bytes, reserve_segments=reserve_segments, disk=disk)
         log = cls(
             directory, files, sync=sync, segment_bytes=segment_bytes, cache_bytes_max=cache_bytes_max, disk=disk, uuid=uuid
         )
@@ -205,6 +209,7 @@ class SegmentLog:
             self._files.resume(newest)
             self._completed_sequence = newest.sequence
             self._synced_lsn = found.cursor.next_lsn - 1
+        self._files.adopt()
 
     def view(self, group: int) -> GroupView:
         """The durable log of one group, live."""
@@ -222,6 +227,7 @@ class SegmentLog:
             if work.snapshot is not None:
                 self._put(job, record_of_snapshot(work.group, work.snapshot))
                 base.last_index, base.last_term = work.snapshot.index, work.snapshot.term
+                base.snapshot_index, base.snapshot_term = work.snapshot.index, work.snapshot.term
                 job.changes.append((work.group, work.snapshot, 0))
             for entry in work.entries:
                 first_index = self._groups[work.group].first_index
@@ -320,7 +326,7 @@ class SegmentLog:
     def trim(self, group: int, index: int) -> None:
         """Entries of `group` up to `index` are not needed; the oldest segments go when that holds for all in them.
 
-        The files disappear with the next `housekeep` or new segment. The one that completed jobs write to stays.
+        Their names disappear with the next `housekeep`. The one that completed jobs write to stays.
         """
         self._trimmed[group] = max(index, self._trimmed.get(group, 0))
         while self._segments:
@@ -352,13 +358,18 @@ class SegmentLog:
         return self._offered.get(group)
 
     def housekeep(self) -> None:
-        """Delete dropped segments and allocate the next one. For the writer's thread, between jobs. Raises OSError."""
+        """Recycle dropped segments and fill the reserve. For the writer's thread, between jobs. Raises OSError."""
         self._files.housekeep()
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of disk that the log occupies, the spare segment included."""
-        return sum(segment.size_bytes for segment in self._segments.values()) + self._files.spare_bytes
+        """Bytes of disk that the segments occupy. What is kept ready for more of them is not counted: see `reserve_left`."""
+        return sum(segment.size_bytes for segment in self._segments.values())
+
+    @property
+    def reserve_left(self) -> int:
+        """How many files are ready to become segments, so that writing goes on when the disk is full. For any thread."""
+        return self._files.reserve_left
 
     def close(self) -> None:
         """Close every file; the last job must have completed and the writer must have stopped."""

@@ -41,8 +41,10 @@ def contents(log: LogStore, group: int = 1) -> dict[int, bytes]:
 
 
 def open_log(directory: Path, *, sync: bool = False, cache_bytes_max: int = 0) -> SegmentLog:
-    """A log with tiny segments and, unless asked for, no cache: everything is read from the files."""
-    return SegmentLog.open(directory, sync=sync, segment_bytes=SEGMENT_BYTES, cache_bytes_max=cache_bytes_max)
+    """A log with tiny segments, a reserve of one and, unless asked for, no cache: everything is read from the files."""
+    return SegmentLog.open(
+        directory, sync=sync, segment_bytes=SEGMENT_BYTES, reserve_segments=1, cache_bytes_max=cache_bytes_max
+    )
 
 
 def segments(directory: Path) -> list[Path]:

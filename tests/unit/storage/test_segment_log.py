@@ -1,4 +1,4 @@
-"""What only the segment log has: roll-over, dropped segments, the cache, the spare, errors of the disk."""
+"""What only the segment log has: roll-over, dropped segments, the cache, errors of the disk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 
 from tests.unit.storage.support import SEGMENT_BYTES, append, change, contents, noting, open_log, run, segments
 from zmqbroker.errors import Compacted, Corruption, StorageError
-from zmqbroker.raft.messages import HardState
+from zmqbroker.raft.messages import HardState, Membership, Snapshot, StorageAppend
 from zmqbroker.storage import SegmentLog
 from zmqbroker.storage.segment import Segment
-from zmqbroker.storage.segment_files import NEW_NAME, SPARE_NAME
 
 
 def _fill(log: SegmentLog, first: int, last: int, group: int = 1) -> None:
@@ -50,6 +49,30 @@ def test_segment_header_carries_every_group(tmp_path: Path) -> None:
     segment = Segment.open(segments(tmp_path)[-1])
     base = segment.header.groups[9]
     assert (base.hard_state, base.last_index, base.last_term) == (HardState(4, 2, 1), 1, 3)
+    segment.close()
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+def test_segment_header_names_the_snapshot_that_a_group_began_with(tmp_path: Path, reopened: bool) -> None:
+    log = open_log(tmp_path)
+    _fill(log, 1, 2)
+    run(log, StorageAppend(1, snapshot=Snapshot(7, 3, Membership((1,)))))
+    if reopened:
+        log.close()
+        log = open_log(tmp_path)
+    _fill(log, 8, 20)
+    log.close()
+    for path in segments(tmp_path)[1:]:
+        segment = Segment.open(path)
+        base = segment.header.groups[1]
+        assert (base.snapshot_index, base.snapshot_term) == (7, 3)
+        segment.close()
+    assert len(segments(tmp_path)) > 2
+    log = open_log(tmp_path)
+    _fill(log, 21, 25)
+    log.close()
+    segment = Segment.open(segments(tmp_path)[-1])
+    assert segment.header.groups[1].snapshot_index == 7
     segment.close()
 
 
@@ -109,50 +132,6 @@ def test_trim_counts_replaced_entries_too(tmp_path: Path) -> None:
     reopened.close()
 
 
-def test_doomed_segments_are_deleted_by_the_next_roll_over(tmp_path: Path) -> None:
-    log = open_log(tmp_path, sync=True)
-    _fill(log, 1, 8)
-    log.trim(1, 8)
-    assert segments(tmp_path)[0].name == "00000001.segment"
-    _fill(log, 9, 11)
-    assert segments(tmp_path)[0].name != "00000001.segment"
-    log.close()
-
-
-def test_housekeep_makes_one_spare_that_the_next_segment_takes(tmp_path: Path) -> None:
-    log = open_log(tmp_path)
-    _fill(log, 1, 1)
-    size = log.size_bytes
-    log.housekeep()
-    log.housekeep()
-    spare = (tmp_path / SPARE_NAME).stat().st_ino
-    assert log.size_bytes == size + SEGMENT_BYTES
-    _fill(log, 2, 5)
-    assert not (tmp_path / SPARE_NAME).exists()
-    assert segments(tmp_path)[-1].stat().st_ino == spare
-    log.housekeep()
-    log.close()
-    assert not (tmp_path / SPARE_NAME).exists()
-    assert not (tmp_path / NEW_NAME).exists()
-
-
-def test_spare_of_another_size_is_left_for_later(tmp_path: Path) -> None:
-    log = open_log(tmp_path)
-    log.housekeep()
-    run(log, append(1, b"x" * 2 * SEGMENT_BYTES))
-    assert (tmp_path / SPARE_NAME).exists()
-    assert log.read(1, 1) == b"x" * 2 * SEGMENT_BYTES
-    log.close()
-
-
-def test_open_after_a_crash_deletes_leftovers(tmp_path: Path) -> None:
-    (tmp_path / SPARE_NAME).write_bytes(bytes(10))
-    (tmp_path / NEW_NAME).write_bytes(b"half a header")
-    log = open_log(tmp_path)
-    assert list(tmp_path.iterdir()) == []
-    log.close()
-
-
 def test_cache_serves_young_entries_and_is_bounded(tmp_path: Path) -> None:
     log = open_log(tmp_path, cache_bytes_max=2500)
     run(log, append(1, b"a" * 1000, b"b" * 1000, b"c" * 1000))
@@ -209,24 +188,6 @@ def test_open_where_a_file_is_in_the_way_is_a_storage_error(tmp_path: Path) -> N
     (tmp_path / "log").write_bytes(b"")
     with pytest.raises(StorageError, match="cannot be opened"):
         open_log(tmp_path / "log")
-
-
-def test_no_room_for_a_segment_goes_up_and_leaves_a_log_that_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = open_log(tmp_path)
-    _fill(log, 1, 3)
-    job = log.prepare([append(4, b"x" * 9000)])
-
-    def posix_fallocate(descriptor: int, offset: int, size: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "posix_fallocate", posix_fallocate)
-        with pytest.raises(OSError, match="No space left"):
-            job.write()
-    log.close()
-    reopened = open_log(tmp_path)
-    assert contents(reopened) == {number: b"%03d" % number * 1000 for number in range(1, 4)}
-    reopened.close()
 
 
 def test_persistent_log_syncs_before_it_creates_names_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

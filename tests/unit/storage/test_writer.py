@@ -1,4 +1,4 @@
-"""The writer's thread and its inline twin: order, one sync per batch, one report of a failure."""
+"""The writer's thread and its inline twin: order, one sync per batch, one report of a failure, waiting for room."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.storage.support import append, contents, open_log
+from zmqbroker.errors import NoRoom
 from zmqbroker.storage.interfaces import WriteJob
 from zmqbroker.storage.writer import InlineWriter, LogWriter
 
@@ -17,7 +18,7 @@ PATIENCE_S = 60
 
 
 class Job:
-    """A WriteJob that notes its calls, can wait in `write` and can fail."""
+    """A WriteJob that notes its calls, can wait in `write`, can find no room and can fail."""
 
     size_bytes = 1
 
@@ -29,7 +30,9 @@ class Job:
         must_sync: bool = True,
         gate: threading.Event | None = None,
         failure: OSError | None = None,
+        refusals: int = 0,
     ) -> None:
+        self.refusals = refusals  # times that it finds no room
         self.name, self.calls, self.must_sync, self.gate, self.failure = name, calls, must_sync, gate, failure
         self.started = threading.Event()
 
@@ -37,6 +40,10 @@ class Job:
         self.started.set()
         if self.gate is not None:
             assert self.gate.wait(PATIENCE_S)
+        if self.refusals:
+            self.refusals -= 1
+            self.calls.append(f"no room for {self.name}")
+            raise NoRoom("no room")
         if self.failure is not None:
             raise self.failure
         self.calls.append(f"write {self.name}")
@@ -53,6 +60,7 @@ class Outcome:
         self.batches: list[list[WriteJob]] = []
         self.failures: list[OSError] = []
         self.threads: set[int] = set()
+        self.full, self.roomy = threading.Event(), threading.Event()
 
     def finished(self, jobs: list[WriteJob]) -> None:
         self.batches.append(jobs)
@@ -61,6 +69,10 @@ class Outcome:
 
     def housekeep(self) -> None:
         self.calls.append("housekeep")
+
+    def on_room(self, out_of_room: bool) -> None:
+        self.calls.append("out of room" if out_of_room else "room")
+        (self.full if out_of_room else self.roomy).set()
 
 
 @pytest.mark.parametrize("kind", [LogWriter, InlineWriter])
@@ -114,6 +126,82 @@ def test_writer_failure_is_reported_once_and_ends_it(kind: Callable[..., LogWrit
     writer.submit(Job("c", outcome.calls, failure=OSError(5, "again")))
     writer.close()
     assert (outcome.calls, outcome.batches, outcome.failures) == ([], [], [error])
+
+
+def test_writer_without_room_hands_back_what_is_done_and_goes_on_in_order() -> None:
+    outcome, gate = Outcome(), threading.Event()
+    writer = LogWriter(outcome.finished, outcome.failures.append, outcome.housekeep, outcome.on_room, retry_s=0.001)
+    writer.submit(first := Job("first", outcome.calls, gate=gate))
+    assert first.started.wait(PATIENCE_S)
+    for name, refusals in (("b", 0), ("c", 3), ("d", 0)):
+        writer.submit(Job(name, outcome.calls, refusals=refusals))
+    gate.set()
+    assert outcome.full.wait(PATIENCE_S)
+    assert outcome.roomy.wait(PATIENCE_S)
+    writer.close()
+    assert outcome.calls == [
+        *("write first", "sync first", "finished", "housekeep"),
+        *("write b", "no room for c", "sync b", "finished", "out of room"),
+        *("no room for c", "no room for c"),
+        *("write c", "write d", "sync d", "finished", "room", "housekeep"),
+    ]
+    assert [len(batch) for batch in outcome.batches] == [1, 1, 2]
+
+
+def test_writer_without_room_closes_and_drops_what_nobody_was_told_of() -> None:
+    outcome = Outcome()
+    writer = LogWriter(outcome.finished, outcome.failures.append, outcome.housekeep, outcome.on_room, retry_s=PATIENCE_S)
+    writer.submit(Job("a", outcome.calls, refusals=1))
+    assert outcome.full.wait(PATIENCE_S)
+    writer.submit(Job("b", outcome.calls))
+    writer.close()
+    assert (outcome.calls, outcome.batches, outcome.failures) == (["no room for a", "out of room"], [], [])
+
+
+def test_writer_that_fails_after_it_had_no_room_says_so() -> None:
+    outcome, failed = Outcome(), threading.Event()
+    error = OSError(5, "Input/output error")
+    writer = LogWriter(outcome.finished, lambda _: failed.set(), outcome.housekeep, outcome.on_room, retry_s=0.001)
+    writer.submit(Job("a", outcome.calls, refusals=2, failure=error))
+    assert failed.wait(PATIENCE_S)
+    writer.close()
+    assert outcome.calls == ["no room for a", "out of room", "no room for a"]
+
+
+def test_inline_writer_without_room_queues_and_is_tried_again_when_told() -> None:
+    outcome = Outcome()
+    writer = InlineWriter(outcome.finished, outcome.failures.append, outcome.housekeep, outcome.on_room)
+    writer.retry()
+    jobs = [Job("a", outcome.calls, refusals=2), Job("b", outcome.calls), Job("c", outcome.calls, refusals=1)]
+    for job in jobs:
+        writer.submit(job)
+    assert outcome.calls == ["no room for a", "out of room"]
+    writer.retry()
+    assert outcome.calls[2:] == ["no room for a"]
+    writer.retry()
+    assert outcome.calls[3:] == ["write a", "write b", "no room for c", "sync b", "finished"]
+    writer.retry()
+    assert outcome.calls[8:] == ["write c", "sync c", "finished", "room", "housekeep"]
+    writer.submit(Job("d", outcome.calls))
+    assert outcome.calls[13:] == ["write d", "sync d", "finished", "housekeep"]
+    assert [len(batch) for batch in outcome.batches] == [2, 1, 1]
+
+
+def test_inline_writer_without_room_closes_and_drops_what_waits() -> None:
+    outcome = Outcome()
+    writer = InlineWriter(outcome.finished, outcome.failures.append, outcome.housekeep, outcome.on_room)
+    writer.submit(Job("a", outcome.calls, refusals=1))
+    writer.close()
+    writer.retry()
+    assert (outcome.calls, outcome.batches) == (["no room for a", "out of room"], [])
+
+
+def test_inline_writer_that_failed_is_not_tried_again() -> None:
+    outcome = Outcome()
+    writer = InlineWriter(outcome.finished, outcome.failures.append, outcome.housekeep, outcome.on_room)
+    writer.submit(Job("a", outcome.calls, failure=OSError(5, "Input/output error")))
+    writer.retry()
+    assert len(outcome.failures) == 1
 
 
 def test_writer_submit_after_close_trips_an_assert() -> None:
