@@ -60,8 +60,8 @@ def open_group(
 def align(number: int, log: LogStore, state: StateStore) -> None:
     """Begin the log behind an installed snapshot, where the node ended after the state was replaced and before the log was.
 
-    Nothing is applied between the two, so the state is still the snapshot's. Where it is not, the log has to fit as it is: raises
-    Corruption when it ends before the state, because then the disk has not kept what it said it had synced.
+    Nothing is applied between the two, so the state is still the snapshot's. Where it is not, the log has to fit as it is.
+    Raises Corruption when it ends before the state: then the disk has not kept what it said it had synced.
     """
     _begin_behind_snapshot(number, log, state)
     applied_index, last_index = state.applied_index(number), log.view(number).last_index()
