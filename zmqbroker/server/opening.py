@@ -10,6 +10,7 @@ from zmqbroker.broker import Machine
 from zmqbroker.broker.snapshot import ROSTER_KEY, read_roster
 from zmqbroker.commands import Member
 from zmqbroker.config import NodeConfig
+from zmqbroker.errors import Corruption
 from zmqbroker.raft import RaftConfig, RaftCore
 from zmqbroker.raft.messages import HardState, Snapshot, StorageAppend
 from zmqbroker.server.clock import SystemClock
@@ -32,7 +33,8 @@ def open_group(
 ) -> Group:
     """The group as its log and its store left it.
 
-    A group that has applied nothing begins with the founders: the changes since then are in the log, or in a snapshot.
+    A group that has applied nothing begins with the founders: the changes since then are in the log, or in a snapshot. Raises
+    Corruption as `align` does.
     """
     align(number, log, state)
     applied_index = state.applied_index(number)
@@ -59,7 +61,18 @@ def align(number: int, log: LogStore, state: StateStore) -> None:
     """Begin the log behind an installed snapshot, where the node ended after the state was replaced and before the log was.
 
     Nothing is applied between the two, so the state is still the snapshot's. Where it is not, the log has to fit as it is.
+    Raises Corruption when it ends before the state: then the disk has not kept what it said it had synced.
     """
+    _begin_behind_snapshot(number, log, state)
+    applied_index, last_index = state.applied_index(number), log.view(number).last_index()
+    if applied_index > last_index:
+        raise Corruption(
+            f"group {number}: the store holds what entry {applied_index} left, and the log ends with entry {last_index}: "
+            "acknowledged entries are missing"
+        )
+
+
+def _begin_behind_snapshot(number: int, log: LogStore, state: StateStore) -> None:
     index, term = state.installed(number)
     view = log.view(number)
     if state.applied_index(number) != index or index < view.first_index():

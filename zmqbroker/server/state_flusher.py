@@ -38,7 +38,7 @@ class StateFlusher:
         self._bodies = {group: deque(state.body_indexes(group)) for group in machines}  # of those, the ones still stored
         self._held: Counter[int] = Counter()  # groups whose state stays as it is for the moment, and for how many reasons
         self._pins: dict[int, int] = {}  # group -> the log above this index stays, for a follower that gets a snapshot
-        self._failed = False  # a commit failed: what it held is in no machine's changes any more
+        self._failure: BaseException | None = None  # of a commit: what it held is in no machine's changes any more
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="state")
 
     async def run(self) -> None:
@@ -68,12 +68,12 @@ class StateFlusher:
 
     def _commit(self, group: int, applied_index: int, changes: list[tuple[bytes, bytes | None]], dead: list[int]) -> None:
         """Store what a machine handed out: in its order, and nothing behind a gap."""
-        if self._failed:
-            raise StorageError("an earlier flush has failed")
+        if self._failure is not None:
+            raise StorageError(f"an earlier flush has failed: {self._failure}")
         try:
             self._state.commit(group, applied_index, changes, dead)
-        except BaseException:
-            self._failed = True
+        except BaseException as error:
+            self._failure = error
             raise
 
     def _dead(self, group: int, machine: Machine) -> list[int]:

@@ -22,6 +22,7 @@ import lmdb
 
 from zmqbroker.checksum import crc32c
 from zmqbroker.errors import Corruption, StorageError
+from zmqbroker.storage.disk import OS_DISK
 from zmqbroker.storage.interfaces import Item
 
 __all__ = ["KEY_SIZE_MAX", "LmdbState", "map_size_of"]
@@ -33,6 +34,7 @@ _PLACE = struct.Struct("<QQ")
 _BODY = struct.Struct(">HQ")
 #: Added to the group in the keys of what is no state; groups are below both.
 _INSTALLED, _BODIES = 0x4000, 0x8000
+_DATA, _NEW = "data.mdb", "new.mdb"  # LMDB's own name for its file; ours for one that is being made
 _SLICE_COUNT = 1000  # records per read transaction of `load`
 _MAP_SIZE_MIN = 1 << 30
 _ENGINE = 0  # LMDB 0.9: its format is read by every release of the last ten years; that of 1.0 is months old
@@ -63,6 +65,22 @@ def map_size_of(path: Path) -> int:
     return max(volume.f_frsize * volume.f_blocks, _MAP_SIZE_MIN) // _MAP_SIZE_STEP * _MAP_SIZE_STEP
 
 
+def _make(path: Path) -> None:
+    """Make an empty environment in a directory; its name is there when all of it is durable. Raises OSError or StorageError.
+
+    LMDB itself writes two first pages and syncs them with the first commit: a power cut in between may leave one of them.
+    """
+    new = path / _NEW
+    new.unlink(missing_ok=True)  # of a start that did not come to its end
+    with _mapped(path):
+        environment = lmdb.open(str(new), subdir=False, lock=False, mode=0o600, lib_version=_ENGINE)
+        environment.sync(True)
+        environment.close()
+    OS_DISK.rename(new, path / _DATA)
+    OS_DISK.sync_directory(path)
+    OS_DISK.sync_directory(path.parent)
+
+
 class LmdbState:
     """A StateStore in a directory. Made by `LmdbState.open`."""
 
@@ -79,6 +97,8 @@ class LmdbState:
         try:
             path.mkdir(parents=True, exist_ok=True)
             size = map_size if map_size is not None else map_size_of(path)
+            if not (path / _DATA).exists():
+                _make(path)
         except OSError as error:
             raise StorageError(f"{path}: the state store cannot be opened: {error}") from error
         with _mapped(path):

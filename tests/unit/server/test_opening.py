@@ -13,6 +13,7 @@ from zmqbroker.broker import Machine
 from zmqbroker.broker.snapshot import ROSTER_KEY, write_roster
 from zmqbroker.commands import Member
 from zmqbroker.config import NodeConfig
+from zmqbroker.errors import Corruption
 from zmqbroker.raft import Membership, RaftCore
 from zmqbroker.raft.messages import Entry, HardState, Snapshot, StorageAppend
 from zmqbroker.server.membership import founding
@@ -154,11 +155,20 @@ def test_start_after_the_log_began_anew_changes_nothing(disk: Disk) -> None:
 
 
 def test_start_with_state_ahead_of_the_snapshot_leaves_the_log_as_it_is(disk: Disk) -> None:
-    """Then the log was replaced long ago; if it lacks entries now they are missing, and the core says so."""
+    """Then the log was replaced long ago; if it lacks entries now they are missing."""
     disk.write(1, *terms(20))
     disk.install()
     disk.state.commit(1, INDEX + 5, [])
-    with pytest.raises(AssertionError, match="acknowledged entries are missing"):
+    with pytest.raises(Corruption, match="entry 55 left, and the log ends with entry 20: acknowledged entries are missing"):
+        disk.start()
+    assert disk.place() == (1, 20)
+
+
+def test_start_with_a_log_that_ends_before_the_state_is_refused(disk: Disk) -> None:
+    """As a disk leaves it that says it has synced, and has not: an error for the operator, not a failed check."""
+    disk.write(1, *terms(20))
+    disk.state.commit(1, 21, [])
+    with pytest.raises(Corruption, match="entry 21 left, and the log ends with entry 20: acknowledged entries are missing"):
         disk.start()
     assert disk.place() == (1, 20)
 

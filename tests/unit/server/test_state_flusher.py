@@ -175,7 +175,7 @@ def test_flush_that_fails_is_the_last_one() -> None:
         node.state.go.set()
         with pytest.raises(StorageError, match="full"):
             await first
-        with pytest.raises(StorageError, match="an earlier flush has failed"):
+        with pytest.raises(StorageError, match="an earlier flush has failed: full"):
             await second
 
     run(node, job())

@@ -334,6 +334,15 @@ def test_lmdb_full_map_is_a_storage_error_and_deleting_goes_on(tmp_path: Path) -
     state.close()
 
 
+def test_lmdb_making_that_a_crash_cut_short_is_begun_anew(tmp_path: Path) -> None:
+    """LMDB takes a file with one of its two first pages for a foreign one, so none has the store's name before it is whole."""
+    (tmp_path / "new.mdb").write_bytes(bytes(4096))
+    state = _open(tmp_path)
+    assert state.applied_index(1) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.mdb", "lock.mdb"]
+    state.close()
+
+
 def test_lmdb_damaged_environment_is_corruption(tmp_path: Path) -> None:
     (tmp_path / "data.mdb").write_bytes(b"not LMDB" * 4096)
     with pytest.raises(Corruption, match="the state store is damaged") as caught:

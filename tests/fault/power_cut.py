@@ -1,0 +1,134 @@
+"""Power cuts for real nodes: each node's data directory is a small ext4 file system of its own, which loses its power.
+
+A `Volume` is an image file, mounted through a loop device. `cut` shuts the file system down without writing its journal
+(EXT4_IOC_SHUTDOWN with NOLOGFLUSH): what was synced is there after the next mount, which replays the journal; what was only
+written is gone, names too, and until then every call gets EIO. The machine's own page cache does not matter: it lies below the
+file system. Needs root, loop devices and e2fsprogs; `powerless` says why it cannot be done here.
+
+What it does not do: tear a sector, or let a later write live and an earlier one die, beyond what ext4 does by itself. The crash
+images (tests/unit/storage/test_crash_images.py, test_lmdb_crash_images.py) do that. Source: the shared reference on Raft, §6.7.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.processes import Cluster
+
+__all__ = ["Volume", "cut_power", "powerless", "volumes"]
+
+_SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
+_NO_LOG_FLUSH = struct.pack("=I", 2)  # EXT4_GOING_FLAGS_NOLOGFLUSH
+#: Sparse: the machine's disk holds only what is used of it.
+_IMAGE_BYTES = 1 << 30
+#: A process that was killed lets go of its files a moment later.
+_BUSY_S = 10.0
+
+
+class Volume:
+    """One node's disk: an image, and where it is mounted."""
+
+    def __init__(self, image: Path, place: Path) -> None:
+        self._image = image
+        self.place = place
+
+    def make(self) -> None:
+        """Make the file system and mount it."""
+        with self._image.open("wb") as file:
+            file.truncate(_IMAGE_BYTES)
+        _command("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", str(self._image))
+        self.place.mkdir(parents=True)
+        self.mount()
+
+    def mount(self) -> None:
+        """Mount it; after a cut this replays the journal."""
+        _command("mount", "-t", "ext4", "-o", "loop", str(self._image), str(self.place))
+
+    def unmount(self) -> None:
+        """Unmount it, as soon as no process uses it any more; the loop device goes with it."""
+        end = time.monotonic() + _BUSY_S
+        while (fault := _fault_of("umount", str(self.place))) and time.monotonic() < end:
+            time.sleep(0.02)
+        assert not fault, fault
+
+    def discard(self) -> None:
+        """Unmount it whatever happened before; never raises."""
+        if os.path.ismount(self.place):
+            _fault_of("umount", "--lazy", str(self.place))
+
+
+def _fault_of(*words: str) -> str:
+    """Run a command; what it complained of, empty when it went well."""
+    ended = subprocess.run(words, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=60, check=False)
+    return f"{' '.join(words)}: {ended.stderr.strip() or ended.returncode}" if ended.returncode else ""
+
+
+def _command(*words: str) -> None:
+    fault = _fault_of(*words)
+    assert not fault, fault
+
+
+def powerless() -> str:
+    """Why no power can be cut here; empty when it can."""
+    if os.geteuid() != 0:
+        return "only root can mount file systems"
+    missing = [tool for tool in ("mkfs.ext4", "mount", "umount") if shutil.which(tool) is None]
+    if missing:
+        return f"not installed: {', '.join(missing)}"
+    with tempfile.TemporaryDirectory() as directory:
+        volume = Volume(Path(directory, "image"), Path(directory, "place"))
+        try:
+            volume.make()
+            _shut_down([volume])
+            volume.unmount()
+        except (AssertionError, OSError) as error:
+            return f"no loop-mounted ext4 that can be shut down: {error}"
+        finally:
+            volume.discard()
+    return ""
+
+
+@contextmanager
+def volumes(directory: Path, names: Iterable[str]) -> Iterator[list[Volume]]:
+    """A mounted volume per node, at `directory`/NAME; all are unmounted and detached in the end."""
+    with ExitStack() as stack:
+        made = []
+        for name in names:
+            volume = Volume(directory / f"{name}.ext4", directory / name)
+            stack.callback(volume.discard)
+            volume.make()
+            made.append(volume)
+        yield made
+
+
+def _shut_down(cut: Iterable[Volume]) -> None:
+    """Shut file systems down, one right after the other: nothing else is done in between."""
+    descriptors = [os.open(volume.place, os.O_RDONLY | os.O_DIRECTORY) for volume in cut]
+    try:
+        for descriptor in descriptors:
+            fcntl.ioctl(descriptor, _SHUTDOWN, _NO_LOG_FLUSH)
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def cut_power(nodes: Cluster, cut: list[Volume]) -> None:
+    """The power of all nodes fails: file systems first, so that no process can write anything more; then the processes.
+
+    The volumes are mounted again afterwards; the nodes are down.
+    """
+    _shut_down(cut)
+    for node in nodes.nodes.values():
+        node.kill()
+    for volume in cut:
+        volume.unmount()
+        volume.mount()
