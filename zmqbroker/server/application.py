@@ -26,6 +26,7 @@ from zmqbroker.broker import Machine
 from zmqbroker.config import NodeConfig, majority_of, split_address
 from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, RemovedFromCluster, StorageError
 from zmqbroker.server.desk import DATA_GROUP
+from zmqbroker.server.disks import Disks
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.links import LinkWatch
 from zmqbroker.server.node import Node
@@ -33,6 +34,7 @@ from zmqbroker.server.opening import open_group
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
+from zmqbroker.server.space import OwnSpace
 from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage.directory import DataDirectory, raise_file_limit
 from zmqbroker.storage.lmdb_state import LmdbState
@@ -170,6 +172,7 @@ class _Application:
             port=port,
             log=self._log,
             state=self._state,
+            disks=Disks(config, OwnSpace(config.node.data_dir, config.storage.low_water_bytes)),
             housekeep=self._log.housekeep,
             counters=self._counters,
             on_failure=_die,

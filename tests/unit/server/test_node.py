@@ -46,7 +46,14 @@ class Port:
 
 def test_node_client_that_does_not_read_costs_one_timer_however_many_passes_there_are() -> None:
     loop, port = Loop(), Port()
-    parts: dict[str, Any] = {"formation": None, "network": port, "port": port, "log": MemoryLog(), "state": MemoryState()}
+    parts: dict[str, Any] = {
+        "formation": None,
+        "network": port,
+        "port": port,
+        "log": MemoryLog(),
+        "state": MemoryState(),
+        "disks": None,
+    }
     calls: dict[str, Any] = {"housekeep": lambda: None, "on_failure": print, "on_change": lambda: None}
     node = Node(NodeConfig.for_test(), loop, **parts, counters=Counter(), **calls)  # type: ignore[arg-type]
     for _ in range(5):
