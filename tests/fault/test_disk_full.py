@@ -1,0 +1,175 @@
+"""Disks that have little room: sends are refused by name, everything else goes on and frees room, and no process ends.
+
+Every node has a small file system of its own. Segments are tiny, so that what was acked is dropped from the log soon.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fault.conftest import Note
+from tests.fault.operator import command, verify
+from tests.fault.volumes import fill, free_bytes, small_volume, why_not
+from tests.processes import Cluster, Node, cluster, wait_until
+from zmqbroker import SyncClient
+from zmqbroker.errors import StorageFull
+
+MIB = 1 << 20
+LOW_WATER_BYTES = 6 * MIB
+SETTINGS = {
+    "ZMQBROKER_STORAGE_SEGMENT_BYTES": str(128 << 10),
+    "ZMQBROKER_STORAGE_FLUSH_MS": "20",
+    "ZMQBROKER_STORAGE_LOW_WATER_BYTES": str(LOW_WATER_BYTES),
+    "ZMQBROKER_STORAGE_CACHE_BYTES_MAX": "0",
+}
+BODY_BYTES = 8192
+PATIENCE_S = 60.0
+
+
+@contextmanager
+def small_disks(
+    directory: Path, size: int = 3, *, mib: int = 24, volume: str = "persistent", kind: str = "tmpfs"
+) -> Iterator[Cluster]:
+    """A running cluster whose nodes have small disks; in the end the very same processes run."""
+    if reason := why_not(kind):
+        pytest.skip(reason)
+    with ExitStack() as stack:
+        for number in range(1, size + 1):
+            stack.enter_context(small_volume(directory / f"node-{number}", mib * MIB, kind))
+        nodes = stack.enter_context(cluster(directory, size, volume=volume, environment=SETTINGS))
+        pids = processes(nodes)
+        yield nodes
+        assert processes(nodes) == pids, "\n".join(node.log()[-2000:] for node in nodes.nodes.values())
+
+
+def processes(nodes: Cluster) -> dict[str, int]:
+    """The processes that run, by node."""
+    return {node.name: node.process.pid for node in nodes.nodes.values() if node.process is not None and node.running}
+
+
+def body(number: int) -> bytes:
+    """A body that says which one it is, from its beginning to its end."""
+    return number.to_bytes(8, "big") * (BODY_BYTES // 8)
+
+
+def send_until_refused(client: SyncClient, first: int = 0, most: int = 10_000) -> tuple[int, StorageFull]:
+    """Send numbered messages until one is refused; the number of that one, and why."""
+    queue = client.queue("jobs")
+    for number in range(first, first + most):
+        try:
+            queue.send(body(number), timeout_ms=2_000)
+        except StorageFull as error:
+            return number, error
+    raise AssertionError(f"{most} messages were taken")
+
+
+def consume(client: SyncClient, first: int, last: int) -> None:
+    """Receive and ack the messages numbered first to last - 1, in order and each once."""
+    queue, expected = client.queue("jobs"), first
+    while expected < last:
+        messages = queue.receive(max=50, wait_ms=10_000, timeout_ms=60_000)
+        assert messages, f"message {expected} of {last} does not come"
+        assert [message.body for message in messages] == [body(expected + at) for at in range(len(messages))]
+        queue.ack(messages)
+        expected += len(messages)
+    assert queue.stats()["depth"] == 0
+
+
+def others(nodes: Cluster, node: Node) -> list[Node]:
+    """All nodes but one."""
+    return [other for other in nodes.nodes.values() if other is not node]
+
+
+def disk(nodes: Cluster, node: Node) -> dict[str, Any]:
+    """What a node says of its own disk."""
+    info = nodes.info(node.name, timeout_ms=10_000)
+    assert info is not None, f"{node.name} does not answer"
+    return dict(info["disk"])
+
+
+def refused_by(nodes: Cluster) -> list[str]:
+    """The nodes for whose disks the leader refuses sends."""
+    info = nodes.info(nodes.leader().name, timeout_ms=10_000)
+    return list(info["groups"][0]["sends_refused_by"]) if info else []
+
+
+@pytest.mark.parametrize(
+    ("volume", "kind", "size"),
+    [("persistent", "tmpfs", 3), ("persistent", "ext4", 3), ("ephemeral", "tmpfs", 3), ("persistent", "tmpfs", 1)],
+)
+def test_disks_that_messages_fill_refuse_sends_until_these_were_acked(
+    tmp_path: Path, note: Note, volume: str, kind: str, size: int
+) -> None:
+    with small_disks(tmp_path, size, volume=volume, kind=kind) as nodes, SyncClient(nodes.url) as client:
+        refused, error = send_until_refused(client)
+        assert refused > 100
+        assert len(error.fields["nodes"]) >= size // 2 + 1
+        for row in error.fields["nodes"]:
+            assert 0 < row["free_bytes"] < row["low_water_bytes"] * 5 // 4, row
+            assert row["node"] in error.message
+        assert refused_by(nodes)
+        assert all(free_bytes(node.directory) > LOW_WATER_BYTES // 2 for node in nodes.nodes.values())
+        acked_s = time.monotonic()
+        consume(client, 0, refused)
+        wait_until(lambda: not refused_by(nodes), PATIENCE_S, "sends to be taken again")
+        note(f"{volume}, {kind}: {refused} messages; {time.monotonic() - acked_s:.2f} s from the first ack to sends again")
+        again, _ = send_until_refused(client, refused)
+        assert again - refused > 100, "and not only for one"
+        consume(client, refused, again)
+        if size > 1:
+            verify(nodes)
+
+
+def test_two_disks_with_little_room_refuse_sends_until_there_is_more(tmp_path: Path) -> None:
+    with small_disks(tmp_path) as nodes, SyncClient(nodes.url) as client:
+        queue = client.queue("jobs")
+        for number in range(20):
+            queue.send(body(number))
+        short = others(nodes, nodes.leader())
+        fillers = [fill(node.directory, LOW_WATER_BYTES // 2) for node in short]
+        wait_until(lambda: len(refused_by(nodes)) == 2, PATIENCE_S, "sends to be refused")
+        _, error = send_until_refused(client, 20, most=1)
+        assert [row["node"] for row in error.fields["nodes"]] == [node.name for node in short]
+        command(nodes, "cluster", "transfer", short[0].name)  # whoever leads knows it
+        wait_until(lambda: len(refused_by(nodes)) == 2, PATIENCE_S, "sends to be refused by the next leader")
+        consume(client, 0, 20)
+        send_until_refused(client, 20, most=1)
+        fillers[0].unlink()
+        wait_until(lambda: not refused_by(nodes), PATIENCE_S, "sends to be taken again")
+        for number in range(20, 40):
+            queue.send(body(number))
+        consume(client, 20, 40)
+        verify(nodes)
+
+
+def test_leader_with_little_room_hands_over_and_sends_go_on(tmp_path: Path) -> None:
+    with small_disks(tmp_path) as nodes, SyncClient(nodes.url) as client:
+        queue, first = client.queue("jobs"), nodes.leader()
+        for number in range(20):
+            queue.send(body(number))
+        fill(first.directory, LOW_WATER_BYTES // 2)
+        wait_until(lambda: disk(nodes, first)["short"], PATIENCE_S, "the disk to be found full")
+        wait_until(lambda: nodes.leader() is not first, PATIENCE_S, "another leader")
+        for number in range(20, 120):
+            queue.send(body(number))
+        consume(client, 0, 120)
+        assert "has no room for more messages: leadership goes to" in first.log()
+        assert refused_by(nodes) == []
+
+
+def test_status_shows_free_space_and_who_has_none(tmp_path: Path) -> None:
+    with small_disks(tmp_path) as nodes:
+        short = others(nodes, nodes.leader())
+        assert "free MiB" in command(nodes, "status")
+        for node in short:
+            fill(node.directory, LOW_WATER_BYTES // 2)
+        wait_until(lambda: len(refused_by(nodes)) == 2, PATIENCE_S, "sends to be refused")
+        found = command(nodes, "status", "--json")
+        assert f'"sends_refused_by": ["{short[0].name}", "{short[1].name}"]' in found
+        assert disk(nodes, short[0])["free_bytes"] <= LOW_WATER_BYTES // 2 + MIB
