@@ -16,7 +16,7 @@ import pytest
 from tests.fault.conftest import Note
 from tests.fault.operator import command, verify
 from tests.fault.volumes import fill, free_bytes, small_volume, why_not
-from tests.processes import Cluster, Node, cluster, wait_until
+from tests.processes import Cluster, Node, cluster, stays, wait_until
 from zmqbroker import SyncClient
 from zmqbroker.errors import StorageFull
 
@@ -133,18 +133,18 @@ def test_two_disks_with_little_room_refuse_sends_until_there_is_more(tmp_path: P
             queue.send(body(number))
         short = others(nodes, nodes.leader())
         fillers = [fill(node.directory, LOW_WATER_BYTES // 2) for node in short]
-        wait_until(lambda: len(refused_by(nodes)) == 2, PATIENCE_S, "sends to be refused")
-        _, error = send_until_refused(client, 20, most=1)
+        refused, error = send_until_refused(client, 20)
         assert [row["node"] for row in error.fields["nodes"]] == [node.name for node in short]
-        command(nodes, "cluster", "transfer", short[0].name)  # whoever leads knows it
-        wait_until(lambda: len(refused_by(nodes)) == 2, PATIENCE_S, "sends to be refused by the next leader")
-        consume(client, 0, 20)
-        send_until_refused(client, 20, most=1)
+        command(nodes, "cluster", "transfer", short[0].name)
+        refused, error = send_until_refused(client, refused)  # whoever leads learns it from the first answers
+        assert [row["node"] for row in error.fields["nodes"]] == [node.name for node in short]
+        consume(client, 0, refused)
+        last, _ = send_until_refused(client, refused)
         fillers[0].unlink()
         wait_until(lambda: not refused_by(nodes), PATIENCE_S, "sends to be taken again")
-        for number in range(20, 40):
+        for number in range(last, last + 20):
             queue.send(body(number))
-        consume(client, 20, 40)
+        consume(client, refused, last + 20)
         verify(nodes)
 
 
@@ -173,3 +173,30 @@ def test_status_shows_free_space_and_who_has_none(tmp_path: Path) -> None:
         found = command(nodes, "status", "--json")
         assert f'"sends_refused_by": ["{short[0].name}", "{short[1].name}"]' in found
         assert disk(nodes, short[0])["free_bytes"] <= LOW_WATER_BYTES // 2 + MIB
+
+
+def test_new_node_on_a_full_disk_waits_for_room_and_says_so(tmp_path: Path) -> None:
+    if reason := why_not("tmpfs"):
+        pytest.skip(reason)
+    with small_volume(tmp_path / "node-1", 8 * MIB, "tmpfs"):
+        filler = fill(tmp_path / "node-1", 0)
+        nodes = Cluster(tmp_path, 1, environment=SETTINGS)
+        (node,) = nodes.nodes.values()
+        try:
+            node.start()
+            wait_until(lambda: "this node waits for room" in node.log(), PATIENCE_S, "a word on the disk")
+            stays(lambda: node.running, 3, "the process, which looks again and again")
+            assert node.log().count("this node waits for room") == 1
+            pid = processes(nodes)
+            filler.unlink()
+            nodes.leader()
+            assert processes(nodes) == pid
+            assert node.stop() == 0
+            fill(tmp_path / "node-1", 0)
+            (tmp_path / "node-1" / "ballast").write_bytes(b"")
+            fill(tmp_path / "node-1", 0)
+            node.start()
+            wait_until(lambda: node.log().count("this node waits for room") == 2, PATIENCE_S, "a word on the disk")
+            assert node.stop() == 0, "it can be stopped while it waits"
+        finally:
+            node.close()

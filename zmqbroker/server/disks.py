@@ -127,10 +127,13 @@ class Disks:
         since = self._ticks - self._silent_ticks
         return {own_id: self.own, **{id: report for id, (tick, report) in self._heard.items() if tick >= since}}
 
-    def tick(self, groups: Iterable[Group], now_ns: int) -> None:
-        """A tick has passed: look at the disk, and at the leadership of every group that this node leads."""
+    def tick(self, groups: Iterable[Group], now_ns: int, *, out_of_room: bool) -> None:
+        """A tick has passed: look at the disk, and at the leadership of every group that this node leads.
+
+        `out_of_room`: the log waits for room.
+        """
         self._ticks += 1
-        self._space.look(now_ns)
+        self._space.look(now_ns, out_of_room=out_of_room)
         for group in groups:
             led = self._led.get(group.number)
             if group.leading and led is not None:

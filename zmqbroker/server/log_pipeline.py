@@ -46,6 +46,11 @@ class LogPipeline:
         else:
             self._writer = InlineWriter(self._finished, on_failure, housekeep)
 
+    @property
+    def out_of_room(self) -> bool:
+        """True while works wait because the disk is full; here a full disk ends the process, so there are none."""
+        return False
+
     def submit(self, works: Sequence[StorageAppend]) -> None:
         """Write one pass's works; they are durable when `take_durable` returns them. Those of held groups wait."""
         for work in works:

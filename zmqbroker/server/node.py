@@ -230,7 +230,7 @@ class Node:
         self._pass()
         for group in self.groups.values():
             group.tick()
-        self.disks.tick(self.groups.values(), time.monotonic_ns())
+        self.disks.tick(self.groups.values(), time.monotonic_ns(), out_of_room=self._pipeline.out_of_room)
         if self.snapshots is not None:
             self.snapshots.tick(time.monotonic_ns())
         self._pump()

@@ -58,26 +58,37 @@ def volume_of(path: str) -> tuple[int, int]:
 
 
 class OwnSpace:
-    """The room on this node's disk, as of the last look."""
+    """The room on this node's disk, as of the last look: what is free there, and in the store's files, which never shrink."""
 
-    def __init__(self, path: str, configured_bytes: int, volume: Callable[[str], tuple[int, int]] = volume_of) -> None:
-        self._path, self._configured_bytes, self._volume = path, configured_bytes, volume
+    def __init__(
+        self,
+        path: str,
+        configured_bytes: int,
+        reusable_bytes: Callable[[], int],
+        volume: Callable[[str], tuple[int, int]] = volume_of,
+    ) -> None:
+        self._path, self._configured_bytes = path, configured_bytes
+        self._reusable_bytes, self._volume = reusable_bytes, volume
         self._looked_ns: int | None = None
         self.free_bytes = self.low_water_bytes = 0  # before the first look
         self.short = False
 
-    def look(self, now_ns: int) -> None:
-        """Ask the file system, unless that was done a moment ago. What cannot be asked is as it was."""
+    def look(self, now_ns: int, *, out_of_room: bool) -> None:
+        """Ask the file system, unless that was done a moment ago. What cannot be asked is as it was.
+
+        `out_of_room`: something waits to be written, so there is too little room, whatever is said to be free.
+        """
         if self._looked_ns is not None and now_ns - self._looked_ns < LOOK_NS:
             return
         self._looked_ns = now_ns
         try:
-            self.free_bytes, size_bytes = self._volume(self._path)
+            free_bytes, size_bytes = self._volume(self._path)
         except OSError as error:
             log.debug("%s: cannot be asked for its free space: %s", self._path, error)
             return
+        self.free_bytes = free_bytes + self._reusable_bytes()
         self.low_water_bytes = low_water_of(self._configured_bytes, size_bytes)
-        short = is_short(self.free_bytes, self.low_water_bytes, self.short)
+        short = out_of_room or is_short(self.free_bytes, self.low_water_bytes, self.short)
         if short != self.short:
             self.short = short
             text = "%s: %d bytes are free and the low-water mark is %d: %s"

@@ -165,7 +165,7 @@ class Site:
             "port": _Port(),
             "log": self.log,
             "state": self.state,
-            "disks": Disks(self._config, OwnSpace(str(self.directory), 1)),
+            "disks": Disks(self._config, OwnSpace(str(self.directory), 1, self.state.reusable_bytes)),
             "housekeep": self.log.housekeep,
             "counters": self.counters,
             "on_failure": self.failures.append,

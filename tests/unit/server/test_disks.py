@@ -133,6 +133,7 @@ class Nodes:
         self.free_bytes = dict.fromkeys((1, 2, 3), 1 << 20)
         self.stalled: set[int] = set()  # nodes whose log is not written for the moment
         self.down: set[int] = set()
+        self.waiting: set[int] = set()  # nodes whose log waits for room
         self._held: dict[int, list[StorageAppend]] = {1: [], 2: [], 3: []}  # what stalled logs have to write
         self.sites = trio(election_ticks=1000, heartbeat_ticks=1)
         self.disks = {number: Disks(config, self._space(number)) for number in self.sites}
@@ -141,7 +142,7 @@ class Nodes:
         self.tick(2)
 
     def _space(self, number: int) -> OwnSpace:
-        return OwnSpace(f"/{number}", 1000, lambda path: (self.free_bytes[number], 1 << 30))
+        return OwnSpace(f"/{number}", 1000, lambda: 0, lambda path: (self.free_bytes[number], 1 << 30))
 
     def tick(self, count: int = 1) -> None:
         """So many ticks pass, and everything that is sent meanwhile arrives."""
@@ -151,7 +152,7 @@ class Nodes:
                 if number not in self.down:
                     site.group.tick()
                     self.carry()
-                    self.disks[number].tick([site.group], self.now_ns)
+                    self.disks[number].tick([site.group], self.now_ns, out_of_room=number in self.waiting)
             self.carry()
 
     def carry(self) -> None:
@@ -241,6 +242,16 @@ def test_disks_sends_are_refused_while_no_majority_has_room_and_the_refusal_says
     assert [text.partition(":")[0] for text in said] == ["sends are refused", "sends are taken again"]
 
 
+def test_disks_log_that_waits_for_room_counts_as_full_whatever_is_free() -> None:
+    nodes = Nodes()
+    nodes.waiting = {2, 3}
+    nodes.tick(3)
+    assert nodes.refusal() is not None
+    nodes.waiting = {3}
+    nodes.tick(3)
+    assert nodes.refusal() is None
+
+
 def test_disks_follower_that_does_not_answer_is_no_help() -> None:
     nodes = Nodes()
     nodes.tick(2 * NodeConfig.for_test().raft.election_ticks)
@@ -261,7 +272,7 @@ def test_disks_new_leader_that_was_not_answered_yet_expects_room() -> None:
     nodes = Nodes()
     nodes.free_bytes[1] = 0
     nodes.disks[1].begin(GROUP)
-    nodes.disks[1].tick([nodes.sites[1].group], nodes.now_ns + LOOK_NS)
+    nodes.disks[1].tick([nodes.sites[1].group], nodes.now_ns + LOOK_NS, out_of_room=False)
     assert nodes.disks[1].own.short
     assert nodes.refusal() is None
 

@@ -62,9 +62,9 @@ def test_short_disk_has_room_again_only_with_a_quarter_more_than_its_low_water_m
 
 def test_own_space_is_looked_at_a_few_times_a_second_only() -> None:
     volume = Volume(100, 1000)
-    space = OwnSpace("d", 10, volume)
+    space = OwnSpace("d", 10, lambda: 0, volume)
     for now_ns in range(0, 5 * LOOK_NS, LOOK_NS // 10):
-        space.look(now_ns)
+        space.look(now_ns, out_of_room=False)
     assert volume.asked == 5
     assert (space.free_bytes, space.low_water_bytes, space.short) == (100, 10, False)
 
@@ -72,11 +72,11 @@ def test_own_space_is_looked_at_a_few_times_a_second_only() -> None:
 def test_own_space_that_goes_and_comes_back_is_said_once_each(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "zmqbroker")
     volume = Volume(100, 1000)
-    space = OwnSpace("/data", 40, volume)
+    space = OwnSpace("/data", 40, lambda: 0, volume)
     seen = []
     for turn, free_bytes in enumerate((100, 39, 10, 49, 50, 45, 40)):
         volume.free_bytes = free_bytes
-        space.look(turn * LOOK_NS)
+        space.look(turn * LOOK_NS, out_of_room=False)
         seen.append(space.short)
     assert seen == [False, True, True, True, False, False, False]
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
@@ -88,12 +88,26 @@ def test_own_space_that_goes_and_comes_back_is_said_once_each(caplog: pytest.Log
     ]
 
 
+def test_own_space_counts_what_the_store_has_free_in_its_files() -> None:
+    space = OwnSpace("d", 40, lambda: 25, Volume(20, 1000))
+    space.look(0, out_of_room=False)
+    assert (space.free_bytes, space.short) == (45, False)
+
+
+def test_own_space_is_short_while_something_waits_to_be_written() -> None:
+    space = OwnSpace("d", 40, lambda: 0, Volume(500, 1000))
+    space.look(0, out_of_room=True)
+    assert space.short
+    space.look(LOOK_NS, out_of_room=False)
+    assert not space.short
+
+
 def test_own_space_of_a_file_system_that_does_not_answer_is_as_it_was() -> None:
     volume = Volume(10, 1000)
-    space = OwnSpace("d", 40, volume)
-    space.look(0)
+    space = OwnSpace("d", 40, lambda: 0, volume)
+    space.look(0, out_of_room=False)
     volume.error = OSError(5, "Input/output error")
-    space.look(LOOK_NS)
+    space.look(LOOK_NS, out_of_room=False)
     assert (space.free_bytes, space.short) == (10, True)
 
 
