@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
@@ -29,6 +29,10 @@ class NodeRow:
     applied_index: int = 0
     leader: str | None = None  # whom this node takes for the leader
     voter: bool = True  # False: it only gets the log
+    free_bytes: int | None = None  # on the disk of its data directory; None while it is not known
+    low_water_bytes: int | None = None  # with less it has no room for more messages
+    slow_disk: bool = False  # it led lately, and its disk was too slow for that
+    sends_refused_by: tuple[str, ...] = ()  # at a leader that refuses sends: the nodes that have no room
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class ClusterStatus:
         """The leader of the highest term among reachable nodes that say they lead."""
         leading = [row for row in self.nodes if row.role == "leader"]
         return max(leading, key=lambda row: row.term).name if leading else None
+
+    @property
+    def sends_refused_by(self) -> tuple[str, ...]:
+        """The nodes for whose lack of room the leader refuses sends; none while it takes them."""
+        return next((row.sends_refused_by for row in self.nodes if row.name == self.leader), ())
 
     @property
     def has_majority(self) -> bool:
@@ -89,19 +98,29 @@ async def _ask_member(connect: Connect, member: dict[str, Any], timeout_ms: int)
     if fields["node"]["name"] != name:
         # A node that is gone left its port to another one, or its endpoint leads elsewhere.
         return unreachable
+    return _answered(NodeRow(name, endpoint, reachable=True, role="forming", voter=voter), fields)
+
+
+def _answered(row: NodeRow, fields: dict[str, Any]) -> NodeRow:
+    """The row of a node that answered, which may be of another version."""
+    disk = fields.get("disk", {})
+    row = replace(
+        row,
+        free_bytes=disk.get("free_bytes"),
+        low_water_bytes=disk.get("low_water_bytes"),
+        slow_disk=bool(disk.get("slow", False)),
+    )
     group = next(iter(fields["groups"]), None)
     if group is None:
-        return NodeRow(name, endpoint, reachable=True, role="forming", voter=voter)
-    return NodeRow(
-        name,
-        endpoint,
-        reachable=True,
-        role=group["role"] if voter else "learner",
+        return row
+    return replace(
+        row,
+        role=group["role"] if row.voter else "learner",
         term=group["term"],
         commit_index=group["commit_index"],
         applied_index=group["applied_index"],
         leader=group["leader"],
-        voter=voter,
+        sends_refused_by=tuple(group.get("sends_refused_by", ())),
     )
 
 
@@ -132,11 +151,14 @@ def status(context: CommandContext, url: str, timeout_ms: int, alive: bool, as_j
                 "reachable": found.reachable,
                 "leader": found.leader,
                 "has_majority": found.has_majority,
+                "sends_refused_by": found.sends_refused_by,
             }
         )
     else:
         show_nodes(found)
         emit_line(found.sizes)
+    if found.sends_refused_by:
+        note(f"zmqbroker: sends are refused: no room on the disk of {', '.join(found.sends_refused_by)}")
     if found.has_majority:
         return Exit.DONE
     note(
@@ -148,9 +170,18 @@ def status(context: CommandContext, url: str, timeout_ms: int, alive: bool, as_j
 def show_nodes(found: ClusterStatus) -> None:
     """Print the table of nodes."""
     emit_table(
-        ("node", "clients", "reachable", "role", "term", "commit", "applied"),
+        ("node", "clients", "reachable", "role", "term", "commit", "applied", "free MiB"),
         [
-            (row.name, row.client, "yes" if row.reachable else "no", row.role, row.term, row.commit_index, row.applied_index)
+            (
+                row.name,
+                row.client,
+                "yes" if row.reachable else "no",
+                row.role,
+                row.term,
+                row.commit_index,
+                row.applied_index,
+                "-" if row.free_bytes is None else row.free_bytes >> 20,
+            )
             for row in found.nodes
         ],
     )

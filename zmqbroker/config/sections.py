@@ -93,6 +93,7 @@ class RaftTimingConfig:
     append_bytes_max: int = _number(MIB, KIB, 64 * MIB, "bytes of entries in one AppendEntries; one entry may be larger")
     uncommitted_bytes_max: int = _number(256 * MIB, 64 * KIB, 4 * GIB, "bytes proposed and not committed; over it BUSY")
     committed_bytes_max: int = _number(16 * MIB, KIB, GIB, "bytes of entries applied in one pass")
+    slow_disk_ms: int = _number(500, 0, 60_000, "time a leader's log may lag behind commits before it hands over; 0: any")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,6 +103,9 @@ class StorageConfig:
     segment_bytes: int = _number(64 * MIB, 64 * KIB, GIB, "size of a log segment")
     log_budget_bytes: int = _number(4 * GIB, 256 * KIB, 1 << 44, "size the log may have before sends get STORAGE_FULL")
     reserve_segments: int = _number(4, 1, 64, "log segments allocated ahead, for what must be written when the disk is full")
+    low_water_bytes: int = _number(
+        0, 0, 1 << 44, "free space below which a node takes no more messages; 0: 1 GiB, or 5 % of the volume if less"
+    )
     flush_ms: int = _number(200, 1, 60_000, "time between flushes of applied state to the store")
     cache_bytes_max: int = _number(64 * MIB, 0, 64 * GIB, "recent log entries kept in memory")
     allow_network_file_system: bool = field(

@@ -24,8 +24,9 @@ import zmq
 
 from zmqbroker.broker import Machine
 from zmqbroker.config import NodeConfig, majority_of, split_address
-from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, RemovedFromCluster, StorageError
+from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, NoRoom, RemovedFromCluster, StorageError
 from zmqbroker.server.desk import DATA_GROUP
+from zmqbroker.server.disks import Disks
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.links import LinkWatch
 from zmqbroker.server.node import Node
@@ -33,6 +34,7 @@ from zmqbroker.server.opening import open_group
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
+from zmqbroker.server.space import OwnSpace
 from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage.directory import DataDirectory, raise_file_limit
 from zmqbroker.storage.lmdb_state import LmdbState
@@ -44,6 +46,8 @@ __all__ = ["EXIT_DAMAGED", "EXIT_INTERNAL", "EXIT_REFUSED", "EXIT_USAGE", "run"]
 EXIT_REFUSED, EXIT_USAGE, EXIT_DAMAGED, EXIT_INTERNAL = 1, 2, 6, 70
 #: HELLOs are frequent until the cluster is formed, then once a second.
 FORMING_INTERVAL_S, HELLO_INTERVAL_S = 0.1, 1.0
+#: Seconds between two looks at a disk that is too full to start on.
+ROOM_INTERVAL_S = 1.0
 #: A removed node still votes for so many seconds, in case those who stay have not all stored that it has gone.
 LINGER_S = 2.0
 #: Seconds without all peers before the node says whom it waits for.
@@ -115,13 +119,35 @@ class _Application:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
-            self._open(loop)
-            self._node.start(self._descriptors)
-            await self._until(stop)
+            if await self._until_room(loop, stop):
+                self._directory.keep_ballast()
+                self._node.start(self._descriptors)
+                await self._until(stop)
         finally:
-            while self._closers:
-                self._closers.pop()()
+            self._close()
         log.info("stopped")
+
+    def _close(self) -> None:
+        while self._closers:
+            self._closers.pop()()
+
+    async def _until_room(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> bool:
+        """Open what the node owns as soon as its disk has the room for that; False when it is to stop before."""
+        told = ""
+        while not stop.is_set():
+            try:
+                self._open(loop)
+            except NoRoom as error:
+                self._close()
+                if str(error) != told:
+                    told = str(error)
+                    log.error("%s; this node waits for room", error)
+            else:
+                return True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROOM_INTERVAL_S):
+                    await stop.wait()
+        return False
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         config = self._config
@@ -171,6 +197,7 @@ class _Application:
             port=port,
             log=self._log,
             state=self._state,
+            disks=Disks(config, OwnSpace(config.node.data_dir, config.storage.low_water_bytes, self._state.reusable_bytes)),
             housekeep=self._log.housekeep,
             counters=self._counters,
             on_failure=_die,
@@ -343,3 +370,4 @@ class _Application:
         while True:
             await asyncio.sleep(min(1.0, self._config.limits.session_timeout_ms / 4000))
             self._node.sweep()
+            self._directory.keep_ballast()

@@ -221,6 +221,8 @@ class Desk:
         used, budget = node.log.size_bytes, node.config.storage.log_budget_bytes
         if used + len(batch) > budget:
             raise StorageFull(f"the log has {used} of {budget} bytes in use", used_bytes=used, budget_bytes=budget)
+        if full := node.disks.refusal(group):
+            raise full
         node.counters["messages_in"] += header.count
         group.publish(batch, 0, pending)
 

@@ -20,6 +20,7 @@ from zmqbroker.config import NodeConfig, majority_of
 from zmqbroker.errors import Compacted, MalformedFrame, NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Message, MessageType, Role, SoftState, StorageAppend
 from zmqbroker.server.desk import Desk
+from zmqbroker.server.disks import Disks
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
 from zmqbroker.server.log_pipeline import LogPipeline
@@ -60,6 +61,7 @@ class Node:
         port: ClientPort,
         log: LogStore,
         state: StateStore,
+        disks: Disks,
         housekeep: Callable[[], None],
         counters: Counter[str],
         on_failure: Callable[[BaseException], None],
@@ -68,6 +70,7 @@ class Node:
         self.config, self.formation, self.network, self.log, self.counters = config, formation, network, log, counters
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
         self.snapshots: Snapshots | None = None  # until then, too
+        self.disks = disks
         self._state = state
         self._last_read: tuple[tuple[int, int], bytes] = ((0, 0), b"")  # the entry of the last `read`: place, payload
         self.started_ns = time.monotonic_ns()
@@ -157,6 +160,8 @@ class Node:
             self.counters["peer_messages_dropped_unknown_group"] += 1
         elif reason := group.step(message):
             self.counters[f"raft_messages_dropped_{reason}"] += 1
+        elif message.type is MessageType.HEARTBEAT_RESPONSE and group.leading:
+            self.disks.heard(message)
 
     def _transfer(self, item: tuple[PeerKind, bytes, dict[str, Any], list[bytes]], now_ns: int) -> None:
         """A piece of a snapshot, or the wish for the next one."""
@@ -202,7 +207,8 @@ class Node:
         self._wake()
 
     def _send(self, messages: list[Message]) -> None:
-        """Snapshots go their own way, in chunks."""
+        """Snapshots go their own way, in chunks; answers to heartbeats tell of this node's disk."""
+        self.disks.stamp(messages)
         for message in messages:
             if message.type is MessageType.INSTALL_SNAPSHOT and self.snapshots is not None:
                 self.snapshots.send(message, time.monotonic_ns())
@@ -225,6 +231,7 @@ class Node:
         self._pass()
         for group in self.groups.values():
             group.tick()
+        self.disks.tick(self.groups.values(), time.monotonic_ns(), out_of_room=self._pipeline.out_of_room)
         if self.snapshots is not None:
             self.snapshots.tick(time.monotonic_ns())
         self._pump()
@@ -354,4 +361,5 @@ class Node:
             self._leaderless_ns.setdefault(number, time.monotonic_ns())
         if soft_state.role == Role.LEADER:
             self._liveness.restart()
+            self.disks.begin(number)
         self._on_change()

@@ -74,6 +74,7 @@ def node_fields(node: Node) -> dict[str, Any]:
         },
         "groups": [_group_fields(node, group) for group in node.groups.values()],
         "members": _member_fields(node),
+        "disk": node.disks.own._asdict(),
         "log": {"used_bytes": node.log.size_bytes, "budget_bytes": config.storage.log_budget_bytes},
         "counters": dict(node.counters),
     }
@@ -89,6 +90,7 @@ def _group_fields(node: Node, group: Group) -> dict[str, Any]:
         "commit_index": group.core.commit_index,
         "applied_index": group.machine.applied_index,
         "last_index": group.core.last_index,
+        "sends_refused_by": node.disks.refused_by(group),
     }
 
 

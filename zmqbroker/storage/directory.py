@@ -2,6 +2,7 @@
 
     LOCK            flock of the node that uses the directory, with its pid
     identity.json   see identity.py
+    ballast         see ballast.py
     log/            the segment log
     state/          the LMDB environment
 
@@ -21,8 +22,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from zmqbroker.commands import Member
-from zmqbroker.errors import DataDirectoryError
-from zmqbroker.storage.disk import OS_DISK
+from zmqbroker.errors import DataDirectoryError, NoRoom
+from zmqbroker.storage.ballast import give_up_ballast, keep_ballast, room_to_start
+from zmqbroker.storage.disk import OS_DISK, lacks_room
 from zmqbroker.storage.identity import Identity, claim_identity, write_identity
 
 __all__ = ["UNSAFE_FILE_SYSTEMS", "DataDirectory", "file_system_type", "raise_file_limit"]
@@ -79,8 +81,8 @@ class DataDirectory:
     ) -> DataDirectory:
         """Make, check and lock `path`, and give a new directory its identity, with a fresh node uid.
 
-        Raises DataDirectoryError when the directory cannot be trusted, is in use or is not for this configuration, and
-        Corruption when its identity is damaged, or missing beside data.
+        Raises DataDirectoryError when the directory cannot be trusted, is in use or is not for this configuration, NoRoom when
+        its disk is too full to start on, and Corruption when its identity is damaged, or missing beside data.
         """
         place = Path(path)
         wanted = Identity(node_uid=os.urandom(_UID_SIZE), name=name, volume=volume, cluster_name=cluster_name, owner=owner)
@@ -93,9 +95,12 @@ class DataDirectory:
             with ExitStack() as stack:
                 lock = _take_lock(place)
                 stack.callback(os.close, lock)
+                room_to_start(place)
                 identity = claim_identity(place, wanted)
                 stack.pop_all()
         except OSError as error:
+            if lacks_room(error):
+                raise NoRoom(f"{place}: the disk is full: {error}") from error
             raise DataDirectoryError(f"{place}: cannot be used as a data directory: {error}") from error
         return cls(place, lock, identity)
 
@@ -110,10 +115,27 @@ class DataDirectory:
             self.identity, cluster_uid=cluster_uid, founders=founders, members_index=members_index, members=members
         )
         try:
-            write_identity(self.path, identity)
+            self._write(identity)
         except OSError as error:
             raise DataDirectoryError(f"{self.path}: the identity cannot be stored: {error}") from error
         self.identity = identity
+
+    def _write(self, identity: Identity) -> None:
+        try:
+            write_identity(self.path, identity)
+        except OSError as error:
+            if not lacks_room(error):
+                raise
+            give_up_ballast(self.path)
+            write_identity(self.path, identity)
+            self.keep_ballast()
+
+    def keep_ballast(self) -> None:
+        """Have room for the next start, as far as there is any; to be called again and again. Raises DataDirectoryError."""
+        try:
+            keep_ballast(self.path)
+        except OSError as error:
+            raise DataDirectoryError(f"{self.path}: cannot be used as a data directory: {error}") from error
 
     def close(self) -> None:
         """Give up the lock."""
@@ -131,6 +153,10 @@ def _take_lock(path: Path) -> int:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise DataDirectoryError(f"{path}: in use by another node (pid {holder})") from error
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        # Over the old one, and as long: that takes no room on a full disk.
+        os.pwrite(descriptor, f"{os.getpid():<15}\n".encode(), 0)
+    except OSError:
+        os.close(descriptor)
+        raise
     return descriptor

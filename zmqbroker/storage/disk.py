@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["OS_DISK", "Disk", "OsDisk", "read_all", "write_all"]
+__all__ = ["OS_DISK", "Disk", "OsDisk", "lacks_room", "read_all", "write_all"]
 
 _BUFFERS_MAX = 1024  # IOV_MAX of Linux
 _FALLOC_FL_KEEP_SIZE, _FALLOC_FL_ZERO_RANGE = 0x01, 0x10  # linux/falloc.h
@@ -176,6 +176,11 @@ def _zero_range(descriptor: int, size: int) -> None:
 
 #: What everything uses that was not given another disk.
 OS_DISK = OsDisk()
+
+
+def lacks_room(error: OSError) -> bool:
+    """Whether an error says that the disk, or what its owner may use of it, is full."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def read_all(disk: Disk, descriptor: int, size: int, offset: int) -> bytes:

@@ -220,6 +220,16 @@ class LmdbState:
                 valid = cursor.next()
         return found
 
+    def reusable_bytes(self) -> int:
+        """Bytes of the file that hold nothing any more: it never shrinks, and what is stored next goes there first.
+
+        Waits for nobody, whatever the other thread does. Raises StorageError.
+        """
+        with _mapped(self._path):
+            stat, last_page = self._environment.stat(), self._environment.info()["last_pgno"]
+        used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+        return max(last_page + 1 - used, 0) * int(stat["psize"])
+
     def _get(self, key: bytes) -> bytes | None:
         with _mapped(self._path), self._environment.begin() as transaction:
             stored = transaction.get(key)

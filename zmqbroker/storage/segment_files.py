@@ -12,14 +12,13 @@ marked clean), but for a lack of room where a file is made: then no segment has 
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
 from zmqbroker.errors import NoRoom
-from zmqbroker.storage.disk import OS_DISK, Disk
+from zmqbroker.storage.disk import OS_DISK, Disk, lacks_room
 from zmqbroker.storage.segment import Segment
 
 __all__ = ["NEW_NAME", "RESERVE_SEGMENTS", "SPARE_PREFIX", "SegmentFiles", "SegmentWrite"]
@@ -123,7 +122,7 @@ class SegmentFiles:
         try:
             return path, self._allocate(path, size)
         except OSError as error:
-            if not _tells_no_room(error):
+            if not lacks_room(error):
                 raise
             raise NoRoom(f"{self._directory}: no room for a log segment of {size} bytes: {error.strerror}") from error
 
@@ -150,7 +149,7 @@ class SegmentFiles:
                 path = self._new_spare()
                 self._spares.append((path, self._allocate(path, self._segment_bytes)))
         except OSError as error:
-            if not _tells_no_room(error):
+            if not lacks_room(error):
                 raise
             self._pause_calls = _PAUSE_CALLS
 
@@ -196,7 +195,7 @@ class SegmentFiles:
             self._disk.zero(descriptor, self._segment_bytes)
         except OSError as error:
             self._discard(path, descriptor)
-            if not _tells_no_room(error):
+            if not lacks_room(error):
                 raise
         else:
             self._spares.append((path, descriptor))
@@ -210,7 +209,3 @@ class SegmentFiles:
         self._retire_doomed()
         while self._spares:
             self._disk.close(self._spares.popleft()[1])
-
-
-def _tells_no_room(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

@@ -48,8 +48,10 @@ def node_fields(
                 "commit_index": 40,
                 "applied_index": 39,
                 "last_index": 41,
+                "sends_refused_by": [],
             }
         ],
+        "disk": {"free_bytes": 5 << 30, "low_water_bytes": 1 << 30, "short": False, "slow": False},
         "members": [
             {
                 "id": number + 1,

@@ -19,10 +19,10 @@ def test_status_all_nodes_up_shows_each_with_role_and_progress(capsys: pytest.Ca
     assert run(["status", "--url", URL, "--timeout-ms", "700"], broker.context) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines[:4]] == [
-        ["node", "clients", "reachable", "role", "term", "commit", "applied"],
-        ["node-1", "tcp://127.0.0.1:5590", "yes", "leader", "3", "40", "39"],
-        ["node-2", "tcp://127.0.0.1:5593", "yes", "follower", "3", "40", "39"],
-        ["node-3", "tcp://127.0.0.1:5596", "yes", "follower", "3", "40", "39"],
+        ["node", "clients", "reachable", "role", "term", "commit", "applied", "free", "MiB"],
+        ["node-1", "tcp://127.0.0.1:5590", "yes", "leader", "3", "40", "39", "5120"],
+        ["node-2", "tcp://127.0.0.1:5593", "yes", "follower", "3", "40", "39", "5120"],
+        ["node-3", "tcp://127.0.0.1:5596", "yes", "follower", "3", "40", "39", "5120"],
     ]
     assert lines[4] == "3 nodes, majority 2, tolerates 1 down, volume ephemeral (confirms quorum)"
     assert broker.urls[0] == (URL, 700)
@@ -113,7 +113,7 @@ def test_status_forming_cluster_shows_what_is_known(capsys: pytest.CaptureFixtur
     assert run(["status", "--url", URL], broker.context) == Exit.UNREACHABLE
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows[1][2:4] == ["yes", "forming"]
-    assert rows[2] == ["node-2", "no", "unreachable", "0", "0", "0"]
+    assert rows[2] == ["node-2", "no", "unreachable", "0", "0", "0", "-"]
 
 
 @pytest.mark.parametrize(("as_json", "said"), [(False, "node-1 answers"), (True, '"name": "node-1"')])
@@ -123,3 +123,28 @@ def test_status_alive_asks_one_node_only(as_json: bool, said: str, capsys: pytes
     assert run(["status", "--alive", "--url", URL, *(["--json"] if as_json else [])], broker.context) == Exit.DONE
     assert said in capsys.readouterr().out
     assert len(broker.urls) == 1
+
+
+def test_status_refused_sends_say_whose_disk_has_no_room(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.start(3)
+    leader = broker.nodes[URL]
+    leader["groups"][0]["sends_refused_by"] = ["node-2", "node-3"]
+    leader["disk"] |= {"slow": True, "free_bytes": 3 << 20}
+    assert run(["status", "--url", URL], broker.context) == Exit.DONE
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[1].split()[-1] == "3"
+    assert "sends are refused: no room on the disk of node-2, node-3" in captured.err
+    assert run(["status", "--url", URL, "--json"], broker.context) == Exit.DONE
+    found = json.loads(capsys.readouterr().out)
+    assert found["sends_refused_by"] == ["node-2", "node-3"]
+    assert (found["nodes"][0]["slow_disk"], found["nodes"][0]["free_bytes"]) == (True, 3 << 20)
+    assert found["nodes"][1]["low_water_bytes"] == 1 << 30
+
+
+def test_status_node_of_a_version_without_disk_reports_is_shown_all_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.start(1)
+    del broker.nodes[URL]["disk"], broker.nodes[URL]["groups"][0]["sends_refused_by"]
+    assert run(["status", "--url", URL], broker.context) == Exit.DONE
+    assert capsys.readouterr().out.splitlines()[1].split()[-1] == "-"

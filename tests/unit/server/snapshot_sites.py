@@ -16,10 +16,12 @@ from tests.unit.server.harness import batch, pending
 from zmqbroker.commands import Member
 from zmqbroker.config import NodeConfig
 from zmqbroker.raft.messages import Message
+from zmqbroker.server.disks import Disks
 from zmqbroker.server.group import Group
 from zmqbroker.server.node import Node
 from zmqbroker.server.opening import open_group
 from zmqbroker.server.snapshots import Snapshots
+from zmqbroker.server.space import OwnSpace
 from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage import LmdbState, SegmentLog
 from zmqbroker.wire.peer import PeerKind
@@ -163,6 +165,7 @@ class Site:
             "port": _Port(),
             "log": self.log,
             "state": self.state,
+            "disks": Disks(self._config, OwnSpace(str(self.directory), 1, self.state.reusable_bytes)),
             "housekeep": self.log.housekeep,
             "counters": self.counters,
             "on_failure": self.failures.append,

@@ -47,7 +47,14 @@ class Port:
 
 def node_with(log: MemoryLog, loop: Loop, port: Port) -> Node:
     """A node without peers."""
-    parts: dict[str, Any] = {"formation": None, "network": port, "port": port, "log": log, "state": MemoryState()}
+    parts: dict[str, Any] = {
+        "formation": None,
+        "network": port,
+        "port": port,
+        "log": log,
+        "state": MemoryState(),
+        "disks": None,
+    }
     calls: dict[str, Any] = {"housekeep": lambda: None, "on_failure": print, "on_change": lambda: None}
     return Node(NodeConfig.for_test(), loop, **parts, counters=Counter(), **calls)  # type: ignore[arg-type]
 

@@ -378,3 +378,16 @@ def test_lmdb_default_map_size_opens(tmp_path: Path) -> None:
     state.commit(1, 1, [(b"a", b"b")])
     assert list(state.load(1)) == [(b"a", b"b")]
     state.close()
+
+
+def test_lmdb_what_was_deleted_is_reusable_and_does_not_shrink_the_file(tmp_path: Path) -> None:
+    store = LmdbState.open(tmp_path / "state", sync=False, map_size=MAP_SIZE)
+    before = store.reusable_bytes()
+    keys = [b"%d" % number for number in range(500)]
+    store.commit(1, 1, [(key, bytes(3000)) for key in keys])
+    full, size = store.reusable_bytes(), (tmp_path / "state" / "data.mdb").stat().st_size
+    assert full < before + (64 << 10)
+    store.commit(1, 2, [(key, None) for key in keys])
+    assert store.reusable_bytes() > 500 * 3000
+    assert (tmp_path / "state" / "data.mdb").stat().st_size >= size
+    store.close()
