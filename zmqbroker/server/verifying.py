@@ -28,7 +28,7 @@ class Part:
     """One part of a directory: what was looked at, and what was wrong with it."""
 
     name: str
-    checked: str = "–"
+    checked: str = ""  # empty: it was not looked at, because another part is damaged
     faults: list[str] = field(default_factory=list)  # each names a file and an offset, a key, or an index
     torn: list[str] = field(default_factory=list)  # never acknowledged: a start cuts it off
 
@@ -132,6 +132,7 @@ def _check_whole(directory: StoppedDirectory, identity: Identity, log: LogStore,
     if identity.cluster_uid is None:
         if log.view(DATA_GROUP).last_index() or state.applied_index(DATA_GROUP):
             part.faults.append(f"{directory.path}: holds data of a cluster, but its identity knows none")
+        part.checked = "none: no cluster was formed yet"
         return
     group = open_stopped(DATA_GROUP, identity.founders, log, state)
     part.faults += [f"{directory.path}: {fault}" for fault in _hard_state_faults(group)]
