@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import zmqbroker
 from tests.integration.test_restart import ask
 from tests.integration.wild import batch, unique_channel
 from tests.processes import Cluster, Node, cluster, free_ports, wait_until
-from zmqbroker.wire.frames import Request
+from tests.raw import Raw
+from zmqbroker.wire.frames import Reply, Request
 
 LONG_MS = 43_200_000
 SHORT_MS = 1_000
@@ -43,14 +45,17 @@ def made(*words: str | Path) -> dict[str, Any]:
     return told
 
 
-def node_on(directory: Path, name: str, *, volume: str, cluster_name: str = "zmqbroker") -> Cluster:
-    """One node that serves a data directory which is there already."""
-    client, peer = free_ports(2)
+def node_on(
+    directory: Path, name: str, *, volume: str, cluster_name: str = "zmqbroker", peer: int = 0, others: str = ""
+) -> Cluster:
+    """One node that serves a data directory; `others` are peers as configurations have them."""
+    client, free = free_ports(2)
+    peer = peer or free
     environment = {
         "ZMQBROKER_NODE_NAME": name,
         "ZMQBROKER_NODE_DATA_DIR": str(directory),
         "ZMQBROKER_CLUSTER_NAME": cluster_name,
-        "ZMQBROKER_CLUSTER_PEERS": f"{name}=127.0.0.1:{peer}",
+        "ZMQBROKER_CLUSTER_PEERS": f"{name}=127.0.0.1:{peer}{others}",
         "ZMQBROKER_CLUSTER_VOLUME": volume,
         "ZMQBROKER_LISTEN_CLIENT": f"tcp://127.0.0.1:{client}",
         "ZMQBROKER_LISTEN_PEER": f"127.0.0.1:{peer}",
@@ -106,3 +111,76 @@ def test_backup_restored_serves_every_message_with_counts_and_producers(trio: Cl
     finally:
         running.close()
     assert made("verify", tmp_path / "data")["ok"]
+
+
+def test_restored_cluster_takes_in_new_nodes_with_all_that_it_has(trio: Cluster, tmp_path: Path) -> None:
+    channel, (first_port, second_port) = unique_channel(), free_ports(2)
+    with zmqbroker.SyncClient(trio.url) as client:
+        for number in range(20):
+            client.queue(channel).send(b"%d" % number)
+    made("backup", "--url", trio.url, tmp_path / "file")
+    words = ("--data-dir", tmp_path / "first", "--name", "first", "--peer", f"127.0.0.1:{first_port}")
+    made("restore", tmp_path / "file", *words)
+    first = node_on(tmp_path / "first", "first", volume="persistent", peer=first_port)
+    others = f",first=127.0.0.1:{first_port}"
+    second = node_on(tmp_path / "second", "second", volume="persistent", peer=second_port, others=others)
+    both = Cluster.of({**first.nodes, **second.nodes})
+    try:
+        first.start()
+        second.nodes["second"].start()
+        members = made("cluster", "add", "second", "--url", first.url)["members"]
+        assert [(member["name"], member["voter"]) for member in members] == [("first", True), ("second", True)]
+        assert made("cluster", "transfer", "second", "--url", both.url)["leader"] == "second"
+        with zmqbroker.SyncClient(both.url) as client:
+            messages = client.queue(channel).receive(max=100)
+            assert [message.body for message in messages] == [b"%d" % number for number in range(20)]
+            client.queue(channel).ack(messages)
+    finally:
+        both.close()
+
+
+def test_backup_under_load_has_all_that_was_confirmed_before(trio: Cluster, tmp_path: Path) -> None:
+    channel, stopping = unique_channel(), threading.Event()
+    confirmed: list[int] = []
+
+    def load() -> None:
+        with zmqbroker.SyncClient(trio.url) as client:
+            while not stopping.is_set():
+                confirmed.append(client.queue(channel).send(os.urandom(10_000)).sequence)
+
+    sender = threading.Thread(target=load)
+    sender.start()
+    try:
+        for name in trio.nodes:
+            wait_until(lambda: len(confirmed) > 20, 30, "some messages")
+            before = len(confirmed)
+            told = made("backup", "--url", trio.url, "--node", name, tmp_path / name)
+            assert told["node"] == name
+            messages = made("verify", tmp_path / name)["messages"][channel]
+            assert before <= messages <= len(confirmed) + 1
+    finally:
+        stopping.set()
+        sender.join()
+    for node in trio.nodes.values():
+        assert list((node.directory / "snapshots").iterdir()) == []
+
+
+def test_second_backup_waits_and_a_lost_one_is_begun_anew(trio: Cluster, tmp_path: Path) -> None:
+    leader = trio.leader()
+    with Raw(leader.endpoint) as raw:
+
+        def chunk() -> bool:
+            return raw.ask(Request.BACKUP, {"id": bytes(16)}).command == Reply.BACKED_UP
+
+        wait_until(chunk, 30, "the backup is made")
+        ended = command("backup", "--url", leader.endpoint, tmp_path / "file", "--timeout-ms", "2000")
+        assert ended.returncode == 1
+        assert "another backup is being taken" in ended.stderr
+        assert list(tmp_path.iterdir()) == []
+        assert leader.stop() == 0
+        assert list((leader.directory / "snapshots").iterdir()) == []
+        leader.start()
+        trio.leader()
+        wait_until(lambda: trio.caught_up(leader), 30, "the node is back")
+        answer = raw.ask(Request.BACKUP, {"id": bytes(16), "offset": 100})
+        assert (answer.code, "begin a new one" in answer.fields["message"]) == ("INVALID_REQUEST", True)
