@@ -24,6 +24,7 @@ __all__ = ["recover"]
     "--from", "source", required=True, type=click.Path(path_type=Path), help="Data directory of a node that does not run."
 )
 @new_node_options
+@click.option("--accept-damage", is_flag=True, help="If its log is damaged, take what comes before the damage.")
 @click.option("--yes", is_flag=True, help="Do it: the majority is gone for ever, and the loss described is accepted.")
 @json_option
 def recover(
@@ -33,6 +34,7 @@ def recover(
     cluster_name: str | None,
     volume: str | None,
     peer: str,
+    accept_damage: bool,
     yes: bool,
     as_json: bool,
 ) -> int:
@@ -40,7 +42,7 @@ def recover(
 
     Only for when a majority of the nodes is gone for ever: as long as one may come back, wait for it. Of several directories
     take the one that gets furthest: without --yes it only says how far that is. The old directory is never changed; let no node
-    of the old cluster run any more.
+    of the old cluster run any more. A damaged directory is refused unless --accept-damage is given.
     """
     from zmqbroker.server.new_directory import NewNode, check_empty  # only now: the server's packages are needed
     from zmqbroker.server.recovering import recover_cluster, survey
@@ -48,7 +50,7 @@ def recover(
 
     check_empty(target)
     with StoppedDirectory(source) as directory:
-        found = survey(directory)
+        found = survey(directory, accept_damage=accept_damage)
         _warn(source, found)
         if not yes:
             raise ConfigError(("nothing was done: run it again with --yes to accept that",))
@@ -75,6 +77,8 @@ def _warn(source: Path, found: Recovery) -> None:
     note(f"KEPT: {kept} messages in {len(group.messages)} channels: all up to index {group.last_index}.")
     note(f"  {found.uncommitted} entries of it are not known to be committed. They are kept: some may have been confirmed.")
     note("  So a send, or an ack, whose outcome its client never heard may be there now.")
+    if found.flaw is not None:
+        note(f"LOST: all of the log behind its damage, messages that were CONFIRMED among it: {found.flaw}")
     note(f"LOST: whatever only the other nodes held ({others}), messages that were CONFIRMED among it.")
     note("  Messages that were acked only there are delivered again.")
     note("LET NO OLD NODE RUN ANY MORE: its clients would go on in the old cluster.")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from zmqbroker.broker import Machine, snapshot
 from zmqbroker.commands import Member
@@ -39,6 +39,7 @@ class StoppedGroup:
     commit_index: int  # as far as it is known here: the higher one of what log and store say
     last_index: int
     last_term: int
+    found: dict[int, bytes] = field(default_factory=dict)  # payloads from behind a flaw in the log, by index
 
     @property
     def messages(self) -> dict[str, int]:
@@ -46,19 +47,26 @@ class StoppedGroup:
         return depths(self.machine)
 
 
-def open_stopped(number: int, founders: tuple[Member, ...], log: LogStore, state: StateStore) -> StoppedGroup:
-    """The group as a start would take it up. Raises Corruption when log and store do not fit each other, StorageError."""
+def open_stopped(
+    number: int, founders: tuple[Member, ...], log: LogStore, state: StateStore, *, cut: bool = False
+) -> StoppedGroup:
+    """The group as a start would take it up; `cut`: the log may end before the stored state, which then is all there is.
+
+    Raises Corruption when log and store do not fit each other, StorageError.
+    """
     align(number, log, state)
     stored_index, view = state.applied_index(number), log.view(number)
-    if not view.first_index() - 1 <= stored_index <= view.last_index():
+    if stored_index < view.first_index() - 1 or (stored_index > view.last_index() and not cut):
         held = f"{view.first_index()} to {view.last_index()}"
         raise Corruption(f"group {number}: the state is that of index {stored_index}, but the log holds {held}")
     machine = Machine.restore(stored_index, state.load(number))
     if not machine.roster.membership:
         machine.found(founding(founders))
-    commit_index = max(stored_index, view.hard_state().commit)
-    last_index = view.last_index()
-    return StoppedGroup(number, log, state, machine, stored_index, commit_index, last_index, view.term(last_index))
+    commit_index, last_index = max(stored_index, view.hard_state().commit), view.last_index()
+    last_term = view.term(last_index)
+    if stored_index > last_index:  # its term is not known: in a new cluster any will do that the log has reached
+        last_index, last_term = stored_index, view.hard_state().term
+    return StoppedGroup(number, log, state, machine, stored_index, commit_index, last_index, last_term)
 
 
 def replay(group: StoppedGroup) -> None:
@@ -90,11 +98,10 @@ def bodies_of(group: StoppedGroup, indexes: list[int]) -> Iterator[tuple[int, by
 
 def read_body(group: StoppedGroup, index: int) -> bytes:
     """The payload of one entry. Raises as `bodies_of`."""
-    payload: bytes | None
-    try:
-        payload = group.log.read(group.number, index)
-    except Compacted:
-        payload = group.state.body(group.number, index)
+    if index <= group.log.view(group.number).last_index():
+        with suppress(Compacted):
+            return group.log.read(group.number, index)
+    payload = group.state.body(group.number, index) or group.found.get(index)
     if payload is None:
         raise Corruption(f"group {group.number}: the bodies of entry {index} are neither in the log nor in the store")
     return payload

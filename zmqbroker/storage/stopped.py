@@ -14,9 +14,11 @@ from pathlib import Path
 from types import TracebackType
 
 from zmqbroker.errors import DataDirectoryError
+from zmqbroker.storage.disk import write_all
 from zmqbroker.storage.identity import IDENTITY_NAME, Identity, read_identity
 from zmqbroker.storage.interfaces import StateStore
 from zmqbroker.storage.lmdb_state import LmdbState
+from zmqbroker.storage.log_reader import Flaw
 from zmqbroker.storage.memory import MemoryState
 from zmqbroker.storage.overlay_disk import OverlayDisk
 from zmqbroker.storage.segment_log import SegmentLog
@@ -67,12 +69,29 @@ class StoppedDirectory:
             raise DataDirectoryError(f"{self.path}: is no node's data directory: {IDENTITY_NAME} is missing")
         return found
 
-    def open_log(self) -> SegmentLog:
-        """The log as a start would leave it. Raises Corruption as a start would, StorageError."""
+    def open_log(self, flaw: Flaw | None = None) -> SegmentLog:
+        """The log as a start would leave it; with `flaw`, the first there is, only what comes before it.
+
+        Raises Corruption as a start would, StorageError.
+        """
         disk = self._closing.enter_context(OverlayDisk())
+        if flaw is not None:
+            self._end_at(flaw, disk)
         log = SegmentLog.open(self.log_path, sync=False, cache_bytes_max=0, disk=disk)
         self._closing.callback(log.close)
         return log
+
+    def _end_at(self, flaw: Flaw, disk: OverlayDisk) -> None:
+        """Let nothing be there, on `disk`, from a flaw on."""
+        for name in disk.names(self.log_path):
+            path = self.log_path / name
+            if path.suffix == flaw.path.suffix and (len(name), name) >= (len(flaw.path.name), flaw.path.name):
+                if path == flaw.path and flaw.offset:
+                    descriptor = disk.open(path)
+                    write_all(disk, descriptor, [bytes(disk.size(descriptor) - flaw.offset)], flaw.offset)
+                    disk.close(descriptor)
+                else:
+                    disk.unlink(path)
 
     def open_state(self) -> StateStore:
         """The stored state; empty when nothing was ever stored. Raises Corruption, StorageError."""

@@ -21,9 +21,11 @@ from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.raft.confchange import Change, ChangeType, ConfChange, Transition, encode
 from zmqbroker.raft.messages import Entry, EntryType, HardState, StorageAppend
 from zmqbroker.server.new_directory import NewNode
-from zmqbroker.server.recovering import recover_cluster, survey
+from zmqbroker.server.recovering import Recovery, recover_cluster, survey
 from zmqbroker.storage import LmdbState
 from zmqbroker.storage.identity import Identity, read_identity
+from zmqbroker.storage.log_reader import FoundRecord, read_log
+from zmqbroker.storage.record import RecordType
 from zmqbroker.storage.stopped import StoppedDirectory
 from zmqbroker.wire.membership import encode_members
 
@@ -159,6 +161,80 @@ def test_directory_copied_while_stale_is_recovered_without_a_lock(tmp_path: Path
     assert state_of(machine) == state_of(node.machine)
 
 
+# --- a damaged log ---------------------------------------------------------------------------------------------------
+
+
+def damage(path: Path, index: int) -> None:
+    """Damage the record of an entry's last version."""
+    (target,) = [
+        event
+        for event in read_log(path / "log")
+        if isinstance(event, FoundRecord) and event.header.type == RecordType.ENTRY and event.header.entry_index == index
+    ]
+    change(target.path, target.offset + 56 + 20, b"\xff\xff")
+
+
+def accepted(path: Path, target: Path) -> tuple[Machine, dict[int, bytes], Recovery]:
+    """Recover from a damaged directory: machine, bodies, and what was found."""
+    with StoppedDirectory(path) as directory, pytest.raises(Corruption):
+        survey(directory)
+    with StoppedDirectory(path) as directory:
+        found = survey(directory, accept_damage=True)
+        recover_cluster(found, target, NODE)
+    assert verified(target).faults == []
+    state = LmdbState.open_read_only(target / "state")
+    machine = Machine.restore(state.applied_index(1), state.load(1))
+    bodies = {index: state.body(1, index) or b"" for index in state.body_indexes(1)}
+    state.close()
+    return machine, bodies, found
+
+
+def test_damage_behind_the_stored_state_costs_what_comes_after_it(tmp_path: Path) -> None:
+    node = filled(tmp_path / "old")
+    path = node.close()
+    damage(path, 11)
+    before = images(path)
+    machine, bodies, found = accepted(path, tmp_path / "new")
+    assert images(path) == before
+    assert (machine.applied_index, machine.stats("c") is not None) == (10, True)
+    assert max(bodies) == 10
+    assert found.flaw is not None
+    assert "does not fit its checksum" in found.flaw.what
+
+
+def test_damage_before_the_stored_state_costs_none_of_it(tmp_path: Path) -> None:
+    node = filled(tmp_path / "old")
+    stored = dict(state_of(node.machine))
+    node.flush()
+    path = node.close()
+    damage(path, 2)  # its messages are finished
+    machine, bodies, _ = accepted(path, tmp_path / "new")
+    assert (machine.applied_index, dict(state_of(machine))) == (12, stored)
+    assert sorted(bodies) == [index for index in range(1, 13) if node.machine.is_live(index)]
+    assert b"nor this one" in bodies[12]
+
+
+def test_damaged_message_that_is_not_finished_is_refused(tmp_path: Path) -> None:
+    node = filled(tmp_path / "old")
+    node.flush()
+    path = node.close()
+    damage(path, 5)
+    with StoppedDirectory(path) as directory, pytest.raises(Corruption, match="the bodies of entry 5 are neither"):
+        survey(directory, accept_damage=True)
+
+
+def test_log_without_its_first_segment_header_gives_the_stored_state(tmp_path: Path) -> None:
+    node = filled(tmp_path / "old")
+    node.finish(8)
+    node.flush()
+    path = node.close()
+    assert not [index for index in range(1, 5) if node.machine.is_live(index)]
+    change(segments(path / "log")[0], 20, b"\xff")
+    machine, bodies, _ = accepted(path, tmp_path / "new")
+    assert state_of(machine) == state_of(node.machine)
+    assert sorted(bodies) == [index for index in range(1, 13) if node.machine.is_live(index)]
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
@@ -196,3 +272,6 @@ def test_command_on_damage_ends_with_its_status(tmp_path: Path, capsys: pytest.C
     words = ["cluster", "recover", "--from", str(path), "--data-dir", str(tmp_path / "new"), "--yes"]
     assert run_command(words) == Exit.DAMAGED
     assert not (tmp_path / "new").exists()
+    capsys.readouterr()
+    assert run_command([*words, "--accept-damage"]) == Exit.DONE
+    assert "LOST: all of the log behind its damage" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tests.unit.storage.support import SEGMENT_BYTES, append, change, contents, run, segments
 from zmqbroker.errors import Corruption, DataDirectoryError, StorageError
 from zmqbroker.storage import DataDirectory, LmdbState, SegmentLog
+from zmqbroker.storage.log_reader import Flaw
 from zmqbroker.storage.stopped import StoppedDirectory
 
 
@@ -96,3 +98,20 @@ def test_damage_is_found_where_a_start_finds_it(tmp_path: Path) -> None:
             stopped.open_log()
         with pytest.raises(Corruption, match="the identity is damaged"):
             stopped.identity()
+
+
+def test_log_ends_where_it_is_told_to(tmp_path: Path) -> None:
+    path = tmp_path / "node"
+    filled(path)
+    before = images(path)
+    shutil.copytree(path / "log", tmp_path / "copy")
+    whole = SegmentLog.open(tmp_path / "copy", sync=False, segment_bytes=SEGMENT_BYTES)
+    shown = contents(whole)
+    whole.close()
+    first, second = segments(path / "log")
+    places = ((second, 4096, 4), (second, 0, 4), (first, 4096 + 3056, 1), (first, 4096, 0), (first, 0, 0))
+    for segment, offset, count in places:
+        with StoppedDirectory(path) as stopped:
+            found = contents(stopped.open_log(Flaw(segment, offset, "wrong")))
+        assert found == {index: shown[index] for index in range(1, count + 1)}
+    assert images(path) == before
