@@ -112,6 +112,8 @@ REQUESTS: list[AnyRequest] = [
     requests.AuditRequest(),
     requests.AuditRequest(70, forward=True),
     requests.AuditRequest(70, 255, b"\1\0\0\0\1"),
+    requests.BackupRequest(SESSION),
+    requests.BackupRequest(SESSION, 1 << 20, 70),
     CloseRequest(3),
     CloseRequest(),
     ChangeMembers("add", "n4", learner=True),

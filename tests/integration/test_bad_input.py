@@ -66,7 +66,7 @@ def test_version_that_is_not_spoken_is_refused_with_those_that_are(solo: Cluster
     assert (answer.fields["minimum"], answer.fields["maximum"], answer.request_id) == (1, 1, 7)
 
 
-@pytest.mark.parametrize("command", [0x00, 0x0E, 0x7F, Reply.SENT, Reply.ERROR])
+@pytest.mark.parametrize("command", [0x00, 0x70, 0x7F, Reply.SENT, Reply.ERROR])
 def test_command_that_does_not_exist_is_unknown(solo: Cluster, command: int) -> None:
     (answer,) = refusals(only_node(solo), "UNKNOWN_COMMAND", [[header(command), b"body"]])
     assert f"{command:#04x}" in answer.fields["message"]

@@ -62,7 +62,12 @@ def test_operations_every_cluster_size_is_listed() -> None:
 
 def member_commands() -> list[list[str]]:
     """The commands of the section on members, each as its arguments."""
-    section = DOCUMENT.read_text(encoding="utf-8").partition("## Changing the members")[2].partition("\n## ")[0]
+    return commands_of("Changing the members")
+
+
+def commands_of(title: str) -> list[list[str]]:
+    """The commands of a section, each as its arguments."""
+    section = DOCUMENT.read_text(encoding="utf-8").partition(f"## {title}\n")[2].partition("\n## ")[0]
     blocks = section.split("```")[1::2]
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     return [shlex.split(line)[1:] for line in lines if line.startswith("zmqbroker ")]
@@ -72,7 +77,7 @@ def test_operations_every_way_to_change_the_members_is_shown_and_understood() ->
     group = application.commands["cluster"]
     assert isinstance(group, click.Group)
     shown = {arguments[1] for arguments in member_commands() if arguments[0] == "cluster"}
-    assert shown == set(group.commands)
+    assert shown == set(group.commands) - {"recover"}  # which has a section of its own
     for command, *arguments in member_commands():
         if command == "cluster":
             group.commands[arguments[0]].make_context(arguments[0], arguments[1:])
@@ -81,6 +86,20 @@ def test_operations_every_way_to_change_the_members_is_shown_and_understood() ->
         newcomer = context.params["name"]
         assert newcomer in {peer.partition("=")[0] for peer in context.params["peers"].split(",")}
     assert ["cluster", "add", newcomer] in member_commands()
+
+
+def test_operations_ways_out_of_a_disaster_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "backup").touch()
+    found = commands_of("Backup and restore") + commands_of("When nodes are lost")
+    cluster = application.commands["cluster"]
+    assert isinstance(cluster, click.Group)
+    for name, *words in found:
+        arguments = [str(tmp_path / "backup") if word.startswith("/backups/") else word for word in words]
+        if name == "cluster":
+            cluster.commands[arguments[0]].make_context(arguments[0], arguments[1:])
+        else:
+            application.commands[name].make_context(name, arguments)
+    assert {name for name, *_ in found} == {"backup", "verify", "restore", "cluster"}
 
 
 def test_operations_names_ports_commands_and_other_variables() -> None:

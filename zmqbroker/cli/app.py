@@ -9,15 +9,19 @@ from collections.abc import Sequence
 
 import click
 
+from zmqbroker.cli.backup import backup
 from zmqbroker.cli.bench import bench
 from zmqbroker.cli.cluster import cluster
 from zmqbroker.cli.dev import dev
 from zmqbroker.cli.exits import Exit, exit_status
+from zmqbroker.cli.log import log
 from zmqbroker.cli.options import CommandContext
 from zmqbroker.cli.output import note
 from zmqbroker.cli.queue import queue
+from zmqbroker.cli.restore import restore
 from zmqbroker.cli.serve import serve
 from zmqbroker.cli.status import status
+from zmqbroker.cli.verify_directory import verify
 from zmqbroker.errors import BrokerError, ConfigError
 
 __all__ = ["application", "run"]
@@ -29,7 +33,7 @@ def application() -> None:
     """A message broker that speaks ZeroMQ, replicates every queue with Raft, and loses nothing it acknowledged."""
 
 
-for command in (serve, dev, status, queue, cluster, bench):
+for command in (serve, dev, status, queue, cluster, bench, backup, restore, verify, log):
     application.add_command(command)
 
 

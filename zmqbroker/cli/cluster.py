@@ -15,6 +15,7 @@ import click
 from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line, emit_table
+from zmqbroker.cli.recover import recover
 from zmqbroker.cli.verify import verify
 from zmqbroker.errors import DeadlineExceeded, NodeNotFound
 
@@ -153,6 +154,7 @@ async def _transfer(context: CommandContext, name: str, url: str, timeout_ms: in
 
 
 cluster.add_command(verify)
+cluster.add_command(recover)
 
 
 def _change(

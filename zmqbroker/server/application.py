@@ -25,6 +25,7 @@ import zmq
 from zmqbroker.broker import Machine
 from zmqbroker.config import NodeConfig, majority_of, split_address
 from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, NoRoom, RemovedFromCluster, StorageError
+from zmqbroker.server.backups import Backups
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.disks import Disks
 from zmqbroker.server.formation import Formation
@@ -302,6 +303,8 @@ class _Application:
         place = self._directory.path / "snapshots"
         snapshots = Snapshots(place, self._node, self._log, self._state, flusher, self._counters, _die)
         self._node.snapshots = snapshots
+        backups = Backups(place, self._node, self._log, self._state, flusher, self._counters, time.time_ns)
+        self._node.backups = backups
         flushing = asyncio.ensure_future(flusher.run())
         try:
             while not flushing.done():
@@ -319,6 +322,7 @@ class _Application:
         finally:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)
+            await backups.close()
             await snapshots.close()
 
     async def _change(self) -> None:

@@ -130,6 +130,12 @@ class Desk:
                     raise node.not_leading(DATA_GROUP, outcome_unknown=False)
                 fields = operators.audit_fields(node, group, request)
                 self.send(pending.route, Reply.AUDITED, pending.request_id, fields)
+            case requests.BackupRequest():
+                group = node.groups.get(DATA_GROUP)
+                if group is None or node.backups is None:
+                    raise node.not_leading(DATA_GROUP, outcome_unknown=False)
+                fields, chunk = node.backups.serve(group, request, now_ns)
+                self.send(pending.route, Reply.BACKED_UP, pending.request_id, fields, [chunk])
             case _:
                 self._lead(request, pending, frames, now_ns, forwarded=False)
 

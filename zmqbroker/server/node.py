@@ -19,6 +19,7 @@ from zmqbroker.commands import Close, Delivery
 from zmqbroker.config import NodeConfig, majority_of
 from zmqbroker.errors import Compacted, MalformedFrame, NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Message, MessageType, Role, SoftState, StorageAppend
+from zmqbroker.server.backups import Backups
 from zmqbroker.server.desk import Desk
 from zmqbroker.server.disks import Disks
 from zmqbroker.server.formation import Formation
@@ -70,6 +71,7 @@ class Node:
         self.config, self.formation, self.network, self.log, self.counters = config, formation, network, log, counters
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
         self.snapshots: Snapshots | None = None  # until then, too
+        self.backups: Backups | None = None  # and these
         self.disks = disks
         self._state = state
         self._last_read: tuple[tuple[int, int], bytes] = ((0, 0), b"")  # the entry of the last `read`: place, payload
@@ -231,9 +233,12 @@ class Node:
         self._pass()
         for group in self.groups.values():
             group.tick()
-        self.disks.tick(self.groups.values(), time.monotonic_ns(), out_of_room=self._pipeline.out_of_room)
+        now_ns = time.monotonic_ns()
+        self.disks.tick(self.groups.values(), now_ns, out_of_room=self._pipeline.out_of_room)
         if self.snapshots is not None:
-            self.snapshots.tick(time.monotonic_ns())
+            self.snapshots.tick(now_ns)
+        if self.backups is not None:
+            self.backups.tick(now_ns)
         self._pump()
         # On time when this tick was; after a pause one interval from now, so that missed ticks are not made up.
         now_s = self._loop.time()

@@ -18,7 +18,7 @@ from zmqbroker.server.group import Group, Host
 from zmqbroker.server.membership import founding, membership_of
 from zmqbroker.storage.interfaces import LogStore, StateStore
 
-__all__ = ["align", "open_group"]
+__all__ = ["align", "begin_behind_snapshot", "open_group"]
 
 
 def open_group(
@@ -58,12 +58,11 @@ def open_group(
 
 
 def align(number: int, log: LogStore, state: StateStore) -> None:
-    """Begin the log behind an installed snapshot, where the node ended after the state was replaced and before the log was.
+    """See that the log fits the stored state, and begin it behind an installed snapshot where that was left undone.
 
-    Nothing is applied between the two, so the state is still the snapshot's. Where it is not, the log has to fit as it is.
     Raises Corruption when it ends before the state: then the disk has not kept what it said it had synced.
     """
-    _begin_behind_snapshot(number, log, state)
+    begin_behind_snapshot(number, log, state)
     applied_index, last_index = state.applied_index(number), log.view(number).last_index()
     if applied_index > last_index:
         raise Corruption(
@@ -72,7 +71,11 @@ def align(number: int, log: LogStore, state: StateStore) -> None:
         )
 
 
-def _begin_behind_snapshot(number: int, log: LogStore, state: StateStore) -> None:
+def begin_behind_snapshot(number: int, log: LogStore, state: StateStore) -> None:
+    """Begin the log behind an installed snapshot, where the node ended after the state was replaced and before the log was.
+
+    Nothing is applied between the two, so the state is still the snapshot's. Where it is not, the log has to fit as it is.
+    """
     index, term = state.installed(number)
     view = log.view(number)
     if state.applied_index(number) != index or index < view.first_index():

@@ -16,7 +16,7 @@ from zmqbroker.storage.interfaces import Item, StateStore
 from zmqbroker.storage.snapshot_file import SnapshotReader
 from zmqbroker.wire.membership import decode_membership
 
-__all__ = ["ReceivedSnapshot", "read_snapshot", "store_snapshot"]
+__all__ = ["ReceivedSnapshot", "check_snapshot", "read_snapshot", "store_snapshot"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,6 +31,19 @@ class ReceivedSnapshot:
 
 def read_snapshot(path: Path, number: int) -> ReceivedSnapshot:
     """Check a whole snapshot and make a machine of it; a file that is none is deleted. Raises BrokerError, OSError."""
+    try:
+        with path.open("rb") as file:
+            reader = SnapshotReader(file, str(path))
+            machine, bodies = check_snapshot(reader, str(path), number)
+    except (BrokerError, OSError):
+        path.unlink(missing_ok=True)
+        raise
+    head = reader.head
+    return ReceivedSnapshot(path, machine, bodies, Snapshot(head.index, head.term, decode_membership(head.membership)))
+
+
+def check_snapshot(reader: SnapshotReader, source: str, number: int) -> tuple[Machine, list[int]]:
+    """Read a snapshot to its end: what machine it makes, and of which entries it has bodies. Raises BrokerError, OSError."""
     needed: set[int] = set()
 
     def noting(items: Iterator[Item]) -> Iterator[Item]:
@@ -39,22 +52,16 @@ def read_snapshot(path: Path, number: int) -> ReceivedSnapshot:
             if (index := snapshot.entry_index(key, value)) is not None:
                 needed.add(index)
 
-    try:
-        with path.open("rb") as file:
-            reader = SnapshotReader(file, str(path))
-            head = reader.head
-            machine = Machine.restore(head.index, noting(reader.items()))
-            bodies = [index for index, _ in reader.bodies()]
-        if head.group != number:
-            raise Corruption(f"{path}: the snapshot is of group {head.group}, not {number}")
-        if machine.roster.membership != head.membership:
-            raise Corruption(f"{path}: the snapshot's members are not those of its head")
-        if bodies != sorted(needed):
-            raise Corruption(f"{path}: the snapshot has {len(bodies)} bodies, its state names {len(needed)}")
-        return ReceivedSnapshot(path, machine, bodies, Snapshot(head.index, head.term, decode_membership(head.membership)))
-    except (BrokerError, OSError):
-        path.unlink(missing_ok=True)
-        raise
+    head = reader.head
+    machine = Machine.restore(head.index, noting(reader.items()))
+    bodies = [index for index, _ in reader.bodies()]
+    if head.group != number:
+        raise Corruption(f"{source}: the snapshot is of group {head.group}, not {number}")
+    if machine.roster.membership != head.membership:
+        raise Corruption(f"{source}: the snapshot's members are not those of its head")
+    if bodies != sorted(needed):
+        raise Corruption(f"{source}: the snapshot has {len(bodies)} bodies, its state names {len(needed)}")
+    return machine, bodies
 
 
 def store_snapshot(received: ReceivedSnapshot, state: StateStore, number: int) -> None:

@@ -124,6 +124,10 @@ class Snapshots:
         tasks.add(task)
         task.add_done_callback(ended)
 
+    def installing(self, number: int) -> bool:
+        """Whether the group's state is being replaced: log and store do not fit each other then."""
+        return number in self._installing
+
     async def close(self) -> None:
         """End what is under way; an installation that has begun is finished."""
         for task in self._tasks:

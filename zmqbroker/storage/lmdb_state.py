@@ -106,6 +106,15 @@ class LmdbState:
             environment.reader_check()
         return cls(path, environment)
 
+    @classmethod
+    def open_read_only(cls, path: Path) -> LmdbState:
+        """Open the environment of a node that does not run, without changing a byte of it; it is for reading alone.
+
+        Raises Corruption when it is damaged and StorageError when LMDB or the operating system refuses.
+        """
+        with _mapped(path):
+            return cls(path, lmdb.open(str(path), max_dbs=0, readonly=True, lock=False, create=False, lib_version=_ENGINE))
+
     def applied_index(self, group: int) -> int:
         """Index of the last entry whose effects are stored; 0 for a new group. Raises Corruption."""
         key = _GROUP.pack(group)

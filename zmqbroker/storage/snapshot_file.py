@@ -80,21 +80,24 @@ def _checksum(start: bytes, key: bytes, value: bytes) -> int:
 
 
 class SnapshotReader:
-    """Reads one snapshot from its beginning. Raises Corruption for whatever is not a whole one, OSError."""
+    """Reads one snapshot from its beginning. Raises Corruption for whatever is not a whole one, OSError.
 
-    def __init__(self, file: BinaryIO, source: str) -> None:
+    It may be a part of a file: `size` bytes from offset `start` on, without `size` all to the file's end.
+    """
+
+    def __init__(self, file: BinaryIO, source: str, start: int = 0, size: int | None = None) -> None:
         self._file = file
         self._source = source  # names the file in errors
         self._count = 0
         self._next: tuple[int, bytes, bytes] | None = None  # read and not given out
-        self._left = file.seek(0, SEEK_END)  # bytes that were not read yet: no size in the file is believed beyond them
-        file.seek(0)
-        start, checksum = self._take(_START.size), self._take(_CRC.size)
-        magic, group, membership_size = _START.unpack(start)
+        end = file.seek(0, SEEK_END) if size is None else start + size
+        self._left = end - file.seek(start)  # bytes that were not read yet: no size in the file is believed beyond them
+        head, checksum = self._take(_START.size), self._take(_CRC.size)
+        magic, group, membership_size = _START.unpack(head)
         if magic != _MAGIC:
             raise self._damaged(f"it begins with {magic!r}")
         rest = self._take(_PLACE.size + membership_size)
-        if _CRC.pack(crc32c(rest, crc32c(start))) != checksum:
+        if _CRC.pack(crc32c(rest, crc32c(head))) != checksum:
             raise self._damaged("the head does not fit its checksum")
         index, term = _PLACE.unpack_from(rest)
         self.head = SnapshotHead(group, index, term, rest[_PLACE.size :])

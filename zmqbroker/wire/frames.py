@@ -89,6 +89,7 @@ class Request(IntEnum):
     CHANGE_MEMBERS = 0x0B
     TRANSFER = 0x0C
     AUDIT = 0x0D
+    BACKUP = 0x0E
 
 
 class Reply(IntEnum):
@@ -106,6 +107,7 @@ class Reply(IntEnum):
     MEMBERS = 0x8B
     TRANSFERRING = 0x8C
     AUDITED = 0x8D
+    BACKED_UP = 0x8E
     ERROR = 0xFF
 
 

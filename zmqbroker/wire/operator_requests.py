@@ -1,4 +1,4 @@
-"""What operators ask of a cluster, as values: other members, another leader, an audit of the state.
+"""What operators ask of a cluster, as values: other members, another leader, an audit of the state, a backup.
 
 `requests` reads and writes them with all others; here are their fields and ranges. Source: docs/PROTOCOL.md §3.
 """
@@ -11,14 +11,17 @@ from typing import Any
 
 from zmqbroker.errors import InvalidRequest
 from zmqbroker.wire.batch import SEQUENCE_MAX, Buffer
-from zmqbroker.wire.frames import flag, integer, shown, text
+from zmqbroker.wire.frames import U64_MAX, binary, flag, integer, shown, text
 
 __all__ = [
     "ACTIONS",
+    "BACKUP_ID_SIZE",
     "AuditRequest",
+    "BackupRequest",
     "ChangeMembers",
     "Transfer",
     "read_audit",
+    "read_backup",
     "read_change_members",
     "read_transfer",
 ]
@@ -28,6 +31,8 @@ NAME_SIZE_MAX = 63
 #: Of a key of the state; they have 13 bytes at most.
 KEY_SIZE_MAX = 255
 BUCKET_MAX = 255
+#: A backup's id is chosen at random by who wants it.
+BACKUP_ID_SIZE = 16
 #: What CHANGE_MEMBERS can do.
 ACTIONS = ("add", "replace", "remove")
 
@@ -63,6 +68,15 @@ class AuditRequest:
     forward: bool = False
 
 
+@dataclass(slots=True, frozen=True)
+class BackupRequest:
+    """The bytes of a backup from `offset` on, of the very node that is asked; the first request has it made."""
+
+    id: bytes  # chosen by the client; the same in all requests of one backup
+    offset: int = 0
+    index: int = 0  # the state that is backed up must hold the log up to there
+
+
 def read_change_members(fields: Fields, _bodies: Sequence[Buffer]) -> ChangeMembers:
     """CHANGE_MEMBERS. Raises InvalidRequest."""
     action = text(fields, "action", None, NAME_SIZE_MAX)
@@ -87,3 +101,11 @@ def read_audit(fields: Fields, _bodies: Sequence[Buffer]) -> AuditRequest:
     if not isinstance(after, bytes) or len(after) > KEY_SIZE_MAX:
         raise InvalidRequest(f"field after must be binary of at most {KEY_SIZE_MAX} bytes: {shown(after)}")
     return AuditRequest(index, bucket, after, flag(fields, "forward"))
+
+
+def read_backup(fields: Fields, _bodies: Sequence[Buffer]) -> BackupRequest:
+    """BACKUP. Raises InvalidRequest."""
+    id = binary(fields, "id", BACKUP_ID_SIZE)
+    if id is None:
+        raise InvalidRequest(f"field id is missing, it must be binary of {BACKUP_ID_SIZE} bytes")
+    return BackupRequest(id, integer(fields, "offset", 0, 0, U64_MAX), integer(fields, "index", 0, 0, SEQUENCE_MAX))

@@ -36,9 +36,11 @@ from zmqbroker.wire.frames import (
 from zmqbroker.wire.headers import MessageHeaders, encode_message_headers, is_tags
 from zmqbroker.wire.operator_requests import (
     AuditRequest,
+    BackupRequest,
     ChangeMembers,
     Transfer,
     read_audit,
+    read_backup,
     read_change_members,
     read_transfer,
 )
@@ -50,6 +52,7 @@ __all__ = [
     "AckRequest",
     "AnyRequest",
     "AuditRequest",
+    "BackupRequest",
     "ChangeMembers",
     "CloseRequest",
     "Hello",
@@ -187,6 +190,7 @@ AnyRequest = (
     | ChangeMembers
     | Transfer
     | AuditRequest
+    | BackupRequest
 )
 
 _Fields = Mapping[str, Any]
@@ -314,6 +318,7 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.CHANGE_MEMBERS: read_change_members,
     Request.TRANSFER: read_transfer,
     Request.AUDIT: read_audit,
+    Request.BACKUP: read_backup,
 }
 
 
@@ -333,6 +338,7 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     ChangeMembers: Request.CHANGE_MEMBERS,
     Transfer: Request.TRANSFER,
     AuditRequest: Request.AUDIT,
+    BackupRequest: Request.BACKUP,
 }
 
 

@@ -106,7 +106,8 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
             explain(inner, [*path, name])
 
     explain(application, [])
-    assert set(application.commands) == {"serve", "dev", "status", "queue", "cluster", "bench"}
+    ours = {"serve", "dev", "status", "queue", "cluster", "bench", "backup", "restore", "verify", "log"}
+    assert set(application.commands) == ours
 
 
 def test_module_runs_as_a_program_and_loads_no_zeromq_for_help() -> None:

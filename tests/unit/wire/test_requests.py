@@ -103,7 +103,7 @@ NAMES = st.sampled_from(
 )
 
 
-@given(st.integers(0, 0x0E), st.dictionaries(NAMES, VALUES, max_size=5), st.lists(st.binary(max_size=3), max_size=2))
+@given(st.integers(0, 0x0F), st.dictionaries(NAMES, VALUES, max_size=5), st.lists(st.binary(max_size=3), max_size=2))
 def test_request_arbitrary_fields_raise_only_named_errors(command: int, fields: dict[str, Any], bodies: list[bytes]) -> None:
     try:
         request = decode_request(command, fields, bodies)
@@ -141,7 +141,7 @@ def test_request_body_and_batch_come_as_they_are() -> None:
     assert batch.batch is view
 
 
-@pytest.mark.parametrize("command", [0, 0x0E, 0x81, 0xFF])
+@pytest.mark.parametrize("command", [0, 0x70, 0x81, 0xFF])
 def test_request_unknown_command_is_named(command: int) -> None:
     with pytest.raises(UnknownCommand, match=f"command {command:#04x} is not defined"):
         decode_request(command, {}, [])
