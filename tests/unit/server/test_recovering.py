@@ -20,6 +20,7 @@ from zmqbroker.commands import Member
 from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.raft.confchange import Change, ChangeType, ConfChange, Transition, encode
 from zmqbroker.raft.messages import Entry, EntryType, HardState, StorageAppend
+from zmqbroker.server import stopped_group
 from zmqbroker.server.new_directory import NewNode
 from zmqbroker.server.recovering import Recovery, recover_cluster, survey
 from zmqbroker.storage import LmdbState
@@ -83,6 +84,13 @@ def test_everything_is_kept_the_uncommitted_tail_too(tmp_path: Path) -> None:
     assert old is not None
     assert old.cluster_uid != identity.cluster_uid is not None
     assert (identity.volume, identity.cluster_name) == ("ephemeral", "second")
+
+
+def test_log_is_applied_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopped_group, "_SLICE_BYTES", 1)
+    node = filled(tmp_path / "old")
+    _, machine, _ = recovered(node.close(), tmp_path / "new")
+    assert (machine.applied_index, state_of(machine)) == (12, state_of(node.machine))
 
 
 def test_torn_tail_is_left_out(tmp_path: Path) -> None:

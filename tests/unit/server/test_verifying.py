@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.unit.server.stopped import Stopped
-from tests.unit.storage.support import change, run, segments
+from tests.unit.storage.support import change, open_log, run, segments
 from tests.unit.storage.test_overlay_disk import images
 from zmqbroker.cli.app import run as run_command
 from zmqbroker.cli.exits import Exit
-from zmqbroker.errors import DataDirectoryError
+from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.raft.messages import Entry, HardState, StorageAppend
 from zmqbroker.server.verifying import Report, verify_directory
 from zmqbroker.storage.stopped import StoppedDirectory
@@ -141,6 +141,33 @@ def test_entry_that_cannot_be_applied_is_found(tmp_path: Path) -> None:
     run(node.log, StorageAppend(1, (Entry(11, 2, b"noise"),), HardState(2, 1, 10), must_sync=True))
     (fault,) = verified(node.close()).faults
     assert fault.startswith(f"{tmp_path}: group 1: entry 11 cannot be applied: ")
+
+
+def test_verdict_on_a_changed_log_is_that_of_a_start(tmp_path: Path) -> None:
+    path, chance = filled(tmp_path / "node").close(), random.Random(11)
+    files = [*segments(path / "log")] * 40
+    whole = {file: file.read_bytes() for file in files}
+    verdicts = set()
+    for file in files:
+        data = bytearray(whole[file])
+        end = len(data.rstrip(b"\0"))
+        position, size = chance.randrange(end), chance.choice((1, 512))
+        start = position // size * size
+        data[start : start + size] = bytes(size) if size > 1 else bytes([data[start] ^ 1 << chance.randrange(8)])
+        file.write_bytes(data)
+        with StoppedDirectory(path) as directory:
+            faults = verify_directory(directory).parts[1].faults
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.copytree(path / "log", tmp_path / "copy")
+        try:
+            open_log(tmp_path / "copy").close()
+            starts = True
+        except Corruption:
+            starts = False
+        assert (not faults) == starts, (file, start, size, faults)
+        verdicts.add(starts)
+        file.write_bytes(whole[file])
+    assert verdicts == {True, False}
 
 
 def test_data_without_its_identity_is_damage_and_an_empty_directory_none(tmp_path: Path) -> None:
