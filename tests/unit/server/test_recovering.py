@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.server.stopped import TERM, Stopped
+from tests.unit.server.stopped import MEMBERS, TERM, Stopped, spoil
 from tests.unit.server.test_verifying import torn, verified
 from tests.unit.storage.support import change, run, segments
 from tests.unit.storage.test_overlay_disk import images
@@ -137,9 +137,8 @@ def test_damage_is_refused_and_nothing_made(tmp_path: Path) -> None:
 
 def test_damaged_store_is_refused(tmp_path: Path) -> None:
     node = filled(tmp_path / "old")
-    with node.state._environment.begin(write=True) as transaction:
-        transaction.put(b"\0\1\7", b"damaged")
-    with StoppedDirectory(node.close()) as directory, pytest.raises(Corruption, match="the value of key 000107 is damaged"):
+    spoil(node.close(), MEMBERS[2].uid)
+    with StoppedDirectory(node.path) as directory, pytest.raises(Corruption, match="the value of key 000107 is damaged"):
         survey(directory)
     os.truncate(node.path / "state" / "data.mdb", 2 * 4096)
     with StoppedDirectory(node.path) as directory, pytest.raises(Corruption, match="reading it ends with SIGBUS"):

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.server.stopped import Stopped
+from tests.unit.server.stopped import MEMBERS, Stopped, spoil
 from tests.unit.storage.support import change, open_log, run, segments
 from tests.unit.storage.test_overlay_disk import images
 from zmqbroker.cli.app import run as run_command
 from zmqbroker.cli.exits import Exit
 from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.raft.messages import Entry, HardState, StorageAppend
+from zmqbroker.server.new_directory import NewNode
+from zmqbroker.server.recovering import recover_cluster, survey
 from zmqbroker.server.verifying import Report, verify_directory
 from zmqbroker.storage.stopped import StoppedDirectory
 
@@ -94,19 +96,23 @@ def test_every_damaged_place_of_the_log_is_counted(tmp_path: Path) -> None:
 
 
 def test_damaged_value_of_the_store_names_its_key(tmp_path: Path) -> None:
-    node = filled(tmp_path)
-    with node.state._environment.begin(write=True) as transaction:
-        transaction.put(b"\0\1\7", b"damaged")
-    (fault,) = verified(node.close()).faults
+    path = filled(tmp_path).close()
+    spoil(path, MEMBERS[2].uid)  # in the roster, whose key is 07
+    (fault,) = verified(path).faults
     assert "the value of key 000107 is damaged (and what comes after it was not looked at)" in fault
 
 
-def test_damaged_body_of_the_store_is_found(tmp_path: Path) -> None:
-    node = filled(tmp_path)
-    with node.state._environment.begin(write=True) as transaction:
-        transaction.put(b"\x80\1" + (5).to_bytes(8, "big"), b"damaged")
-        transaction.put(b"\x80\1" + (6).to_bytes(8, "big"), b"damaged")
-    faults = verified(node.close()).faults
+def test_every_damaged_body_of_the_store_is_found(tmp_path: Path) -> None:
+    path, target = filled(tmp_path / "old").close(), tmp_path / "new"
+    with StoppedDirectory(path) as directory:  # all bodies are in the store of what is made of it
+        recover_cluster(survey(directory), target, NewNode(name="n", cluster_name="c", volume="persistent", peer="h:1"))
+    assert verified(target).faults == []
+    for index in (6, 10):
+        with StoppedDirectory(target) as directory:
+            body = directory.open_state().body(1, index)
+        assert body is not None
+        spoil(target, body[-30:])
+    faults = verified(target).faults
     assert ["is damaged" in fault for fault in faults] == [True, True]
 
 
