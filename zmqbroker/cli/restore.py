@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["new_node", "new_node_options", "restore", "tell"]
 
+#: Where a node listens unless it is told otherwise.
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -82,6 +85,9 @@ def tell(identity: Identity, target: Path, messages: dict[str, int], as_json: bo
     own = identity.members[0]
     words = ["zmqbroker", "serve", "--name", own.name, "--data-dir", str(target), "--volume", identity.volume]
     words += ["--peers", f"{own.name}={own.peer}", "--set", f"cluster.name={identity.cluster_name}"]
+    host, _, port = own.peer.rpartition(":")
+    if host not in _LOOPBACK:  # others are to reach it
+        words += ["--client", "tcp://0.0.0.0:5590", "--peer", f"0.0.0.0:{port}"]
     uid = identity.cluster_uid.hex() if identity.cluster_uid is not None else ""
     if as_json:
         made = {"data_dir": str(target), "node": own.name, "cluster": identity.cluster_name, "cluster_uid": uid}

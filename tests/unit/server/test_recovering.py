@@ -237,8 +237,8 @@ def test_log_without_its_first_segment_header_gives_the_stored_state(tmp_path: P
     path = node.close()
     assert not [index for index in range(1, 5) if node.machine.is_live(index)]
     change(segments(path / "log")[0], 20, b"\xff")
-    machine, bodies, _ = accepted(path, tmp_path / "new")
-    assert state_of(machine) == state_of(node.machine)
+    machine, bodies, found = accepted(path, tmp_path / "new")
+    assert (found.group.last_term, state_of(machine)) == (1, state_of(node.machine))
     assert sorted(bodies) == [index for index in range(1, 13) if node.machine.is_live(index)]
 
 
