@@ -10,7 +10,7 @@ import click
 from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.options import json_option
 from zmqbroker.cli.output import note
-from zmqbroker.cli.restore import new_node_options, tell
+from zmqbroker.cli.restore import new_node, new_node_options, tell
 from zmqbroker.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def recover(
     take the one that gets furthest: without --yes it only says how far that is. The old directory is never changed; let no node
     of the old cluster run any more. A damaged directory is refused unless --accept-damage is given.
     """
-    from zmqbroker.server.new_directory import NewNode, check_empty  # only now: the server's packages are needed
+    from zmqbroker.server.new_directory import check_empty  # only now: the server's packages are needed
     from zmqbroker.server.recovering import recover_cluster, survey
     from zmqbroker.storage.stopped import StoppedDirectory
 
@@ -55,12 +55,7 @@ def recover(
         if not yes:
             raise ConfigError(("nothing was done: run it again with --yes to accept that",))
         old = found.identity
-        node = NewNode(
-            name=name or old.name,
-            cluster_name=cluster_name or old.cluster_name,
-            volume=volume or old.volume,
-            peer=peer,
-        )
+        node = new_node(name or old.name, cluster_name or old.cluster_name, volume or old.volume, peer)
         identity = recover_cluster(found, target, node)
         more = {"index": found.group.last_index, "term": found.group.last_term, "uncommitted": found.uncommitted}
         tell(identity, target, found.group.messages, as_json, more)

@@ -64,8 +64,8 @@ def open_stopped(
         machine.found(founding(founders))
     commit_index, last_index = max(stored_index, view.hard_state().commit), view.last_index()
     last_term = view.term(last_index)
-    if stored_index > last_index:  # its term is not known: in a new cluster any will do that the log has reached
-        last_index, last_term = stored_index, view.hard_state().term
+    if stored_index > last_index:  # its term is not known: in a new cluster any will do
+        last_index, last_term = stored_index, max(view.hard_state().term, 1)
     return StoppedGroup(number, log, state, machine, stored_index, commit_index, last_index, last_term)
 
 

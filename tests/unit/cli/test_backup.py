@@ -116,3 +116,19 @@ def test_restore_refuses_a_directory_in_use_before_it_reads_the_backup(tmp_path:
     assert run(["restore", str(tmp_path / "no backup"), "--data-dir", str(tmp_path)]) == Exit.USAGE
     assert run(["restore", str(tmp_path / "no backup"), "--data-dir", str(tmp_path / "new")]) == Exit.DAMAGED
     assert not (tmp_path / "new").exists()
+
+
+def test_restore_refuses_names_and_addresses_that_no_node_may_have(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["restore", str(backup_of(Source(), tmp_path)), "--data-dir", str(tmp_path / "new")]
+    assert run([*words, "--name", "two words", "--cluster", "", "--peer", "nowhere"]) == Exit.USAGE
+    faults = capsys.readouterr().err
+    assert "'two words' is not a name" in faults
+    assert "'two words=nowhere' is not name=host:port" in faults
+    assert not (tmp_path / "new").exists()
+
+
+def test_restored_node_that_others_are_to_reach_listens_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["restore", str(backup_of(Source(), tmp_path)), "--data-dir", str(tmp_path / "new"), "--peer", "broker-1:6001"]
+    assert run([*words, "--json"]) == Exit.DONE
+    start = json.loads(capsys.readouterr().out)["start"]
+    assert start.endswith(" --peers n1=broker-1:6001 --set cluster.name=first --client tcp://0.0.0.0:5590 --peer 0.0.0.0:6001")

@@ -19,7 +19,7 @@ from zmqbroker.wire.entries import EntryBuilder, SmallCommand, decode_entry
 MEMBERS = tuple(Member(number, f"n{number}", bytes([number]) * 16, f"h{number}:1") for number in (1, 2, 3))
 TERM = 2
 
-__all__ = ["MEMBERS", "TERM", "Stopped"]
+__all__ = ["MEMBERS", "TERM", "Stopped", "spoil"]
 
 
 class Stopped:
@@ -78,3 +78,13 @@ class Stopped:
         self.log.close()
         self.state.close()
         return self.path
+
+
+def spoil(path: Path, marker: bytes) -> None:
+    """Flip a bit in every copy of some bytes in the store of a directory."""
+    count = 0
+    for file in path.rglob("data.mdb"):
+        data = file.read_bytes()
+        count += data.count(marker)
+        file.write_bytes(data.replace(marker, bytes([marker[0] ^ 1]) + marker[1:]))
+    assert count, marker

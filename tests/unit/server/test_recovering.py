@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.server.stopped import TERM, Stopped
+from tests.unit.server.stopped import MEMBERS, TERM, Stopped, spoil
 from tests.unit.server.test_verifying import torn, verified
 from tests.unit.storage.support import change, run, segments
 from tests.unit.storage.test_overlay_disk import images
@@ -20,6 +20,7 @@ from zmqbroker.commands import Member
 from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.raft.confchange import Change, ChangeType, ConfChange, Transition, encode
 from zmqbroker.raft.messages import Entry, EntryType, HardState, StorageAppend
+from zmqbroker.server import stopped_group
 from zmqbroker.server.new_directory import NewNode
 from zmqbroker.server.recovering import Recovery, recover_cluster, survey
 from zmqbroker.storage import LmdbState
@@ -85,6 +86,13 @@ def test_everything_is_kept_the_uncommitted_tail_too(tmp_path: Path) -> None:
     assert (identity.volume, identity.cluster_name) == ("ephemeral", "second")
 
 
+def test_log_is_applied_in_slices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stopped_group, "_SLICE_BYTES", 1)
+    node = filled(tmp_path / "old")
+    _, machine, _ = recovered(node.close(), tmp_path / "new")
+    assert (machine.applied_index, state_of(machine)) == (12, state_of(node.machine))
+
+
 def test_torn_tail_is_left_out(tmp_path: Path) -> None:
     node = filled(tmp_path / "old")
     path, _ = torn(node)
@@ -129,9 +137,8 @@ def test_damage_is_refused_and_nothing_made(tmp_path: Path) -> None:
 
 def test_damaged_store_is_refused(tmp_path: Path) -> None:
     node = filled(tmp_path / "old")
-    with node.state._environment.begin(write=True) as transaction:
-        transaction.put(b"\0\1\7", b"damaged")
-    with StoppedDirectory(node.close()) as directory, pytest.raises(Corruption, match="the value of key 000107 is damaged"):
+    spoil(node.close(), MEMBERS[2].uid)
+    with StoppedDirectory(node.path) as directory, pytest.raises(Corruption, match="the value of key 000107 is damaged"):
         survey(directory)
     os.truncate(node.path / "state" / "data.mdb", 2 * 4096)
     with StoppedDirectory(node.path) as directory, pytest.raises(Corruption, match="reading it ends with SIGBUS"):
@@ -230,8 +237,8 @@ def test_log_without_its_first_segment_header_gives_the_stored_state(tmp_path: P
     path = node.close()
     assert not [index for index in range(1, 5) if node.machine.is_live(index)]
     change(segments(path / "log")[0], 20, b"\xff")
-    machine, bodies, _ = accepted(path, tmp_path / "new")
-    assert state_of(machine) == state_of(node.machine)
+    machine, bodies, found = accepted(path, tmp_path / "new")
+    assert (found.group.last_term, state_of(machine)) == (1, state_of(node.machine))
     assert sorted(bodies) == [index for index in range(1, 13) if node.machine.is_live(index)]
 
 

@@ -11,13 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.server.stopped import Stopped
-from tests.unit.storage.support import change, run, segments
+from tests.unit.server.stopped import MEMBERS, Stopped, spoil
+from tests.unit.storage.support import change, open_log, run, segments
 from tests.unit.storage.test_overlay_disk import images
 from zmqbroker.cli.app import run as run_command
 from zmqbroker.cli.exits import Exit
-from zmqbroker.errors import DataDirectoryError
+from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.raft.messages import Entry, HardState, StorageAppend
+from zmqbroker.server.new_directory import NewNode
+from zmqbroker.server.recovering import recover_cluster, survey
 from zmqbroker.server.verifying import Report, verify_directory
 from zmqbroker.storage.stopped import StoppedDirectory
 
@@ -94,19 +96,23 @@ def test_every_damaged_place_of_the_log_is_counted(tmp_path: Path) -> None:
 
 
 def test_damaged_value_of_the_store_names_its_key(tmp_path: Path) -> None:
-    node = filled(tmp_path)
-    with node.state._environment.begin(write=True) as transaction:
-        transaction.put(b"\0\1\7", b"damaged")
-    (fault,) = verified(node.close()).faults
+    path = filled(tmp_path).close()
+    spoil(path, MEMBERS[2].uid)  # in the roster, whose key is 07
+    (fault,) = verified(path).faults
     assert "the value of key 000107 is damaged (and what comes after it was not looked at)" in fault
 
 
-def test_damaged_body_of_the_store_is_found(tmp_path: Path) -> None:
-    node = filled(tmp_path)
-    with node.state._environment.begin(write=True) as transaction:
-        transaction.put(b"\x80\1" + (5).to_bytes(8, "big"), b"damaged")
-        transaction.put(b"\x80\1" + (6).to_bytes(8, "big"), b"damaged")
-    faults = verified(node.close()).faults
+def test_every_damaged_body_of_the_store_is_found(tmp_path: Path) -> None:
+    path, target = filled(tmp_path / "old").close(), tmp_path / "new"
+    with StoppedDirectory(path) as directory:  # all bodies are in the store of what is made of it
+        recover_cluster(survey(directory), target, NewNode(name="n", cluster_name="c", volume="persistent", peer="h:1"))
+    assert verified(target).faults == []
+    for index in (6, 10):
+        with StoppedDirectory(target) as directory:
+            body = directory.open_state().body(1, index)
+        assert body is not None
+        spoil(target, body[-30:])
+    faults = verified(target).faults
     assert ["is damaged" in fault for fault in faults] == [True, True]
 
 
@@ -141,6 +147,33 @@ def test_entry_that_cannot_be_applied_is_found(tmp_path: Path) -> None:
     run(node.log, StorageAppend(1, (Entry(11, 2, b"noise"),), HardState(2, 1, 10), must_sync=True))
     (fault,) = verified(node.close()).faults
     assert fault.startswith(f"{tmp_path}: group 1: entry 11 cannot be applied: ")
+
+
+def test_verdict_on_a_changed_log_is_that_of_a_start(tmp_path: Path) -> None:
+    path, chance = filled(tmp_path / "node").close(), random.Random(11)
+    files = [*segments(path / "log")] * 40
+    whole = {file: file.read_bytes() for file in files}
+    verdicts = set()
+    for file in files:
+        data = bytearray(whole[file])
+        end = len(data.rstrip(b"\0"))
+        position, size = chance.randrange(end), chance.choice((1, 512))
+        start = position // size * size
+        data[start : start + size] = bytes(size) if size > 1 else bytes([data[start] ^ 1 << chance.randrange(8)])
+        file.write_bytes(data)
+        with StoppedDirectory(path) as directory:
+            faults = verify_directory(directory).parts[1].faults
+        shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+        shutil.copytree(path / "log", tmp_path / "copy")
+        try:
+            open_log(tmp_path / "copy").close()
+            starts = True
+        except Corruption:
+            starts = False
+        assert (not faults) == starts, (file, start, size, faults)
+        verdicts.add(starts)
+        file.write_bytes(whole[file])
+    assert verdicts == {True, False}
 
 
 def test_data_without_its_identity_is_damage_and_an_empty_directory_none(tmp_path: Path) -> None:
