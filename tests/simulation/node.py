@@ -372,6 +372,10 @@ class SimNode:
         """A sync has returned: what is durable now the disk says, not the log."""
         self.watch.durable.durable(self.device.durable_writes)
 
+    def found_no_room(self) -> None:
+        """Works wait for room on the disk."""
+        self.cluster.counters["waits_for_room"] += 1
+
     def disk_failed(self, error: OSError | ProcessDied) -> None:
         """The disk refused, or the process ended in a call of it: it ends, as the log's writer would have it."""
         self.world.note(f"node {self.id}: {error!r}")
