@@ -224,6 +224,8 @@ class Node:
         self._pass()
         for group in self.groups.values():
             group.tick()
+        if self._pipeline.out_of_room:
+            self.hand_over()  # what this node cannot store it does not apply, so while it leads nobody gets an answer
         if self.snapshots is not None:
             self.snapshots.tick(time.monotonic_ns())
         self._pump()
