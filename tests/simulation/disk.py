@@ -156,13 +156,18 @@ class SimDisk:
         image.extend(bytes(max(0, size - len(image))))
 
     def zero(self, descriptor: int, size: int) -> None:
-        """See `Disk`; a power cut may undo it in any sector, as it may a write, but it counts for no write."""
+        """See `Disk`; a power cut may undo it in any sector, as it may a write.
+
+        But it is no write that anybody relies on, and what was written before it is none any more.
+        """
         file = self._file(descriptor)
         assert size >= len(file.image), (size, len(file.image))
         self._burn()
         self._may_be_full()
         file.image[:] = bytes(size)
-        file.dirty.append((0, 0, bytearray(size)))
+        file.dirty = [*((0, start, sectors) for _, start, sectors in file.dirty), (0, 0, bytearray(size))]
+        file.unsynced_from = 0
+        self._unsynced.pop(file, None)
         file.bad.clear()
 
     def pread(self, descriptor: int, size: int, offset: int) -> bytes:

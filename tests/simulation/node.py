@@ -25,6 +25,7 @@ from zmqbroker.errors import Busy, Compacted, Corruption, NotLeader, RequestErro
 from zmqbroker.raft import RaftConfig
 from zmqbroker.raft.messages import Membership, Message, Snapshot, StorageAppend
 from zmqbroker.server.group import ENTRY_BYTES, Group
+from zmqbroker.server.membership import best_successor
 from zmqbroker.storage.interfaces import LogStore
 
 if TYPE_CHECKING:
@@ -257,12 +258,21 @@ class SimNode:
         options = self.cluster.options
         self.plan(self.clock.interval_ns(options.tick_ns), self._tick)
         self.group.tick()
+        if self.pipeline.out_of_room:
+            self._hand_over()
         self.cluster.raft.observe(self.watch)
         self.cluster.raft.bounds(self.watch, ENTRY_BYTES)
         waiting = self.group._waiting_count + len(self.group.receivers)
         if waiting > options.requests_max:
             self.cluster.raft.fail("I20", f"{waiting} requests wait, allowed are {options.requests_max}", self.id)
         self.pump()
+
+    def _hand_over(self) -> None:
+        """As server.node: a leader that cannot store confirms nothing."""
+        core = self.core
+        successor = best_successor(core.membership, core.id, core.progress())
+        if successor is not None and not core.transferee:
+            core.transfer_leader(successor)
 
     def _sweep(self) -> None:
         self.plan(self.cluster.options.session_timeout_ns // 4, self._sweep)
@@ -371,6 +381,10 @@ class SimNode:
     def synced(self) -> None:
         """A sync has returned: what is durable now the disk says, not the log."""
         self.watch.durable.durable(self.device.durable_writes)
+
+    def found_no_room(self) -> None:
+        """Works wait for room on the disk."""
+        self.cluster.counters["waits_for_room"] += 1
 
     def disk_failed(self, error: OSError | ProcessDied) -> None:
         """The disk refused, or the process ended in a call of it: it ends, as the log's writer would have it."""

@@ -47,6 +47,10 @@ class Plan(Protocol):
         """A sync has returned."""
         ...
 
+    def found_no_room(self) -> None:
+        """Works wait for room."""
+        ...
+
     def disk_failed(self, error: OSError | ProcessDied) -> None:
         """The disk refused, or the process ended in a call of it."""
         ...
@@ -113,6 +117,7 @@ class Pipeline:
                 job.write()
             except NoRoom:
                 self.out_of_room = True
+                self._node.found_no_room()
             else:
                 self._running.append(self._queue.pop(0))
                 self._node.written(works)

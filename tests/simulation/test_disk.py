@@ -663,14 +663,16 @@ def test_durable_writes_waits_for_bytes_and_name() -> None:
 def test_durable_writes_does_not_wait_for_zeros() -> None:
     disk = new_disk()
     descriptor = make(disk, FILE, b"content")
+    disk.pwritev(descriptor, [b"C"], 0)
+    assert (disk.durable_writes, disk.writes) == (1, 2)
     disk.zero(descriptor, 7)
-    assert disk.durable_writes == disk.writes == 1
+    assert disk.durable_writes == disk.writes == 2
     assert not disk.is_durable(FILE, 0, 7)
     disk.pwritev(descriptor, [b"x"], 0)
     disk.sync_directory(ROOT)
-    assert (disk.durable_writes, disk.writes) == (1, 2)
+    assert (disk.durable_writes, disk.writes) == (2, 3)
     disk.fsync(descriptor)
-    assert (disk.durable_writes, disk.durable_bytes(FILE)) == (2, b"x\0\0\0\0\0\0")
+    assert (disk.durable_writes, disk.durable_bytes(FILE)) == (3, b"x\0\0\0\0\0\0")
 
 
 def test_wipe_leaves_an_empty_disk() -> None:
