@@ -370,4 +370,4 @@ class _Application:
             await asyncio.sleep(min(1.0, self._config.limits.session_timeout_ms / 4000))
             self._node.sweep()
             if not self._node.disks.own.short:  # else whoever needs that room may have it
-                self._directory.keep_ballast()
+                await asyncio.to_thread(self._directory.keep_ballast)
