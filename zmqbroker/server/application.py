@@ -121,7 +121,7 @@ class _Application:
             loop.add_signal_handler(number, stop.set)
         try:
             if await self._until_room(loop, stop):
-                self._directory.keep_ballast()
+                self._directory.keep_ballast()  # the start is through with it
                 self._node.start(self._descriptors)
                 await self._until(stop)
         finally:
@@ -374,4 +374,5 @@ class _Application:
         while True:
             await asyncio.sleep(min(1.0, self._config.limits.session_timeout_ms / 4000))
             self._node.sweep()
-            self._directory.keep_ballast()
+            if not self._node.disks.own.short:  # else whoever needs that room may have it
+                await asyncio.to_thread(self._directory.keep_ballast)

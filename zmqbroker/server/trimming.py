@@ -1,21 +1,22 @@
 """When a leader tells the group that the log may be trimmed, and how far.
 
-Every member holds the log up to the index it says; one that stays away holds it back only so far, and gets a snapshot when it
-returns. Decisions only: the index travels in a Trim command, each node drops what it no longer needs itself.
+Every member holds the log up to the index it says; one that stays away, or answers and stores nothing since its disk is full,
+holds it back only so far, and gets a snapshot when it goes on. Decisions only: the index travels in a Trim command, each node
+drops what it no longer needs itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
 
-from zmqbroker.raft import RaftCore
+from zmqbroker.raft import ProgressState, RaftCore
 
 __all__ = ["Trimming"]
 
 #: The leader says it after each such stretch of indexes, or so many bytes of log (`trim_bytes`).
 TRIM_INDEXES = 4096
-#: A member is away when it was not heard of for so many ticks, 10 s by default. It holds the log back by WINDOW_MARKS, each
-#: of them `trim_bytes` of log.
+#: A member is away when for so many ticks, 10 s by default, it was not heard of, or took nothing of what it lacks. It holds the
+#: log back by WINDOW_MARKS, each of them `trim_bytes` of log.
 AWAY_TICKS, WINDOW_MARKS = 500, 16
 
 
@@ -30,6 +31,9 @@ class Trimming:
         self._ticks = 0
         self._led_tick = 0  # when the last leadership began
         self._heard: dict[int, int] = {}  # member -> tick of its last message in this leadership
+        self._reached: dict[
+            int, tuple[int, int]
+        ] = {}  # member -> its match index, and the last tick at which nothing was amiss
 
     def begin(self, applied_index: int, trimmed_index: int) -> None:
         """This node leads now: it goes on with what earlier leaders left."""
@@ -37,6 +41,7 @@ class Trimming:
         self._marks.append(applied_index)
         self._led_tick = self._ticks
         self._heard.clear()
+        self._reached.clear()
 
     def heard(self, member: int) -> None:
         """A member spoke."""
@@ -59,6 +64,7 @@ class Trimming:
     def tick(self, core: RaftCore) -> int | None:
         """A tick has passed; at a leader, the index to be said now, if there is one."""
         self._ticks += 1
+        self._follow(core)
         held = core.matched_by_all(self._away(core) if len(self._marks) > WINDOW_MARKS else ())
         marked = any(self._proposed < mark <= held for mark in self._marks)
         if not marked and held < self._proposed + TRIM_INDEXES:
@@ -66,6 +72,16 @@ class Trimming:
         self._proposed = held
         return held
 
+    def _follow(self, core: RaftCore) -> None:
+        for member, status in core.progress().items():
+            reached, _ = self._reached.get(member, (-1, 0))
+            # What a snapshot brings comes at once, in the end.
+            complete = status.match_index >= core.last_index or status.state is ProgressState.SNAPSHOT
+            if complete or status.match_index != reached:
+                self._reached[member] = status.match_index, self._ticks
+
     def _away(self, core: RaftCore) -> set[int]:
         heard, since = self._heard, self._ticks - AWAY_TICKS
-        return {member for member in core.progress() if member != core.id and heard.get(member, self._led_tick) < since}
+        silent = {member for member in core.progress() if heard.get(member, self._led_tick) < since}
+        stuck = {member for member, (_, tick) in self._reached.items() if tick < since}
+        return (silent | stuck) - {core.id}

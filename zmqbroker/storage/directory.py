@@ -128,7 +128,13 @@ class DataDirectory:
                 raise
             give_up_ballast(self.path)
             write_identity(self.path, identity)
-            self.keep_ballast()
+
+    def give_up_ballast(self) -> None:
+        """Free the room that is kept for the next start, for who needs it now. Raises DataDirectoryError."""
+        try:
+            give_up_ballast(self.path)
+        except OSError as error:
+            raise DataDirectoryError(f"{self.path}: cannot be used as a data directory: {error}") from error
 
     def keep_ballast(self) -> None:
         """Have room for the next start, as far as there is any; to be called again and again. Raises DataDirectoryError."""

@@ -277,6 +277,28 @@ def test_disks_new_leader_that_was_not_answered_yet_expects_room() -> None:
     assert nodes.refusal() is None
 
 
+def test_disks_what_an_earlier_leadership_heard_is_forgotten() -> None:
+    nodes = Nodes()
+    nodes.free_bytes[2] = nodes.free_bytes[3] = 0
+    nodes.tick(3)
+    nodes.disks[1].begin(GROUP)
+    assert list(nodes.disks[1].reports(1)) == [1]
+    assert nodes.refusal() is None
+    nodes.tick(2)
+    assert nodes.refusal() is not None, "they say it again"
+
+
+def test_disks_leader_without_room_leaves_a_handover_alone_that_is_under_way() -> None:
+    nodes = Nodes()
+    nodes.tick(RETRY_TICKS)
+    core = nodes.sites[1].group.core
+    nodes.down = {3}
+    core.transfer_leader(3)  # as an operator may; it does not answer
+    nodes.free_bytes[1] = 0
+    nodes.tick(3)
+    assert (nodes.leaders, core.transferee) == ([1], 3)
+
+
 def test_disks_node_that_does_not_lead_refuses_nothing() -> None:
     nodes = Nodes()
     nodes.free_bytes = {1: 0, 2: 0, 3: 0}

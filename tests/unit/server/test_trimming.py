@@ -114,10 +114,43 @@ def test_trimming_a_silent_member_is_not_away_before_its_time(leader: Leader) ->
     leader.holds(3, 1)
     assert leader.tick(AWAY_TICKS - 1) == []
     leader.holds(2, leader.core.last_index)
-    leader.holds(3, 1)
-    assert leader.tick(AWAY_TICKS) == [], "it was heard of meanwhile"
+    leader.holds(3, 2)
+    assert leader.tick(AWAY_TICKS) == [2], "it was heard of meanwhile, and has taken something"
     leader.holds(2, leader.core.last_index)
     assert leader.tick(2) == [leader.core.last_index]
+
+
+def test_trimming_a_member_that_answers_and_takes_nothing_holds_the_log_only_for_the_window(leader: Leader) -> None:
+    leader.write(WINDOW_MARKS + 5, TRIM_BYTES)
+    leader.holds(3, 1)
+    leader.tick()
+    for _ in range(AWAY_TICKS):
+        leader.holds(2, leader.core.last_index)
+        leader.trimming.heard(3)  # its heartbeats' responses
+        assert leader.tick() == []
+    assert leader.tick() == [leader.core.last_index]
+
+
+def test_trimming_a_member_that_has_all_is_never_stuck(leader: Leader) -> None:
+    leader.write(WINDOW_MARKS + 5, TRIM_BYTES)
+    for member in (2, 3):
+        leader.holds(member, leader.core.last_index)
+    leader.tick(2 * AWAY_TICKS)
+    leader.write(WINDOW_MARKS + 5, TRIM_BYTES)
+    leader.holds(2, leader.core.last_index)
+    leader.trimming.heard(3)
+    assert leader.tick(AWAY_TICKS) == []
+
+
+def test_trimming_a_member_that_is_sent_a_snapshot_is_not_stuck(leader: Leader) -> None:
+    leader.write(WINDOW_MARKS + 5, TRIM_BYTES)
+    leader.core._state.progress[3].become_snapshot(7)
+    said = []
+    for _ in range(2 * AWAY_TICKS):
+        leader.holds(2, leader.core.last_index)
+        leader.trimming.heard(3)
+        said += leader.tick()
+    assert said == [7]
 
 
 def test_trimming_a_new_leader_waits_as_long_for_members_it_never_heard_of(leader: Leader) -> None:

@@ -131,7 +131,10 @@ def test_directory_gives_the_ballast_up_for_its_identity(tmp_path: Path, monkeyp
     stored = read_identity(tmp_path)
     assert stored is not None
     assert stored.members == members
-    assert size(tmp_path) == BALLAST_BYTES, "and it is there again"
+    place.keep_ballast()
+    assert size(tmp_path) == BALLAST_BYTES
+    place.give_up_ballast()
+    assert size(tmp_path) == 0
     place.close()
 
 
@@ -147,6 +150,9 @@ def test_directory_that_cannot_be_written_says_so(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(directory_module, "keep_ballast", broken)
     with pytest.raises(DataDirectoryError, match="cannot be used"):
         place.keep_ballast()
+    monkeypatch.setattr(directory_module, "give_up_ballast", broken)
+    with pytest.raises(DataDirectoryError, match="cannot be used"):
+        place.give_up_ballast()
     place.close()
 
 
