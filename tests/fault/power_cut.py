@@ -43,10 +43,10 @@ class Volume:
 
     def make(self) -> None:
         """Make the file system and mount it."""
+        self.place.mkdir(parents=True)
         with self._image.open("wb") as file:
             file.truncate(_IMAGE_BYTES)
         _command("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", str(self._image))
-        self.place.mkdir(parents=True)
         self.mount()
 
     def mount(self) -> None:
