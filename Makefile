@@ -96,13 +96,13 @@ mutants: .venv/dev.stamp ## the same as a table (ARGUMENTS="--only M3,M22")
 test-processes: .venv/dev.stamp ## real nodes: integration and fault tests
 	$(BIN)/python -m pytest -m 'not long' tests/integration tests/fault
 
-fault-long: .venv/dev.stamp ## the fault tests in their long versions
+fault-long: .venv/dev.stamp ## the fault tests in their long versions; power-cut-ledger.json adds up the power cuts of all runs
 	$(BIN)/python -m pytest -m long tests/fault tests/exhaustive tests/simulation $(ARGUMENTS)
 
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 deps-full: ## what only root can install: compiler, headers, tracing, containers (asks for sudo)
-	sudo apt-get install $(notdir $(PYTHON))-venv $(notdir $(PYTHON))-dev gcc libc6-dev strace podman runc
+	sudo apt-get install $(notdir $(PYTHON))-venv $(notdir $(PYTHON))-dev gcc libc6-dev strace e2fsprogs podman runc
 
 clean: ## remove what was built and cached; data of dev clusters stays
 	rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -30,8 +30,8 @@ _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
 _NO_LOG_FLUSH = struct.pack("=I", 2)  # EXT4_GOING_FLAGS_NOLOGFLUSH
 #: Sparse: the machine's disk holds only what is used of it.
 _IMAGE_BYTES = 1 << 30
-#: A process that was killed lets go of its files a moment later.
-_BUSY_S = 10.0
+#: A process that was killed lets go of its files a moment later, and a file system of its device.
+_BUSY_S, _DETACHED_S = 10.0, 2.0
 
 
 class Volume:
@@ -43,10 +43,10 @@ class Volume:
 
     def make(self) -> None:
         """Make the file system and mount it."""
+        self.place.mkdir(parents=True)
         with self._image.open("wb") as file:
             file.truncate(_IMAGE_BYTES)
         _command("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=1", str(self._image))
-        self.place.mkdir(parents=True)
         self.mount()
 
     def mount(self) -> None:
@@ -59,6 +59,26 @@ class Volume:
         while (fault := _fault_of("umount", str(self.place))) and time.monotonic() < end:
             time.sleep(0.02)
         assert not fault, fault
+        end = time.monotonic() + _DETACHED_S
+        while self._is_attached():
+            if time.monotonic() > end:
+                self._move()
+                return
+            time.sleep(0.02)
+
+    def _is_attached(self) -> bool:
+        """Whether a loop device still has the image."""
+        found = subprocess.run(["losetup", "-j", str(self._image)], capture_output=True, text=True, timeout=60, check=True)
+        return bool(found.stdout)
+
+    def _move(self) -> None:
+        """Go on with a copy: a mount namespace made meanwhile holds the old file system, which would be mounted again.
+
+        It is shut down, so it writes nothing more.
+        """
+        copy = self._image.with_name(f"{self._image.name}.copy")
+        _command("cp", "--sparse=always", str(self._image), str(copy))
+        self._image = copy
 
     def discard(self) -> None:
         """Unmount it whatever happened before; never raises."""
@@ -81,7 +101,7 @@ def powerless() -> str:
     """Why no power can be cut here; empty when it can."""
     if os.geteuid() != 0:
         return "only root can mount file systems"
-    missing = [tool for tool in ("mkfs.ext4", "mount", "umount") if shutil.which(tool) is None]
+    missing = [tool for tool in ("mkfs.ext4", "mount", "umount", "losetup") if shutil.which(tool) is None]
     if missing:
         return f"not installed: {', '.join(missing)}"
     with tempfile.TemporaryDirectory() as directory:

@@ -30,6 +30,8 @@ RATE = 300  # a second and producer
 WORK = 1_000
 PATIENCE_S = 60.0
 EXIT_INTERNAL = 70
+#: So that messages are read from the log's files.
+NO_CACHE = {"ZMQBROKER_STORAGE_CACHE_BYTES_MAX": "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Failure:
 
 SYNCS, WRITES = "fsync,fdatasync", "pwrite64,pwritev,pwritev2,write,writev"
 LOG_SYNC, LOG_WRITE = Failure("log/*", SYNCS), Failure("log/*", WRITES)
+LOG_READ = Failure("log/*", "pread64,preadv,preadv2,read")
 STORE_SYNC, STORE_WRITE = Failure("**/data.mdb", f"{SYNCS},msync"), Failure("**/data.mdb", WRITES)
 LONG = pytest.mark.long
 CASES = [
@@ -49,6 +52,7 @@ CASES = [
     pytest.param(Role.FOLLOWER, LOG_SYNC, id="follower_log_sync", marks=LONG),
     pytest.param(Role.LEADER, LOG_WRITE, id="leader_log_write", marks=LONG),
     pytest.param(Role.FOLLOWER, LOG_WRITE, id="follower_log_write"),
+    pytest.param(Role.LEADER, LOG_READ, id="leader_log_read"),
     pytest.param(Role.LEADER, STORE_SYNC, id="leader_store_sync", marks=LONG),
     pytest.param(Role.FOLLOWER, STORE_SYNC, id="follower_store_sync"),
     pytest.param(Role.LEADER, STORE_WRITE, id="leader_store_write"),
@@ -101,7 +105,7 @@ def stats(nodes: Cluster) -> dict[str, int]:
 @pytest.mark.parametrize(("role", "failure"), CASES)
 def test_failing_disk_ends_its_node_and_nothing_is_lost(tmp_path: Path, note: Note, role: Role, failure: Failure) -> None:
     with (
-        verified_cluster(tmp_path, volume="persistent") as nodes,
+        verified_cluster(tmp_path, volume="persistent", environment=NO_CACHE) as nodes,
         Load("produce", nodes.url, CHANNEL, tmp_path / "produce", clients=2, rate=RATE) as producers,
         Load("consume", nodes.url, CHANNEL, tmp_path / "consume", clients=2) as consumers,
     ):

@@ -31,6 +31,8 @@ RATE = 400  # a second and producer
 PATIENCE_S = 60.0
 #: How often the power fails again before the nodes have started, and how long that takes about.
 AGAIN, START_S = 0.2, 1.0
+#: How long new nodes take from their start to their first leader, and a little more.
+FORMING_S = 1.5
 LEDGER = Path(__file__).resolve().parents[2] / "power-cut-ledger.json"
 #: Small segments, so that cuts also hit the making and the deleting of them.
 SETTINGS = {"ZMQBROKER_STORAGE_SEGMENT_BYTES": str(1 << 20), "ZMQBROKER_STORAGE_LOG_BUDGET_BYTES": str(64 << 20)}
@@ -171,3 +173,28 @@ def test_power_cut_of_logs_that_never_sync_is_noticed_by_the_nodes(tmp_path: Pat
         assert len(refused) >= 2
         for node in refused:
             assert "damaged" in node.log().splitlines()[-1], node.log()[-2000:]
+
+
+# --- before there is anything to lose ------------------------------------------------------------------------------------
+
+ROUNDS = [pytest.param(2, id="short"), pytest.param(30, id="long", marks=pytest.mark.long)]
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_power_cut_while_a_cluster_forms_leaves_one_that_forms(tmp_path: Path, rounds: int) -> None:
+    chance = random.SystemRandom()
+    for number in range(rounds):
+        directory = tmp_path / f"{number}"
+        with volumes(directory, NAMES) as disks:
+            nodes = Cluster(directory, volume="persistent", environment=SETTINGS)
+            try:
+                for node in nodes.nodes.values():
+                    node.start()
+                time.sleep(chance.uniform(0, FORMING_S))
+                cut_power(nodes, disks)
+                nodes.start(PATIENCE_S)
+                with Raw(nodes.leader().endpoint) as raw:
+                    assert raw.ask(Request.SEND, {"channel": CHANNEL}, [b"first"]).fields["confirm"] == "quorum+fsync"
+            finally:
+                nodes.close()

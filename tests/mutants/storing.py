@@ -8,12 +8,17 @@ from typing import Any
 
 import pytest
 
+from tests.simulation.disk import SimDisk
 from tests.simulation.node import SimNode
-from zmqbroker.raft.messages import HardState, StorageAppend
+from tests.simulation.stores import StateKeeper
+from tests.simulation.world import MILLISECOND
+from zmqbroker.raft.messages import HardState, Snapshot, StorageAppend
 from zmqbroker.server.formation import Formation
+from zmqbroker.storage import recovery, segment_log
 from zmqbroker.storage.disk import Disk
 from zmqbroker.storage.group_index import GroupIndex
 from zmqbroker.storage.lmdb_state import LmdbState
+from zmqbroker.storage.record import FLAG_MASKED, RecordHeader, SegmentKey
 from zmqbroker.storage.recovery import _Scan
 from zmqbroker.storage.segment import Segment
 from zmqbroker.storage.segment_files import SegmentFiles
@@ -24,11 +29,18 @@ __all__ = [
     "cut_damage",
     "forget_names",
     "keep_stored_suffix",
+    "lie_until_power_cut",
     "return_wiped",
     "skip_sync",
+    "store_index_first",
     "sync_again",
+    "trust_payloads",
+    "trust_records",
     "two_transactions",
 ]
+
+#: Nanoseconds between two transactions of a store that should make one.
+_BETWEEN_NS = 5 * MILLISECOND
 
 
 def two_transactions(patch: pytest.MonkeyPatch) -> None:
@@ -48,6 +60,23 @@ def two_transactions(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(LmdbState, "commit", committed)
 
 
+def store_index_first(patch: pytest.MonkeyPatch) -> None:
+    """M15 in the simulator's twin of the store: the process can end between the two transactions."""
+    flush = SimNode._flush
+
+    def flushed(node: SimNode) -> None:
+        keeper, whole = node.keeper, StateKeeper.commit
+
+        def first(group: int, snapshot: Snapshot, changes: list[tuple[bytes, bytes | None]], bodies: dict[int, bytes]) -> None:
+            whole(keeper, group, snapshot, (), bodies)
+            node.plan(_BETWEEN_NS, lambda: whole(keeper, group, snapshot, changes, bodies))
+
+        keeper.commit = first  # type: ignore[assignment, method-assign]
+        flush(node)
+
+    patch.setattr(SimNode, "_flush", flushed)
+
+
 def cut_damage(patch: pytest.MonkeyPatch) -> None:
     """M18: whatever record is damaged, it and all after it is cut."""
     patch.setattr(_Scan, "_judge", lambda scan: None)
@@ -64,6 +93,33 @@ def sync_again(patch: pytest.MonkeyPatch) -> None:
             sync(files)
 
     patch.setattr(SegmentFiles, "sync", synced)
+
+
+def trust_records(patch: pytest.MonkeyPatch) -> None:
+    """N13: a start takes every record with a good header for whole."""
+    patch.setattr(recovery, "restore_payload", _unchecked)
+
+
+def trust_payloads(patch: pytest.MonkeyPatch) -> None:
+    """N14: a payload is read from the log without a look at its checksum."""
+    patch.setattr(segment_log, "restore_payload", _unchecked)
+
+
+def _unchecked(header: RecordHeader, stored: bytes, key: SegmentKey) -> bytes | None:
+    if len(stored) != header.payload_size:
+        return None
+    return key.mask(stored) if header.flags & FLAG_MASKED else stored
+
+
+def lie_until_power_cut(patch: pytest.MonkeyPatch) -> None:
+    """N15: a disk says that it has synced, and everybody believes it, onlookers too; then the power fails."""
+
+    def synced(disk: SimDisk, descriptor: int) -> None:
+        file = disk._file(descriptor)
+        file.unsynced_from = 0
+        disk._unsynced.pop(file, None)
+
+    patch.setattr(SimDisk, "fdatasync", synced)
 
 
 class _WithoutNames:

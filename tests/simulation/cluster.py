@@ -139,7 +139,7 @@ class Cluster:
 
     def start(self, node: SimNode) -> None:
         """Start a node that is down and can be started."""
-        if not node.up and not node.gone:
+        if not node.up and not node.gone and not node.damaged:
             node.start()
 
     def request(self, node: int, request: Request) -> None:
@@ -175,7 +175,7 @@ class Cluster:
         if any(watch.change_indexes and watch.change_indexes[-1] > newest for watch in self.raft.nodes.values()):
             return True
         members = [self.nodes[member] for member in membership.all_nodes]
-        return any(not node.gone and node.keeper.membership != membership for node in members)
+        return any(not node.lost and node.keeper.membership != membership for node in members)
 
     def live(self) -> list[SimNode]:
         """Nodes that run and do not stand still."""

@@ -43,6 +43,7 @@ class DiskFaults:
     short_write: float = 0.0  # pwritev stops at a sector's end; the kernel copies page by page, so never within a sector
     short_read: float = 0.0  # pread gives less than it could
     bad_sector: float = 0.0  # pread: a sector of those read is bad from now on, until it is written whole
+    flip_read: float = 0.0  # pread gives a bit that is not the disk's
 
 
 class ProcessDied(BaseException):
@@ -177,7 +178,10 @@ class SimDisk:
             self._read_sectors(file, size, offset)
         if faults.short_read and size > 1 and self._happens(faults.short_read, "short_read"):
             size = self._random.randrange(1, size)
-        return bytes(file.image[offset : offset + size])
+        data = bytes(file.image[offset : offset + size])
+        if faults.flip_read and data and self._happens(faults.flip_read, "flip_read"):
+            return self._flipped(data)
+        return data
 
     def pwritev(self, descriptor: int, buffers: Sequence[bytes | memoryview], offset: int) -> int:
         """See `Disk`."""
@@ -331,6 +335,20 @@ class SimDisk:
         self.counts["bad_sector"] += 1
         return self._path(file), offset
 
+    def overwrite_sector(self, random: Random, path: Path | None = None) -> tuple[Path, int] | None:
+        """A write that was meant for elsewhere replaces one sector, by no zeros; chosen and seen as by `flip_bit`."""
+        file = self._choose(random, path)
+        if file is None:
+            return None
+        offset = random.randrange(len(file.durable.rstrip(b"\0")) or len(file.durable)) & -SECTOR_SIZE
+        end = min(offset + SECTOR_SIZE, len(file.durable))
+        strange = bytes(random.randrange(1, 256) for _ in range(offset, end))
+        if not file.dirty and file.image[offset:end] == file.durable[offset:end]:
+            file.image[offset:end] = strange
+        file.durable[offset:end] = strange
+        self.counts["stray_write"] += 1
+        return self._path(file), offset
+
     # --- what only an onlooker may ask ---------------------------------------------------------------------------------
 
     @property
@@ -457,6 +475,11 @@ class SimDisk:
         if not file.bad.isdisjoint(sectors):
             self.counts["read_error"] += 1
             raise _refusal(errno.EIO)
+
+    def _flipped(self, data: bytes) -> bytes:
+        """With one bit changed, before the last byte that is not zero."""
+        place = self._random.randrange(len(data.rstrip(b"\0")) or len(data))
+        return data[:place] + bytes((data[place] ^ 1 << self._random.randrange(8),)) + data[place + 1 :]
 
     def _fail_to_sync(self, file: _File) -> None:
         """EIO: some sectors were written, and all are clean now. The others read as before, or as on the disk."""

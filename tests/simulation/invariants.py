@@ -1,4 +1,4 @@
-"""The promises of Raft (I1 to I12, I18, I19), checked while a cluster runs: with every message, write and change of role.
+"""The promises of Raft (I1 to I12, I14, I18, I19), checked while a cluster runs: with every message, write and change of role.
 
 The watcher keeps what an omniscient observer would know: who led which term, who voted for whom, what is durable where, which
 entry was committed at which index. Each check costs what changed since the last one. Everything is keyed by Raft ids, which are
@@ -102,6 +102,12 @@ class RaftWatch:
             if known is None or (known[0], known[2]) != (entry.data, entry.type):
                 self.fail("I21", f"entry {entry.index} of term {entry.term} came back from the disk as another", node)
         watch.change_indexes = [entry.index for entry in entries if entry.type is not EntryType.NORMAL]
+
+    def read(self, node: int, index: int, term: int, data: bytes) -> None:
+        """A node has taken an entry from its log: to send it, to apply it, or to give its messages to a consumer (I14)."""
+        known = self.entries.get((index, term))
+        if known is not None and known[0] != data:
+            self.fail("I14", f"entry {index} of term {term} was read as another than was written", node)
 
     # --- the log (I3, I11) ---------------------------------------------------------------------------------------------
 

@@ -60,13 +60,13 @@ class Ending:
     def _choose(self) -> list[SimNode]:
         """A random majority of the voters, and whoever else has luck; everybody while the membership is changing."""
         cluster, chance = self._cluster, self._chance
-        present = [node for node in cluster.nodes.values() if not node.gone]
+        present = [node for node in cluster.nodes.values() if not node.lost]
         membership = cluster.raft.membership
         if cluster.change_under_way() or membership.joint:
             return present
-        voters = [cluster.nodes[voter] for voter in membership.voters if not cluster.nodes[voter].gone]
+        voters = [cluster.nodes[voter] for voter in membership.voters if not cluster.nodes[voter].lost]
         needed = len(membership.voters) // 2 + 1
-        assert len(voters) >= needed, "the nemesis wiped a majority"
+        assert len(voters) >= needed, "the nemesis destroyed the disks of a majority"
         chosen = chance.some(voters, chance.between(needed, len(voters)))
         return [node for node in present if node in chosen or (node not in voters and chance.happens(0.5))]
 

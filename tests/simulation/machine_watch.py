@@ -1,4 +1,4 @@
-"""The promises of the state machine (I5, I13, I15 to I17, I24), checked with every entry that any node applies.
+"""The promises of the state machine (I5, I13 to I17, I24), checked with every entry that any node applies.
 
 The first node to apply an entry says what it does; every other one, and every replay after a crash, must say the same. From
 those results a plain model of the queues is kept (which message is where, which are finished), that deliveries and, at
@@ -99,9 +99,7 @@ class MachineWatch:
     def compare(self, watch: NodeWatch, machine: Machine) -> None:
         """Compare a whole machine with the others, and with the model when it is the one that leads it."""
         raft, index = self._raft, machine.applied_index
-        digest = machine.digest()
-        if self._digests.setdefault(index, digest) != digest:
-            raft.fail("I13", f"the state after {index} has another digest than elsewhere", watch.id)
+        self._same(watch.id, machine, "I13", "is another than elsewhere")
         if index != self.last_applied:
             return
         for name in machine.channels():
@@ -110,6 +108,20 @@ class MachineWatch:
             if held != model.live:
                 wrong = sorted(held ^ model.live)[:5]
                 raft.fail("I16", f"channel {name!r} after {index}: sequences {wrong} are not where they should be", watch.id)
+
+    def flushed(self, node: int, machine: Machine) -> None:
+        """A machine's state goes to the store: whoever reads it there must find this one."""
+        self._same(node, machine, "I13", "is another than elsewhere")
+
+    def restored(self, node: int, machine: Machine) -> None:
+        """A machine was made of what a store held: it must be what the log makes of the same entries (I14)."""
+        if machine.applied_index:
+            self._same(node, machine, "I14", "came back from the store as another")
+
+    def _same(self, node: int, machine: Machine, invariant: str, otherwise: str) -> None:
+        index, digest = machine.applied_index, machine.digest()
+        if self._digests.setdefault(index, digest) != digest:
+            self._raft.fail(invariant, f"the state after {index} {otherwise}", node)
 
     # --- the model -----------------------------------------------------------------------------------------------------
 

@@ -1,12 +1,13 @@
 """What an operator does to the members of a cluster, sensible and otherwise.
 
 Machines come as learners or straight as voters, leave, are replaced, are demoted and promoted, in one step or through a joint
-membership. A machine whose disk was wiped is replaced under a new Raft id. Never are so many voters without a disk that the
-rest has no majority: that would not be survivable, and nobody promises it.
+membership. A machine whose disk was wiped or damaged is replaced under a new Raft id. Never are so many voters without a good
+disk that the rest has no majority: that would not be survivable, and nobody promises it.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.simulation.node import SimNode
@@ -32,19 +33,19 @@ class Members:
         self._cluster = cluster
         self._chance = chance
 
-    # --- wiped disks ---------------------------------------------------------------------------------------------------
+    # --- disks that are lost ----------------------------------------------------------------------------------------------
 
-    def may_be_wiped(self) -> SimNode | None:
+    def may_be_lost(self) -> SimNode | None:
         """A voter whose loss the membership survives; None while there is none, or a change is under way somewhere."""
         cluster = self._cluster
         membership = cluster.raft.membership
         if membership.joint or cluster.change_under_way():
             return None
         voters = membership.voters
-        gone = [voter for voter in voters if cluster.nodes[voter].gone]
-        if len(gone) + 1 > (len(voters) - 1) // 2:
+        lost = [voter for voter in voters if cluster.nodes[voter].lost]
+        if len(lost) + 1 > (len(voters) - 1) // 2:
             return None
-        present = [cluster.nodes[voter] for voter in voters if voter not in gone]
+        present = [cluster.nodes[voter] for voter in voters if voter not in lost]
         return self._chance.choice(present)
 
     # --- changes -------------------------------------------------------------------------------------------------------
@@ -63,7 +64,7 @@ class Members:
     def _sensible(self, membership: Membership) -> list[Change]:
         chance, nodes = self._chance, self._cluster.nodes
         voters, learners = membership.voters, membership.learners
-        lost = [voter for voter in (*voters, *learners) if nodes[voter].gone]
+        lost = [voter for voter in (*voters, *learners) if nodes[voter].lost]
         kind = chance.below(6)
         if lost:
             # Replaced first of all, as an operator would; in one joint step, or one after the other.
@@ -87,7 +88,7 @@ class Members:
         strangers = [
             node.id
             for node in cluster.nodes.values()
-            if not node.gone and node.id > cluster.options.nodes and node.id not in membership.all_nodes and not node.was_member
+            if not node.lost and node.id > cluster.options.nodes and node.id not in membership.all_nodes and not node.was_member
         ]
         if strangers:
             return [Change(kind, strangers[0])]
@@ -105,12 +106,12 @@ class Members:
                 voters.add(node)
             elif kind is not ChangeType.UPDATE:
                 voters.discard(node)
-        present = [voter for voter in voters if not self._cluster.nodes[voter].gone]
+        present = [voter for voter in voters if not self._cluster.nodes[voter].lost]
         return len(voters) >= max(1, self._cluster.options.nodes - 2) and 2 * len(present) > len(voters)
 
     def _propose(self, leader: SimNode, change: ConfChange) -> bool:
         try:
-            leader.core.propose_change(change)
+            leader.run(partial(leader.core.propose_change, change))
         except (Busy, NotLeader, InvalidChange):
             return False
         for one in change.changes:
@@ -135,6 +136,7 @@ class Members:
             return self._propose(leader, change)
         # As a faulty older version might: past the check that a proposer makes, straight into the log.
         entry = Entry(0, 0, encode(change), EntryType.CHANGE)
-        leader.core.step_local(Message(MessageType.PROPOSE, to=leader.id, sender=leader.id, group=1, entries=(entry,)))
+        message = Message(MessageType.PROPOSE, to=leader.id, sender=leader.id, group=1, entries=(entry,))
+        leader.run(partial(leader.core.step_local, message))
         leader.pump()
         return True

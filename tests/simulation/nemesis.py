@@ -1,7 +1,7 @@
 """What goes wrong in a run: faults of the mix that the seed drew, at random times, each for a random while.
 
-It never destroys what is committed on a majority: only disks of a minority are wiped, and only what was not synced is lost. All
-else is allowed, all at once. When it stops, whatever it broke stays broken until somebody heals it.
+It never destroys what is committed on a majority: only disks of a minority are wiped or damaged, and of the others only what
+was not synced is lost. All else is allowed, all at once. When it stops, whatever it broke stays broken until somebody heals it.
 """
 
 from __future__ import annotations
@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import combinations
+from random import Random
 from typing import TYPE_CHECKING
 
+from tests.simulation.disk import SimDisk
 from tests.simulation.members import Members
 from tests.simulation.node import SimNode
 from tests.simulation.stores import MemoryDevice, SegmentDevice
@@ -40,6 +43,7 @@ class Nemesis:
         self._world = cluster.world
         self._chance = cluster.world.chance(6)
         self._members = Members(cluster, cluster.world.chance(7))
+        self._damage = Random(cluster.options.seed)  # of where on a disk
         self.stopped = False
         self.caused: Counter[str] = Counter()  # faults so far, by kind
         faults = cluster.options.faults
@@ -86,7 +90,7 @@ class Nemesis:
     def _on_victim(self, act: Callable[[SimNode], object]) -> bool:
         victim = self._victim()
         if victim is not None:
-            act(victim)
+            victim.run(partial(act, victim))
         return victim is not None
 
     def _ids(self) -> list[int]:
@@ -118,7 +122,7 @@ class Nemesis:
         return self._on_victim(pause)
 
     def _wipe(self) -> bool:
-        victim = self._members.may_be_wiped()
+        victim = self._members.may_be_lost()
         if victim is None:
             return False
         victim.wipe()
@@ -261,6 +265,35 @@ class Nemesis:
         victim.device.disk.die_in(self._chance.below(8))
         return True
 
+    # --- damage ----------------------------------------------------------------------------------------------------------
+
+    def _spoil(self, harm: Callable[[SimDisk], object]) -> bool:
+        """Harm the disk of one of a minority; more often one that was harmed before."""
+        spoiled = [node for node in self._cluster.nodes.values() if node.spoiled and not node.gone and not node.damaged]
+        victim = self._chance.choice(spoiled) if spoiled else self._members.may_be_lost()
+        if victim is None or not isinstance(victim.device, SegmentDevice) or not harm(victim.device.disk):
+            return False
+        victim.spoiled = True
+        if self._chance.happens(0.5):  # so that it is read
+            self._end(victim, power=self._cluster.options.sync and self._chance.happens(0.5))
+        return True
+
+    def _bit_flip(self) -> bool:
+        return self._spoil(lambda disk: disk.flip_bit(self._damage))
+
+    def _stray_write(self) -> bool:
+        return self._spoil(lambda disk: disk.overwrite_sector(self._damage))
+
+    def _bad_sector(self) -> bool:
+        return self._spoil(lambda disk: disk.spoil_sector(self._damage))
+
+    def _flip_read(self) -> bool:
+        def harm(disk: SimDisk) -> bool:
+            disk.faults = replace(disk.faults, flip_read=self._chance.choice((0.02, 0.2)))
+            return True
+
+        return self._spoil(harm)
+
     # --- what an operator does -----------------------------------------------------------------------------------------
 
     def _leader(self) -> SimNode | None:
@@ -272,7 +305,7 @@ class Nemesis:
         if leader is None:
             return False
         try:
-            leader.core.transfer_leader(self._chance.choice(self._ids()))
+            leader.run(partial(leader.core.transfer_leader, self._chance.choice(self._ids())))
         except (NotLeader, InvalidRequest):
             return False
         leader.pump()

@@ -64,6 +64,8 @@ class SimNode:
         self.up = False
         self.paused = False
         self.gone = False  # its disk was wiped, or it was removed for good: it never starts again
+        self.spoiled = False  # bytes on its disk were changed, or cannot be read: it may find that out at any time
+        self.damaged = False  # it has found damage: it stays down
         self.was_member = False  # a change that names it was proposed: it may be a member, or have been one
         self.boots = 0  # processes so far; what belongs to an earlier one never happens
         self.sync_delay_factor = 1
@@ -77,6 +79,7 @@ class SimNode:
         """Start a process on what the disk holds."""
         assert not self.up
         assert not self.gone
+        assert not self.damaged
         self.boots += 1
         try:
             self.log = self.device.open()
@@ -86,7 +89,9 @@ class SimNode:
             if first is not None:
                 self._write_now(first)
         except Corruption as error:
-            self.cluster.raft.fail("I21", f"a start found damage that nobody did: {error}", self.id)
+            self.device.crash(power=False)
+            self._found_damage(error)
+            return
         except (StorageError, OSError, ProcessDied) as error:
             self.lost_writes = True
             self.device.crash(power=False)
@@ -96,7 +101,9 @@ class SimNode:
         self._stalled.clear()
         self.pipeline = Pipeline(self.log, self, sync=self.cluster.options.sync)
         self.arrivals = Arrivals()
-        self._start()
+        self.run(self._start)
+        if not self.up:
+            return
         self._reads: dict[int, tuple[int, Callable[[int | None], object]]] = {}
         self._reading: list[tuple[int, Callable[[int | None], object]]] = []  # index to be applied, whom to tell
         options = self.cluster.options
@@ -118,6 +125,7 @@ class SimNode:
         cluster, options, keeper = self.cluster, self.cluster.options, self.keeper
         applied_index = keeper.applied_index(GROUP)
         machine = restored(applied_index, keeper)
+        cluster.machines.restored(self.id, machine)
         if not machine.roster.membership:
             machine.found(cluster.founding)
         raft = RaftConfig(
@@ -132,7 +140,7 @@ class SimNode:
             committed_bytes_max=options.committed_bytes_max,
             reads_max=options.reads_max,
         )
-        view = SnapshotView(self.log.view(GROUP), keeper, GROUP)
+        view = SnapshotView(self.log.view(GROUP), keeper, GROUP, partial(cluster.raft.read, self.id))
         self.core = core = WatchedCore(raft, keeper.membership, view, cluster.election_random(self), applied_index)
         core.raft_watch, core.watch, core.reads = cluster.raft, self.watch, []
         self.watch.started(core)
@@ -175,7 +183,7 @@ class SimNode:
         stalled, self._stalled = self._stalled, []
         for call in sorted(stalled, key=self._is_tick):
             if self.up:
-                call()
+                self.run(call)
 
     def _is_tick(self, call: Callable[[], object]) -> bool:
         return call == self._tick
@@ -186,10 +194,15 @@ class SimNode:
         self.device.wipe()
         self.gone = True
 
+    @property
+    def lost(self) -> bool:
+        """Whether its disk can be relied on no more: others must be a majority without it."""
+        return self.gone or self.spoiled
+
     def describe(self) -> str:
         """One node in a line, for whoever reads a failure."""
         if not self.up:
-            return f"{self.id} {'gone' if self.gone else 'down'}"
+            return f"{self.id} {'gone' if self.gone else 'damaged' if self.damaged else 'down'}"
         core, standing = self.core, " standing still" if self.paused else ""
         indexes = f"{core.applied_index}/{core.commit_index}/{core.last_index}"
         return f"{self.id} {core.role.name.lower()} of {core.leader} at term {core.term}, {indexes}{standing}"
@@ -205,14 +218,35 @@ class SimNode:
             if self.paused:
                 self._stalled.append(call)
             else:
-                call()
+                self.run(call)
+
+    def run(self, call: Callable[[], object]) -> None:
+        """Do something that may read the disk: the process ends when it comes across damage, or cannot read."""
+        try:
+            call()
+        except Compacted:
+            raise
+        except StorageError as error:
+            if self.up:
+                self.crash(power=False)
+                self._found_damage(error)
+
+    def _found_damage(self, error: StorageError) -> None:
+        """It stays down, for somebody to look at its disk; after an error of reading it tries again later."""
+        if not self.spoiled:
+            self.cluster.raft.fail("I21", f"found damage that nobody did: {error}", self.id)
+        self.cluster.counters["damage_found"] += 1
+        self.damaged = isinstance(error, Corruption)
+        self.world.note(f"node {self.id}: {error!r}")
+        if not self.damaged:
+            self.cluster.start_later(self)
 
     def arrive(self, packet: Packet) -> None:
         """A bundle of another node is here."""
         if self.paused:
             self._stalled.append(lambda: self.arrive(packet))
         elif self.up:
-            self._receive(packet)
+            self.run(partial(self._receive, packet))
 
     def _receive(self, packet: Packet) -> None:
         cluster, watch = self.cluster, self.watch
@@ -238,7 +272,7 @@ class SimNode:
         if self.paused:
             self._stalled.append(lambda: self.request(request))
         elif self.up:
-            self.desk.serve(request)
+            self.run(partial(self.desk.serve, request))
             self.pump()
 
     def read_index(self, number: int, tell: Callable[[int | None], object]) -> None:
@@ -283,6 +317,10 @@ class SimNode:
 
     def pump(self) -> None:
         """Let the group do all it can, and hand out what it wants sent and stored."""
+        if self.up:
+            self.run(self._pump)
+
+    def _pump(self) -> None:
         cluster = self.cluster
         raft, watch, group = cluster.raft, self.watch, self.group
         for _ in range(_ROUNDS_MAX):
@@ -397,6 +435,9 @@ class SimNode:
         old = self.group
         if snapshot.index > old.machine.applied_index:
             machine = restored(snapshot.index, self.keeper)
+            # Else a newer one became durable with it, is in the store already, and replaces this machine in the same pass.
+            if self.keeper.applied_index(GROUP) == snapshot.index:
+                self.cluster.machines.restored(self.id, machine)
             self.group = self._make_group(machine)
             self.group.soft_state = old.soft_state
             self.group.lost_majority = old.lost_majority
@@ -407,11 +448,13 @@ class SimNode:
     def read(self, index: int) -> bytes:
         """The payload of an entry with live messages."""
         try:
-            return self.log.read(GROUP, index)
+            data = self.log.read(GROUP, index)
         except Compacted:
             if not self._foreign and not self.cluster.options.keep_entries:
                 raise
-            return self.keeper.bodies[index]
+            data = self.keeper.bodies[index]
+        self.cluster.raft.read(self.id, index, self.cluster.raft.committed[index], data)
+        return data
 
     # --- the store -------------------------------------------------------------------------------------------------------
 
@@ -426,6 +469,7 @@ class SimNode:
         snapshot = Snapshot(index, self.cluster.raft.committed[index], self.core.membership)
         bodies = {live: self._body(live) for live in machine._entries._counts}
         changes = machine.changes()
+        self.cluster.machines.flushed(self.id, machine)
 
         def commit() -> None:
             self.plan(self.cluster.options.flush_ns, self._flush)

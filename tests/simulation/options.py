@@ -11,7 +11,7 @@ from typing import cast
 
 from tests.simulation.world import MILLISECOND, SECOND, Chance
 
-__all__ = ["FAULTS", "Options", "draw"]
+__all__ = ["DAMAGE", "FAULTS", "Options", "draw"]
 
 #: Every fault that a nemesis can cause. The order is part of what a seed means.
 FAULTS = (
@@ -44,7 +44,17 @@ FAULTS = (
     "producer_crash",
 )
 
+#: Faults of disks that change or hide what was stored; never on so many that the rest is no majority. Drawn beside the others,
+#: so that what the seeds without them mean is what it was.
+DAMAGE = (
+    "bit_flip",  # on the disk
+    "flip_read",  # on the way from the disk
+    "stray_write",  # a write that was meant for elsewhere
+    "bad_sector",  # a sector cannot be read any more
+)
+
 _QUIET_SHARE = 0.25
+_DAMAGE_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +129,10 @@ def _network(chance: Chance) -> dict[str, object]:
     }
 
 
+def _damage(chance: Chance) -> tuple[str, ...]:
+    return tuple(fault for fault in DAMAGE if chance.happens(0.6)) if chance.happens(_DAMAGE_SHARE) else ()
+
+
 def draw(seed: int, *, nodes: int | None = None) -> Options:
     """The options that `seed` stands for; `nodes` overrides only the size."""
     chance = Chance(seed, 1)
@@ -160,4 +174,6 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
         network["loss"] = 0.0  # each loss stops everything until the next heartbeat
     if not sync:
         faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error", "wipe")))
+    if faults and options["segments"] and cast(int, options["nodes"]) > 2:
+        faults += _damage(Chance(seed, 9))
     return Options(**options, **limits, **network, faults=faults)  # type: ignore[arg-type]

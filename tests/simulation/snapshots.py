@@ -7,6 +7,8 @@ store ahead of the log lets the log begin behind it: then no crash in between ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.simulation.stores import Image, StateKeeper
 from zmqbroker.raft.messages import Entry, Message, MessageType, Snapshot, StorageAppend
 from zmqbroker.raft.view import LogView
@@ -18,7 +20,10 @@ __all__ = ["Arrivals", "SnapshotView", "images_of", "reconcile"]
 class SnapshotView:
     """A log's view that also knows what the store could send."""
 
-    def __init__(self, view: LogView, keeper: StateKeeper, group: int) -> None:
+    def __init__(
+        self, view: LogView, keeper: StateKeeper, group: int, seen: Callable[[int, int, bytes], object] = lambda *_: None
+    ) -> None:
+        self._seen = seen  # called with index, term and payload of every entry that is read
         self._keeper = keeper
         self._group = group
         self.hard_state = view.hard_state
@@ -29,7 +34,10 @@ class SnapshotView:
 
     def entries(self, low: int, high: int, size_max: int) -> tuple[Entry, ...]:
         """See `LogView`."""
-        return self._view.entries(low, high, size_max)
+        entries = self._view.entries(low, high, size_max)
+        for entry in entries:
+            self._seen(entry.index, entry.term, entry.data)
+        return entries
 
     def snapshot(self) -> Snapshot | None:
         """The state in the store."""

@@ -24,7 +24,7 @@ import zmq
 
 from zmqbroker.broker import Machine
 from zmqbroker.config import NodeConfig, majority_of, split_address
-from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, NoRoom, RemovedFromCluster, StorageError
+from zmqbroker.errors import Compacted, ConfigError, Corruption, DataDirectoryError, NoRoom, RemovedFromCluster, StorageError
 from zmqbroker.server.backups import Backups
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.disks import Disks
@@ -91,9 +91,17 @@ def _die(error: BaseException) -> NoReturn:
 
 
 def _stop_on_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A failed check means that this node no longer is what its peers believe: it ends, they go on."""
+    """A failed check means that this node no longer is what its peers believe: it ends, they go on.
+
+    So it does when it cannot read its disk, which is no bug and needs no traceback.
+    """
     error = context.get("exception")
-    log.critical("%s; this node ends now", context.get("message"), exc_info=error)
+    if isinstance(error, Corruption):
+        log.critical("damaged: %s; nothing was deleted, this node ends now", error)
+    elif isinstance(error, StorageError) and not isinstance(error, Compacted):
+        log.critical("storage failed: %s; this node ends now", error)
+    else:
+        log.critical("%s; this node ends now", context.get("message"), exc_info=error)
     logging.shutdown()
     os._exit(EXIT_DAMAGED if isinstance(error, Corruption) else EXIT_INTERNAL)
 
