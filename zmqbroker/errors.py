@@ -21,6 +21,7 @@
     └── StorageError
         ├── Corruption           bytes that may have been acknowledged are damaged
         ├── Compacted            the log no longer holds that index
+        ├── NoRoom               the volume is full; nothing was changed
         └── DataDirectoryError   in use, of another cluster, or on an unsafe file system
 
 A `RequestError` travels as an ERROR reply (docs/PROTOCOL.md, "Errors"): one stable code each. It never says more than what
@@ -51,6 +52,7 @@ __all__ = [
     "MalformedFrame",
     "MessageTooLarge",
     "NoMajority",
+    "NoRoom",
     "NodeNotFound",
     "NotLeader",
     "OutOfSequence",
@@ -269,6 +271,10 @@ class Corruption(StorageError):
 
 class Compacted(StorageError):
     """The log no longer holds the index that was asked for."""
+
+
+class NoRoom(StorageError):
+    """The volume has no room for what was to be stored; nothing was changed, and it may be tried again."""
 
 
 class DataDirectoryError(StorageError):

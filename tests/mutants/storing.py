@@ -40,10 +40,9 @@ def two_transactions(patch: pytest.MonkeyPatch) -> None:
         group: int,
         applied_index: int,
         changes: Iterable[tuple[bytes, bytes | None]],
-        dead_bodies: Iterable[int] = (),
     ) -> None:
         commit(state, group, applied_index, ())
-        commit(state, group, applied_index, changes, dead_bodies)
+        commit(state, group, applied_index, changes)
 
     patch.setattr(LmdbState, "commit", committed)
 

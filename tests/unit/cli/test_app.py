@@ -43,6 +43,7 @@ def test_exit_status_every_error_has_the_one_of_its_kind(kind: type[errors.Broke
         "ProtocolError": Exit.INTERNAL,
         "StorageError": Exit.INTERNAL,
         "Compacted": Exit.INTERNAL,
+        "NoRoom": Exit.INTERNAL,
         **dict.fromkeys(unreachable, Exit.UNREACHABLE),
     }
     error: Any = kind(("fault",)) if kind is errors.ConfigError else kind("fault")
