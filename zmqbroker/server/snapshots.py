@@ -13,11 +13,12 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from zmqbroker.errors import BrokerError, MalformedFrame, StorageError
+from zmqbroker.errors import BrokerError, MalformedFrame, NoRoom, StorageError
 from zmqbroker.raft.messages import Message, MessageType
 from zmqbroker.server.snapshot_making import MadeSnapshot, make_snapshot
 from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, read_snapshot, store_bodies, store_snapshot
@@ -72,6 +73,7 @@ class Snapshots:
         self._installing: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()  # making and checking
         self._installs: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
         try:
             directory.mkdir(exist_ok=True)
             self._clean()
@@ -125,7 +127,8 @@ class Snapshots:
         task.add_done_callback(ended)
 
     async def close(self) -> None:
-        """End what is under way; an installation that has begun is finished."""
+        """End what is under way; an installation that has begun is finished, unless it waits for room."""
+        self._closing.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._installs, return_exceptions=True)
@@ -366,11 +369,20 @@ class Snapshots:
         self._start(self._installs, number, self._install(number, received, release))
 
     async def _install(self, number: int, received: ReceivedSnapshot, release: Callable[[], None]) -> None:
-        try:
-            await self._flusher.job(partial(store_snapshot, received, self._state, number))
-        except (BrokerError, OSError) as error:
-            self._on_failure(error)  # the core counts on it: there is no way back
-            raise
+        while True:
+            try:
+                await self._flusher.job(partial(store_snapshot, received, self._state, number))
+                break
+            except NoRoom as error:  # the state is small beside the bodies, which are stored already: it waits for its place
+                if self._closing.is_set():
+                    raise
+                log.warning("a snapshot of group %d waits for room: %s", number, error)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_NS / 1e9):
+                        await self._closing.wait()
+            except (BrokerError, OSError) as error:
+                self._on_failure(error)  # the core counts on it: there is no way back
+                raise
         self._flusher.installed(number, received.machine)
         self._node.groups[number].install(received.machine)
         self._flusher.release(number)

@@ -359,6 +359,33 @@ def test_snapshot_whose_bodies_find_no_room_is_sent_again_later(tmp_path: Path) 
     drive(tmp_path, test)
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_snapshot_whose_state_finds_no_room_waits_for_it_unless_the_node_ends(tmp_path: Path, ends: bool) -> None:
+    async def test(sites: Sites) -> None:
+        await left_behind(sites)
+        third = sites[3]
+        third.open()
+        state, install, tries = third.state, third.state.install, Counter[str]()
+
+        def full(*_: Any) -> None:
+            tries["made"] += 1
+            raise NoRoom("the volume is full")
+
+        state.install = full  # type: ignore
+        await sites.until(lambda: tries["made"] > 1, "two tries")
+        assert (third.failures, third.counters["snapshots_installed"]) == ([], 0)
+        if ends:
+            await third.stop()
+            third.open()
+        else:
+            state.install = install  # type: ignore[method-assign]
+        await sites.until(lambda: installed(sites), "a snapshot")
+        await sites.settle()
+        assert_caught_up(sites, third)
+
+    drive(tmp_path, test)
+
+
 @pytest.mark.parametrize("what", ["opened", "read"])
 def test_snapshot_that_cannot_be_read_any_more_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     async def test(sites: Sites) -> None:
