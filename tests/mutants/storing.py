@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from tests.simulation.node import SimNode
+from zmqbroker.broker import Machine
 from zmqbroker.raft.messages import HardState, StorageAppend
+from zmqbroker.server import body_moves
+from zmqbroker.server.body_moves import Move
 from zmqbroker.server.formation import Formation
 from zmqbroker.storage.disk import Disk
 from zmqbroker.storage.group_index import GroupIndex
@@ -24,9 +27,11 @@ __all__ = [
     "cut_damage",
     "forget_names",
     "keep_stored_suffix",
+    "leave_a_body",
     "return_wiped",
     "skip_sync",
     "sync_again",
+    "trim_what_waits",
     "two_transactions",
 ]
 
@@ -45,6 +50,22 @@ def two_transactions(patch: pytest.MonkeyPatch) -> None:
         commit(state, group, applied_index, changes)
 
     patch.setattr(LmdbState, "commit", committed)
+
+
+def trim_what_waits(patch: pytest.MonkeyPatch) -> None:
+    """The log is trimmed as far as all members hold it, whatever waits in it."""
+    patch.setattr(body_moves, "trimmable", lambda machine, mark: min(machine.trimmed_index, machine.applied_index))
+
+
+def leave_a_body(patch: pytest.MonkeyPatch) -> None:
+    """The last of the bodies that move is not stored, and the mark says that it is."""
+    plan_move = body_moves.plan_move
+
+    def planned(machine: Machine, mark: int, target: int) -> Move | None:
+        move = plan_move(machine, mark, target)
+        return move and Move(move.indexes[:-1], move.upto)
+
+    patch.setattr(body_moves, "plan_move", planned)
 
 
 def cut_damage(patch: pytest.MonkeyPatch) -> None:

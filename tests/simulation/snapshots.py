@@ -7,6 +7,8 @@ store ahead of the log lets the log begin behind it: then no crash in between ca
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tests.simulation.stores import Image, StateKeeper
 from zmqbroker.raft.messages import Entry, Message, MessageType, Snapshot, StorageAppend
 from zmqbroker.raft.view import LogView
@@ -36,11 +38,11 @@ class SnapshotView:
         return self._keeper.snapshot(self._group)
 
 
-def images_of(messages: list[Message], keeper: StateKeeper, group: int) -> Image | None:
+def images_of(messages: list[Message], keeper: StateKeeper, group: int, read: Callable[[int], bytes]) -> Image | None:
     """The state that must travel beside these messages."""
     for message in messages:
         if message.type is MessageType.INSTALL_SNAPSHOT:
-            return keeper.image(group)
+            return keeper.image(group, read)
     return None
 
 

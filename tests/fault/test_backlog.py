@@ -1,0 +1,81 @@
+"""A backlog of many times the log's budget: it waits in the store, and nothing of it is lost when every node dies as it moves.
+
+The budget is the smallest that there is, so that bodies move all the time, and the cache holds nothing: what is received comes
+from the log's files or from the store.
+"""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.fault.conftest import Note
+from tests.fault.operator import verified_cluster
+from tests.processes import Cluster, wait_until
+from zmqbroker import SyncClient
+
+BUDGET_BYTES = 256 << 10
+SIZE = 8192
+COUNT = 12 * BUDGET_BYTES // SIZE
+SETTINGS = {
+    "ZMQBROKER_STORAGE_SEGMENT_BYTES": str(64 << 10),
+    "ZMQBROKER_STORAGE_LOG_BUDGET_BYTES": str(BUDGET_BYTES),
+    "ZMQBROKER_STORAGE_CACHE_BYTES_MAX": "0",
+    "ZMQBROKER_STORAGE_FLUSH_MS": "5",
+    "ZMQBROKER_STORAGE_SCRUB_BYTES_PER_S": str(1 << 30),
+}
+PATIENCE_S = 60.0
+
+
+def numbered(number: int) -> bytes:
+    """A body that says which one it is, from its beginning to its end."""
+    return number.to_bytes(8, "big") * (SIZE // 8)
+
+
+def kill_all_and_restart(nodes: Cluster) -> None:
+    """SIGKILL to every node before anything else happens, then start them again."""
+    for node in nodes.nodes.values():
+        node.signal(signal.SIGKILL)
+    for node in nodes.nodes.values():
+        node.kill()
+    nodes.start()
+    nodes.leader()
+
+
+def stored_bytes(nodes: Cluster) -> int:
+    """Size of the smallest file of bodies."""
+    return min((node.directory / "bodies" / "data.mdb").stat().st_size for node in nodes.nodes.values())
+
+
+def logs_are_small(nodes: Cluster) -> bool:
+    """Whether every node's log has come down to its budget."""
+    found = [nodes.info(name) for name in nodes.nodes]
+    return all(info is not None and info["log"]["used_bytes"] <= BUDGET_BYTES for info in found)
+
+
+@pytest.mark.parametrize("volume", ["ephemeral", "persistent"])
+def test_backlog_of_many_budgets_outlives_the_death_of_all_nodes_while_it_moves(
+    tmp_path: Path, note: Note, volume: str
+) -> None:
+    with verified_cluster(tmp_path, volume=volume, environment=SETTINGS) as nodes, SyncClient(nodes.url) as client:
+        queue = client.queue("backlog")
+        for number in range(COUNT):
+            queue.send(numbered(number))
+            if number % (COUNT // 4) == COUNT // 8:
+                kill_all_and_restart(nodes)
+        wait_until(lambda: logs_are_small(nodes), PATIENCE_S, "small logs")
+        note(f"{volume}: {COUNT * SIZE >> 10} KiB wait, {stored_bytes(nodes) >> 10} KiB at least are the files of bodies")
+        assert stored_bytes(nodes) > COUNT * SIZE - 2 * BUDGET_BYTES
+        kill_all_and_restart(nodes)
+        found: list[bytes] = []
+        while len(found) < COUNT:
+            messages = queue.receive(max=20, wait_ms=30_000)
+            assert messages, f"only {len(found)} of {COUNT} messages"
+            found += [message.body for message in messages]
+            queue.ack(messages)
+            if COUNT // 2 <= len(found) < COUNT // 2 + len(messages):
+                kill_all_and_restart(nodes)
+        assert found == [numbered(number) for number in range(COUNT)]
+        assert queue.stats()["depth"] == 0
