@@ -13,8 +13,9 @@ import pytest
 
 from tests.fault.conftest import Note
 from tests.fault.operator import verified_cluster
-from tests.processes import Cluster, wait_until
+from tests.processes import Cluster, cluster, wait_until
 from zmqbroker import SyncClient
+from zmqbroker.server.application import EXIT_DAMAGED
 
 BUDGET_BYTES = 256 << 10
 SIZE = 8192
@@ -79,3 +80,28 @@ def test_backlog_of_many_budgets_outlives_the_death_of_all_nodes_while_it_moves(
                 kill_all_and_restart(nodes)
         assert found == [numbered(number) for number in range(COUNT)]
         assert queue.stats()["depth"] == 0
+
+
+def change_body(path: Path, number: int) -> None:
+    """Change one byte in the middle of a stored body, behind the node's back."""
+    content = path.read_bytes()
+    place = content.index(numbered(number)[: SIZE // 2]) + SIZE // 4
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes([content[place] ^ 1]))
+
+
+def test_damaged_body_that_nobody_asks_for_is_found_and_ends_the_node(tmp_path: Path) -> None:
+    with cluster(tmp_path, 1, environment=SETTINGS) as nodes:
+        (node,) = nodes.nodes.values()
+        with SyncClient(nodes.url) as client:
+            for number in range(COUNT // 2):
+                client.queue("backlog").send(numbered(number))
+        wait_until(lambda: logs_are_small(nodes), PATIENCE_S, "a small log")
+        assert node.stop() == 0
+        change_body(node.directory / "bodies" / "data.mdb", 7)
+        node.start()
+        wait_until(lambda: not node.running, PATIENCE_S, "the end of the node")
+        assert node.stop() == EXIT_DAMAGED
+        assert "bodies: the value of key 0001" in node.log()
+        assert "nothing was deleted" in node.log()

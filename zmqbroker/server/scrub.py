@@ -25,7 +25,8 @@ Job = Callable[[Callable[[], Any]], Awaitable[Any]]
 async def scrub(state: StateStore, job: Job, bytes_per_s: int) -> None:
     """Check what is stored for ever, so many bytes a second on average; never if that is 0. Raises Corruption."""
     after: Scrubbed | None = None
-    size = 0
+    pause_s = STEP_S
     while bytes_per_s:
-        await asyncio.sleep(max(size / bytes_per_s, STEP_S if after is not None else REST_S))
+        await asyncio.sleep(pause_s)
         after, size = await job(partial(state.scrub, after, min(STEP_BYTES, bytes_per_s)))
+        pause_s = max(size / bytes_per_s, REST_S if after is None else STEP_S)

@@ -54,13 +54,13 @@ def pauses_of(store: Store, bytes_per_s: int, count: int, monkeypatch: pytest.Mo
 
 def test_scrub_goes_through_everything_and_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(1000, 0, 4000)
-    assert pauses_of(store, 1000, 5, monkeypatch) == [REST_S, 1.0, STEP_S, REST_S, 1.0]
+    assert pauses_of(store, 1000, 5, monkeypatch) == [STEP_S, 1.0, STEP_S, REST_S, 1.0]
     assert store.asked == [(after, 1000) for after in (None, (1, b""), (2, b""), None, (1, b""))]
 
 
 def test_scrub_of_a_large_end_rests_as_long_as_its_pace_says(monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(2 * int(REST_S) << 20)
-    assert pauses_of(store, 1 << 20, 2, monkeypatch) == [REST_S, 2 * REST_S]
+    assert pauses_of(store, 1 << 20, 2, monkeypatch) == [STEP_S, 2 * REST_S]
     assert {bytes_max for _, bytes_max in store.asked} == {STEP_BYTES}
 
 
