@@ -6,8 +6,11 @@ from the log's files or from the store.
 
 from __future__ import annotations
 
+import shutil
 import signal
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +18,7 @@ from tests.fault.conftest import Note
 from tests.fault.operator import verified_cluster
 from tests.processes import Cluster, cluster, wait_until
 from zmqbroker import SyncClient
+from zmqbroker.errors import StorageFull
 from zmqbroker.server.application import EXIT_DAMAGED
 
 BUDGET_BYTES = 256 << 10
@@ -105,3 +109,53 @@ def test_damaged_body_that_nobody_asks_for_is_found_and_ends_the_node(tmp_path: 
         assert node.stop() == EXIT_DAMAGED
         assert "bodies: the value of key 0001" in node.log()
         assert "nothing was deleted" in node.log()
+
+
+#: Mounts a small volume where the bodies go, visible to the node alone, and becomes the node.
+SMALL_VOLUME = 'mount -t tmpfs -o size=1m none "$1" && shift && exec "$@"'
+
+
+def can_mount(directory: Path) -> bool:
+    """Whether this user may mount something in a namespace of its own."""
+    words = ["unshare", "--map-root-user", "--mount", "sh", "-c", SMALL_VOLUME, "sh", str(directory), "true"]
+    return shutil.which("unshare") is not None and subprocess.run(words, capture_output=True, timeout=30).returncode == 0
+
+
+def send(queue: Any, number: int) -> bool:
+    """Send a body; False when there is no room for it."""
+    try:
+        queue.send(numbered(number), timeout_ms=2_000)
+    except StorageFull:
+        return False
+    return True
+
+
+def test_node_whose_volume_of_bodies_is_full_goes_on_and_needs_no_restart_when_there_is_room(tmp_path: Path) -> None:
+    if not can_mount(tmp_path):
+        pytest.skip("this user may not mount a volume")
+    with cluster(tmp_path, 1, environment=SETTINGS) as nodes:
+        (node,) = nodes.nodes.values()
+        assert node.stop() == 0
+        bodies = node.directory / "bodies"
+        node.command[:] = ["unshare", "--map-root-user", "--mount", "sh", "-c", SMALL_VOLUME, "sh", str(bodies)]
+        nodes.start()
+        nodes.leader()
+        with SyncClient(nodes.url) as client:
+            queue = client.queue("backlog")
+            sent = 0
+            while sent < COUNT and send(queue, sent):
+                sent += 1
+            assert sent < COUNT
+            assert sent * SIZE > BUDGET_BYTES
+            assert "bodies: the volume is full" in node.log()
+            received: list[bytes] = []
+            while len(received) < sent:
+                messages = queue.receive(max=20, wait_ms=30_000)
+                received += [message.body for message in messages]
+                queue.ack(messages)
+            assert received == [numbered(number) for number in range(sent)]
+            wait_until(lambda: logs_are_small(nodes), PATIENCE_S, "a small log")
+            for number in range(sent):
+                queue.send(numbered(number), timeout_ms=30_000)
+            assert queue.stats()["depth"] == sent
+        assert node.log().count("codec compiled") + node.log().count("codec pure") == 2, "it was not started again"

@@ -16,7 +16,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import lmdb
@@ -75,9 +75,10 @@ class Writer:
 class LmdbEnvironment:
     """Made by `LmdbEnvironment.open`. Every error of LMDB leaves as a StorageError."""
 
-    def __init__(self, path: Path, *, sync: bool, map_size: int) -> None:
+    def __init__(self, path: Path, kind: bytes, *, sync: bool, map_size: int) -> None:
         self._path, self._sync, self._map_size = path, sync, map_size
         self._swap = threading.Lock()  # held by whoever reads, and while the environment is closed and opened again
+        self._format = _FORMAT.pack(kind, FORMAT_VERSION)
         self._environment = self._open()
 
     @classmethod
@@ -92,7 +93,7 @@ class LmdbEnvironment:
             size = map_size if map_size is not None else map_size_of(path)
         except OSError as error:
             raise StorageError(f"{path}: the state store cannot be opened: {error}") from error
-        opened = cls(path, sync=sync, map_size=size)
+        opened = cls(path, kind, sync=sync, map_size=size)
         try:
             opened._check_format(kind)
         except BaseException:
@@ -114,7 +115,7 @@ class LmdbEnvironment:
             if self.keys(b"", b"", 1):
                 raise StorageError(f"{self._path}: of a version before format {FORMAT_VERSION}, which this version cannot read")
             with self.write() as writer:
-                writer.put(_FORMAT_KEY, _FORMAT.pack(kind, FORMAT_VERSION))
+                writer.put(_FORMAT_KEY, self._format)
             return
         if len(value) != _FORMAT.size or value[: len(kind)] != kind:
             raise StorageError(f"{self._path}: holds {value[: len(kind)]!r}, not {kind!r}")
@@ -172,6 +173,15 @@ class LmdbEnvironment:
     def write(self) -> Iterator[Writer]:
         """One transaction: committed when the block ends, and nothing of it when that raises."""
         try:
+            with self._transaction() as writer:
+                yield writer
+        except NoRoom:
+            self._turn_over()
+            raise
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Writer]:
+        try:
             with self._mapped(), self._environment.begin(write=True) as transaction:
                 yield Writer(transaction)
         except NoRoom as error:
@@ -180,6 +190,15 @@ class LmdbEnvironment:
                     self._environment.close()
                     self._environment = self._open()
             raise
+
+    def _turn_over(self) -> None:
+        """Commit next to nothing: what a transaction has freed can be used by the next but one, so there has to be a next one.
+
+        Without it a store that was emptied in one transaction would stay full for ever: whatever is larger than the few pages
+        that were free before finds no room, and what fails is no next transaction.
+        """
+        with suppress(NoRoom), self._transaction() as writer:
+            writer.put(_FORMAT_KEY, self._format)
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
-from zmqbroker.errors import Corruption, StorageError
+from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.storage.interfaces import Item, Scrubbed
 from zmqbroker.storage.lmdb_environment import LmdbEnvironment
 
@@ -164,9 +164,16 @@ class LmdbState:
         """Delete bodies, those that there are, in transactions of a bounded number. Raises as `put_bodies`."""
         waiting = iter(indexes)
         while some := list(islice(waiting, _DROP_COUNT)):
-            with self._bodies.write() as writer:
+            try:
+                self._drop(group, some)
+            except NoRoom:  # to delete takes room too: one by one the least, and each makes some for the next
                 for index in some:
-                    writer.delete(_BODY.pack(group, index))
+                    self._drop(group, [index])
+
+    def _drop(self, group: int, indexes: Iterable[int]) -> None:
+        with self._bodies.write() as writer:
+            for index in indexes:
+                writer.delete(_BODY.pack(group, index))
 
     def mark_bodies(self, group: int, index: int) -> None:
         """Say that all bodies up to `index` which the state needs are stored. Raises as `commit`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -119,6 +119,53 @@ def test_failed_write_on_a_volume_with_room_is_final(tmp_path: Path) -> None:
     with no_file_beyond(1 << 20), pytest.raises(StorageError, match="the state store failed") as caught:
         state.commit(1, 1, [(b"a", bytes(2 << 20))])
     assert not isinstance(caught.value, NoRoom)
+    state.close()
+
+
+def fill(state: LmdbState, first: int) -> int:
+    """Store bodies until there is no room; the index of the first that found none."""
+    for index in range(first, first + 1000):
+        try:
+            state.put_bodies(1, [(index, bytes(8250))])
+        except NoRoom:
+            return index
+    raise AssertionError("there is room for everything")
+
+
+@pytest.mark.parametrize("full", ["volume", "map"])
+def test_store_that_was_full_and_is_emptied_at_once_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, full: str
+) -> None:
+    """LMDB uses what a transaction has freed in the next but one, and those that fail do not count."""
+    monkeypatch.setattr("os.statvfs", lambda _: _Volume)
+    state = _open(tmp_path, map_size=(64 if full == "volume" else 1) << 20)
+    with no_file_beyond(1 << 20 if full == "volume" else 64 << 20):
+        first = fill(state, 1)
+        assert first > 50
+        state.drop_bodies(1, range(1, first))
+        assert state.body_indexes(1) == []
+        begun = first
+        for _ in range(3):
+            first = fill(state, first)
+        assert first - begun > 40
+    state.close()
+
+
+def test_bodies_whose_deletion_finds_no_room_are_deleted_one_by_one(tmp_path: Path) -> None:
+    state = _open(tmp_path)
+    state.put_bodies(1, [(index, b"body") for index in range(1, 6)])
+    drop, asked = state._drop, []
+
+    def dropping(group: int, indexes: Iterable[int]) -> None:
+        asked.append(list(indexes))
+        if len(asked[-1]) > 1 or 4 in asked[-1]:
+            raise NoRoom("full")
+        drop(group, asked[-1])
+
+    state._drop = dropping  # type: ignore[method-assign]
+    with pytest.raises(NoRoom):
+        state.drop_bodies(1, range(1, 6))
+    assert (asked, state.body_indexes(1)) == ([[1, 2, 3, 4, 5], [1], [2], [3], [4]], [4, 5])
     state.close()
 
 
