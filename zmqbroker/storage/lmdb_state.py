@@ -14,11 +14,13 @@ says so, and is dropped only after nothing there needs it. Source: DESIGN §5, d
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from zmqbroker.errors import Corruption, NoRoom, StorageError
+from zmqbroker.storage.headroom import Headroom
 from zmqbroker.storage.interfaces import Item, Scrubbed
 from zmqbroker.storage.lmdb_environment import LmdbEnvironment
 
@@ -48,6 +50,8 @@ class LmdbState:
         self._path = path
         self._state = state
         self._bodies = bodies
+        self._headroom = Headroom(path / "headroom")
+        self._headroom.restore()
 
     @classmethod
     def open(cls, path: Path, *, sync: bool, map_size: int | None = None) -> LmdbState:
@@ -98,6 +102,20 @@ class LmdbState:
         Raises NoRoom, or StorageError, also for a key that is empty or longer than KEY_SIZE_MAX bytes; nothing is changed
         then.
         """
+        self._freeing(partial(self._commit, group, applied_index, list(changes)))
+
+    def _freeing(self, work: Callable[[], None]) -> None:
+        """Do what may free room elsewhere: when the volume is full, once more with the room that was kept for it."""
+        try:
+            work()
+        except NoRoom:
+            if not self._headroom.release():
+                raise
+            work()
+        else:
+            self._headroom.restore()
+
+    def _commit(self, group: int, applied_index: int, changes: list[tuple[bytes, bytes | None]]) -> None:
         prefix = _GROUP.pack(group)
         with self._state.write() as writer:
             for key, value in changes:
@@ -168,7 +186,7 @@ class LmdbState:
                 self._drop(group, some)
             except NoRoom:  # to delete takes room too: one by one the least, and each makes some for the next
                 for index in some:
-                    self._drop(group, [index])
+                    self._freeing(partial(self._drop, group, [index]))
 
     def _drop(self, group: int, indexes: Iterable[int]) -> None:
         with self._bodies.write() as writer:
@@ -177,6 +195,9 @@ class LmdbState:
 
     def mark_bodies(self, group: int, index: int) -> None:
         """Say that all bodies up to `index` which the state needs are stored. Raises as `commit`."""
+        self._freeing(partial(self._mark, group, index))
+
+    def _mark(self, group: int, index: int) -> None:
         with self._state.write() as writer:
             writer.put(_GROUP.pack(_MARK | group), _INDEX.pack(index))
 
