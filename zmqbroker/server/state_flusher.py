@@ -185,8 +185,8 @@ class StateFlusher:
         for bodies, mark in chunks(move, partial(self._log.read, group), CHUNK_BYTES):
             if self._is_taken(group, machine):
                 return
+            await self.job(partial(self._state.put_bodies, group, bodies))  # one transaction: all of them or none
             self._bodies[group].extend(index for index, _ in bodies)
-            await self.job(partial(self._state.put_bodies, group, bodies))
             if self._is_taken(group, machine):
                 return
             await self.job(partial(self._state.mark_bodies, group, mark))

@@ -407,6 +407,21 @@ def test_commit_without_room_is_kept_and_stored_before_what_comes_later() -> Non
     run(node, job)
 
 
+def test_full_volume_that_lasts_costs_no_memory() -> None:
+    node = Node(20)
+    node.publish(5)
+    node.state.before = full_at("put [1, 2, 3]", times=100)
+
+    async def job() -> None:
+        for _ in range(100):
+            await node.flusher.flush()
+        assert (node.flusher.out_of_room, len(node.flusher._bodies[1])) == (True, 0)
+        await node.flusher.flush()
+        assert (node.flusher.out_of_room, len(node.flusher._bodies[1])) == (False, 3)
+
+    run(node, job)
+
+
 def test_log_is_not_trimmed_for_a_commit_that_found_no_room() -> None:
     node = Node(1000)
     node.apply(publish())
