@@ -115,7 +115,7 @@ class Node:
         self.endpoint = f"tcp://127.0.0.1:{client_port}"
         self.directory = directory / name
         self.environment = environment  # its configuration
-        self._command = list(command)
+        self.command = list(command)  # what stands in front of the node's own words
         self._log_path = directory / f"{name}.log"
         self._log: IO[bytes] | None = None
         self.process: Process | None = None
@@ -126,7 +126,7 @@ class Node:
         if self._log is None:
             self._log = self._log_path.open("ab")
         self.process = subprocess.Popen(
-            [*self._command, sys.executable, "-m", "zmqbroker.server"],
+            [*self.command, sys.executable, "-m", "zmqbroker.server"],
             env={**os.environ, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=self._log,

@@ -21,7 +21,7 @@
     └── StorageError
         ├── Corruption           bytes that may have been acknowledged are damaged
         ├── Compacted            the log no longer holds that index
-        ├── NoRoom               the disk is full; nothing was changed
+        ├── NoRoom               the volume is full; nothing was changed
         └── DataDirectoryError   in use, of another cluster, or on an unsafe file system
 
 A `RequestError` travels as an ERROR reply (docs/PROTOCOL.md, "Errors"): one stable code each. It never says more than what
@@ -274,7 +274,7 @@ class Compacted(StorageError):
 
 
 class NoRoom(StorageError):
-    """The disk has no room for what was to be stored; nothing was changed, and the same may work later."""
+    """The volume has no room for what was to be stored; nothing was changed, and it may be tried again."""
 
 
 class DataDirectoryError(StorageError):

@@ -239,6 +239,8 @@ _REST = (
         options={"consumers": 6, "faults": ("transfer", "transfer", "partition", "pause")},
     ),
 )
+#: The log is soon over its budget, and nothing else lets go of it.
+_BACKLOG: dict[str, object] = {"keep_entries": 0, "log_budget_bytes": 1 << 13, "trim_bytes": 500}
 _OWN = (
     Mutant(
         id="N1",
@@ -319,6 +321,20 @@ _OWN = (
         check=check(
             test_shared_commit.test_last_voter_that_does_not_know_that_it_is_one_learns_it_from_the_leader_that_was_removed
         ),
+    ),
+    Mutant(
+        id="N13",
+        breaks="the log is trimmed below messages that wait",
+        apply=storing.trim_what_waits,
+        caught_by=_any("I14"),
+        options=_BACKLOG,
+    ),
+    Mutant(
+        id="N14",
+        breaks="a body stays behind when bodies move",
+        apply=storing.leave_a_body,
+        caught_by=_any("I14"),
+        options=_BACKLOG,
     ),
 )
 

@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 
 from tests.simulation.disk import SimDisk
+from tests.simulation.flushing import Flushing
 from tests.simulation.node import SimNode
 from tests.simulation.stores import StateKeeper
 from tests.simulation.world import MILLISECOND
+from zmqbroker.broker import Machine
 from zmqbroker.raft.messages import HardState, Snapshot, StorageAppend
+from zmqbroker.server import body_moves
+from zmqbroker.server.body_moves import Move
 from zmqbroker.server.formation import Formation
 from zmqbroker.storage import recovery, segment_log
 from zmqbroker.storage.disk import Disk
@@ -29,11 +33,13 @@ __all__ = [
     "cut_damage",
     "forget_names",
     "keep_stored_suffix",
+    "leave_a_body",
     "lie_until_power_cut",
     "return_wiped",
     "skip_sync",
     "store_index_first",
     "sync_again",
+    "trim_what_waits",
     "trust_payloads",
     "trust_records",
     "two_transactions",
@@ -52,29 +58,45 @@ def two_transactions(patch: pytest.MonkeyPatch) -> None:
         group: int,
         applied_index: int,
         changes: Iterable[tuple[bytes, bytes | None]],
-        dead_bodies: Iterable[int] = (),
     ) -> None:
         commit(state, group, applied_index, ())
-        commit(state, group, applied_index, changes, dead_bodies)
+        commit(state, group, applied_index, changes)
 
     patch.setattr(LmdbState, "commit", committed)
 
 
 def store_index_first(patch: pytest.MonkeyPatch) -> None:
     """M15 in the simulator's twin of the store: the process can end between the two transactions."""
-    flush = SimNode._flush
+    begin = Flushing.begin
 
-    def flushed(node: SimNode) -> None:
+    def begun(flushing: Flushing) -> None:
+        node = flushing._node
         keeper, whole = node.keeper, StateKeeper.commit
 
-        def first(group: int, snapshot: Snapshot, changes: list[tuple[bytes, bytes | None]], bodies: dict[int, bytes]) -> None:
-            whole(keeper, group, snapshot, (), bodies)
-            node.plan(_BETWEEN_NS, lambda: whole(keeper, group, snapshot, changes, bodies))
+        def first(group: int, snapshot: Snapshot, changes: list[tuple[bytes, bytes | None]]) -> None:
+            whole(keeper, group, snapshot, ())
+            node.plan(_BETWEEN_NS, lambda: whole(keeper, group, snapshot, changes))
 
         keeper.commit = first  # type: ignore[assignment, method-assign]
-        flush(node)
+        begin(flushing)
 
-    patch.setattr(SimNode, "_flush", flushed)
+    patch.setattr(Flushing, "begin", begun)
+
+
+def trim_what_waits(patch: pytest.MonkeyPatch) -> None:
+    """The log is trimmed as far as all members hold it, whatever waits in it."""
+    patch.setattr(body_moves, "trimmable", lambda machine, mark: min(machine.trimmed_index, machine.applied_index))
+
+
+def leave_a_body(patch: pytest.MonkeyPatch) -> None:
+    """The last of the bodies that move is not stored, and the mark says that it is."""
+    plan_move = body_moves.plan_move
+
+    def planned(machine: Machine, mark: int, target: int) -> Move | None:
+        move = plan_move(machine, mark, target)
+        return move and Move(move.indexes[:-1], move.upto)
+
+    patch.setattr(body_moves, "plan_move", planned)
 
 
 def cut_damage(patch: pytest.MonkeyPatch) -> None:

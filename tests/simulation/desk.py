@@ -103,7 +103,7 @@ class SimDesk:
         node = self._node
         if node.core.role is not Role.LEADER:
             node.cluster.raft.fail("I19", f"{delivery.key} is answered by a node that does not lead", node.id)
-        fields, frames = delivery_reply(delivery, self._node.read, plain=False)
+        fields, frames = delivery_reply(delivery, self._node.flushing.read, plain=False)
         self.reply(pending, Reply.MESSAGES, fields, frames)
 
     def not_leading(self, group: int, *, outcome_unknown: bool) -> RequestError:

@@ -332,7 +332,7 @@ class Nemesis:
         return leader is not None and self._members.bad_change(leader)
 
     def _compact(self) -> bool:
-        return self._on_victim(lambda node: node.trim())
+        return self._on_victim(lambda node: node.flushing.compact())
 
     def _consumer_crash(self) -> bool:
         self._chance.choice(self._cluster.consumers).crash()

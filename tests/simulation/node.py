@@ -15,6 +15,7 @@ from tests.simulation.clock import SkewedClock
 from tests.simulation.core_watch import WatchedCore
 from tests.simulation.desk import Request, SimDesk
 from tests.simulation.disk import ProcessDied
+from tests.simulation.flushing import Flushing, restored
 from tests.simulation.machine_watch import WatchedMachine
 from tests.simulation.messages import pack, unpack
 from tests.simulation.network import Packet
@@ -36,8 +37,6 @@ __all__ = ["GROUP", "STALL_MAX_NS", "SimNode"]
 GROUP = 1
 #: Rounds of "what the log finished makes new work" in one pass, when the log is written inline.
 _ROUNDS_MAX = 64
-#: Nanoseconds that a commit of the store takes.
-_COMMIT_NS = 1_000_000
 #: The longest that a disk stands still, in nanoseconds.
 STALL_MAX_NS = 3_000_000_000
 #: Nanoseconds after which a snapshot under way is given up.
@@ -71,7 +70,6 @@ class SimNode:
         self.sync_delay_factor = 1
         self.lost_writes = False  # what was written may not be there: the machine lost power, or a sync failed
         self._stalled: list[Callable[[], object]] = []  # what happened while it stood still
-        self._foreign = False  # the store came from a leader: payloads below are not in the log
 
     # --- life ----------------------------------------------------------------------------------------------------------
 
@@ -104,11 +102,12 @@ class SimNode:
         self.run(self._start)
         if not self.up:
             return
+        self.flushing = Flushing(self, GROUP)
         self._reads: dict[int, tuple[int, Callable[[int | None], object]]] = {}
         self._reading: list[tuple[int, Callable[[int | None], object]]] = []  # index to be applied, whom to tell
         options = self.cluster.options
         self.plan(self.cluster.chance.below(options.tick_ns), self._tick)
-        self.plan(options.flush_ns + self.cluster.chance.below(options.flush_ns), self._flush)
+        self.plan(options.flush_ns + self.cluster.chance.below(options.flush_ns), self.flushing.begin)
         self.plan(options.session_timeout_ns // 4, self._sweep)
         self.pump()
 
@@ -124,8 +123,7 @@ class SimNode:
     def _start(self) -> None:
         cluster, options, keeper = self.cluster, self.cluster.options, self.keeper
         applied_index = keeper.applied_index(GROUP)
-        machine = restored(applied_index, keeper)
-        cluster.machines.restored(self.id, machine)
+        machine = restored(self, GROUP)
         if not machine.roster.membership:
             machine.found(cluster.founding)
         raft = RaftConfig(
@@ -257,6 +255,7 @@ class SimNode:
             cluster.counters["frames_refused"] += 1
             return
         if isinstance(packet.attachment, Image):
+            self.keeper.state.put_bodies(GROUP, packet.attachment.bodies.items())
             self.arrivals.keep(packet.attachment)
         raft, group = cluster.raft, self.group
         for message in messages:
@@ -359,7 +358,7 @@ class SimNode:
         for to, bundle in by_node.items():
             receiver = cluster.nodes.get(to)
             if receiver is not None:
-                image = images_of(bundle, self.keeper, GROUP)
+                image = images_of(bundle, self.keeper, GROUP, self.flushing.read)
                 if image is not None:
                     self.plan(_SNAPSHOT_PATIENCE_NS, partial(self._give_up, to, image.snapshot.index))
                 packed = pack(bundle, cluster.uid, self.uid, receiver.uid, encode=cluster.options.encode)
@@ -409,7 +408,6 @@ class SimNode:
                 image = self.arrivals.take(work.snapshot)
                 assert self.keeper.applied_index(GROUP) < work.snapshot.index
                 self.keeper.install(GROUP, image)
-                self._foreign = True
 
     def written(self, works: Sequence[StorageAppend]) -> None:
         """Works are written."""
@@ -434,69 +432,10 @@ class SimNode:
         """A snapshot is durable: it is what the machine holds from now on."""
         old = self.group
         if snapshot.index > old.machine.applied_index:
-            machine = restored(snapshot.index, self.keeper)
-            # Else a newer one became durable with it, is in the store already, and replaces this machine in the same pass.
-            if self.keeper.applied_index(GROUP) == snapshot.index:
-                self.cluster.machines.restored(self.id, machine)
+            machine = restored(self, GROUP)
             self.group = self._make_group(machine)
             self.group.soft_state = old.soft_state
             self.group.lost_majority = old.lost_majority
             self.cluster.counters["snapshots_installed"] += 1
             self.cluster.raft.membership_applied(self.watch, snapshot.index, snapshot.membership)
         return self.group
-
-    def read(self, index: int) -> bytes:
-        """The payload of an entry with live messages."""
-        try:
-            data = self.log.read(GROUP, index)
-        except Compacted:
-            if not self._foreign and not self.cluster.options.keep_entries:
-                raise
-            data = self.keeper.bodies[index]
-        self.cluster.raft.read(self.id, index, self.cluster.raft.committed[index], data)
-        return data
-
-    # --- the store -------------------------------------------------------------------------------------------------------
-
-    def _flush(self) -> None:
-        """Bring the machine's changes to the store; as server.state_flusher, the commit ends a little later."""
-        machine = self.group.machine
-        snapshot_under_way = self.watch.state.log.unstable.snapshot is not None  # the membership is its own already
-        if snapshot_under_way or machine.applied_index <= self.keeper.applied_index(GROUP):
-            self.plan(self.cluster.options.flush_ns, self._flush)
-            return
-        index = machine.applied_index
-        snapshot = Snapshot(index, self.cluster.raft.committed[index], self.core.membership)
-        bodies = {live: self._body(live) for live in machine._entries._counts}
-        changes = machine.changes()
-        self.cluster.machines.flushed(self.id, machine)
-
-        def commit() -> None:
-            self.plan(self.cluster.options.flush_ns, self._flush)
-            # A leader's snapshot may have come in between: then this is old news, and must not replace it.
-            if self.group.machine is machine and self.keeper.applied_index(GROUP) < index:
-                self.keeper.commit(GROUP, snapshot, changes, bodies)
-                self.trim()
-
-        self.plan(_COMMIT_NS, commit)
-
-    def _body(self, index: int) -> bytes:
-        body = self.keeper.bodies.get(index)
-        return self.read(index) if body is None else body
-
-    def trim(self) -> None:
-        """Drop log that nobody needs; with compaction, also what a snapshot can stand for."""
-        machine, flushed = self.group.machine, self.keeper.applied_index(GROUP)
-        live = machine.lowest_live_index()
-        index = min(machine.trimmed_index, flushed, live - 1 if live is not None else machine.trimmed_index)
-        if self.cluster.options.keep_entries:
-            index = max(index, flushed - self.cluster.options.keep_entries)
-        if index > 0:
-            self.log.trim(GROUP, index)
-
-
-def restored(applied_index: int, keeper: StateKeeper) -> WatchedMachine:
-    """The machine that the store holds."""
-    machine = WatchedMachine.restore(applied_index, keeper.items(GROUP))
-    assert isinstance(machine, WatchedMachine)
-    return machine

@@ -78,6 +78,7 @@ class Options:
     requests_max: int = 1024
     segment_bytes: int = 1 << 16
     trim_bytes: int = 1 << 14
+    log_budget_bytes: int = 0  # size of the log above which bodies move to the store; 0: they never do
     flush_ns: int = 100 * MILLISECOND
     keep_entries: int = 0  # with compaction: entries kept behind what the store holds; 0: only what nobody needs is dropped
     session_timeout_ns: int = SECOND
@@ -172,6 +173,9 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
         way_ns = cast(int, network["delay_ns"]) + cast(int, options["sync_delay_ns"])
         options["send_interval_ns"] = max(cast(int, options["send_interval_ns"]), 12 * clients * way_ns)
         network["loss"] = 0.0  # each loss stops everything until the next heartbeat
+    # Drawn last, so that what seeds meant before stays as it was.
+    budget = chance.choice((0, 0, 3, 5))
+    options["log_budget_bytes"] = budget * (limits["segment_bytes"] if options["segments"] else 2 * body_bytes_max)
     if not sync:
         faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error", "wipe")))
     if faults and options["segments"] and cast(int, options["nodes"]) > 2:

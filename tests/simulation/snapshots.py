@@ -44,11 +44,11 @@ class SnapshotView:
         return self._keeper.snapshot(self._group)
 
 
-def images_of(messages: list[Message], keeper: StateKeeper, group: int) -> Image | None:
+def images_of(messages: list[Message], keeper: StateKeeper, group: int, read: Callable[[int], bytes]) -> Image | None:
     """The state that must travel beside these messages."""
     for message in messages:
         if message.type is MessageType.INSTALL_SNAPSHOT:
-            return keeper.image(group)
+            return keeper.image(group, read)
     return None
 
 

@@ -3,12 +3,12 @@
 `SegmentDevice` is the real segment log, with its codec and its recovery, on a disk that is exact to the byte. `MemoryDevice`
 is the plain statement of what a disk promises (synced works stay, of the others a first part), and many times as fast. The
 store of applied state commits whole or not at all, as LMDB does, and keeps beside the machine's keys the membership at that
-index and, when the log may be dropped behind it, the payloads that are still of use.
+index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from errno import EIO
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Protocol
 
 from tests.simulation.disk import DiskFaults, SimDisk
 from tests.simulation.world import Chance
+from zmqbroker.broker.snapshot import entry_index
 from zmqbroker.raft.messages import Membership, Snapshot, StorageAppend
 from zmqbroker.storage.interfaces import LogStore, WriteJob
 from zmqbroker.storage.memory import MemoryLog, MemoryState
@@ -42,48 +43,44 @@ class StateKeeper:
     """The store of applied state of one node."""
 
     def __init__(self, membership: Membership) -> None:
-        self._state = MemoryState()
+        self.state = MemoryState()
         self._term = 0  # of the entry at the applied index
         self.membership = membership  # as of the applied index
-        self.bodies: dict[int, bytes] = {}  # payloads of entries with live messages that the log may have dropped
         self._image: Image | None = None  # of what is stored now, made when it is asked for
 
     def applied_index(self, group: int) -> int:
         """Index of the last entry whose effects are stored."""
-        return self._state.applied_index(group)
+        return self.state.applied_index(group)
 
     def items(self, group: int) -> Iterable[tuple[bytes, bytes]]:
         """Keys and values, in the order of the keys."""
-        return self._state.load(group)
+        return self.state.load(group)
 
     def snapshot(self, group: int) -> Snapshot | None:
         """Name of what is stored; None while that is nothing."""
         index = self.applied_index(group)
         return Snapshot(index, self._term, self.membership) if index else None
 
-    def image(self, group: int) -> Image:
-        """All of what is stored."""
+    def image(self, group: int, read: Callable[[int], bytes]) -> Image:
+        """All of what is stored, with the bodies that it names."""
         snapshot = self.snapshot(group)
         assert snapshot is not None
         if self._image is None or self._image.snapshot != snapshot:
-            self._image = Image(snapshot, tuple(self.items(group)), dict(self.bodies))
+            items = tuple(self.items(group))
+            named = sorted({index for key, value in items if (index := entry_index(key, value)) is not None})
+            self._image = Image(snapshot, items, {index: read(index) for index in named})
         return self._image
 
-    def commit(
-        self,
-        group: int,
-        snapshot: Snapshot,
-        changes: Iterable[tuple[bytes, bytes | None]],
-        bodies: dict[int, bytes],
-    ) -> None:
+    def commit(self, group: int, snapshot: Snapshot, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Move on to the state after `snapshot.index`; durable at once."""
-        self._state.commit(group, snapshot.index, changes)
-        self._term, self.membership, self.bodies = snapshot.term, snapshot.membership, bodies
+        self.state.commit(group, snapshot.index, changes)
+        self._term, self.membership = snapshot.term, snapshot.membership
 
     def install(self, group: int, image: Image) -> None:
-        """Replace everything by a leader's state; durable at once."""
-        self._state = MemoryState()
-        self.commit(group, image.snapshot, image.items, dict(image.bodies))
+        """Replace the state by a leader's, whose bodies were stored when it came; durable at once."""
+        snapshot = image.snapshot
+        self.state.install(group, snapshot.index, snapshot.term, image.items, ())
+        self._term, self.membership = snapshot.term, snapshot.membership
 
 
 class Device(Protocol):

@@ -6,6 +6,7 @@ Counts stored batches per entry; it knows nothing of bodies or segments (docs/PR
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 
 __all__ = ["LiveEntries"]
 
@@ -19,7 +20,7 @@ class LiveEntries:
         # Ordered by index, since entries are added in their order; unlike a dict it finds its first key in constant time
         # after any number of removals.
         self._counts: OrderedDict[int, int] = OrderedDict()
-        self._boundary = 0  # `lowest` was asked for what is above it last
+        self._boundary = 0  # `above` was asked for what is above it last
         self._older: dict[int, int] = {}  # the same up to _boundary
 
     def add(self, index: int) -> None:
@@ -44,10 +45,16 @@ class LiveEntries:
         return index in self._side(index)
 
     def lowest(self, after: int = 0) -> int | None:
-        """The lowest index above `after` that has a live batch. Costs something only when `after` is another than before."""
-        if after != self._boundary:
-            counts = sorted({**self._older, **self._counts}.items())
+        """The lowest index above `after` that has a live batch. Costs what lies between `after` and that of the call before."""
+        return next(self.above(after), None)
+
+    def above(self, after: int) -> Iterator[int]:
+        """The indexes above `after` that have a live batch, ascending, until anything changes. Costs as `lowest`."""
+        if after < self._boundary:
+            self._counts = OrderedDict(sorted({**self._older, **self._counts}.items()))
+            self._older, self._boundary = {}, 0
+        if after > self._boundary:
+            while (index := next(iter(self._counts), after + 1)) <= after:
+                self._older[index] = self._counts.pop(index)
             self._boundary = after
-            self._older = {index: count for index, count in counts if index <= after}
-            self._counts = OrderedDict((index, count) for index, count in counts if index > after)
-        return next(iter(self._counts), None)
+        return iter(self._counts)

@@ -249,6 +249,10 @@ class Machine:
         """The lowest entry above `after` that still holds a live message; all bodies between are finished."""
         return self._entries.lowest(after)
 
+    def live_indexes(self, after: int = 0) -> Iterator[int]:
+        """The entries above `after` that hold a live message, ascending; to be used before the next `apply`."""
+        return self._entries.above(after)
+
     def is_live(self, index: int) -> bool:
         """True when the entry at `index` still holds a live message."""
         return index in self._entries

@@ -101,13 +101,14 @@ class StorageConfig:
     """Table [storage]: log and store on this node's disk."""
 
     segment_bytes: int = _number(64 * MIB, 64 * KIB, GIB, "size of a log segment")
-    log_budget_bytes: int = _number(4 * GIB, 256 * KIB, 1 << 44, "size the log may have before sends get STORAGE_FULL")
+    log_budget_bytes: int = _number(4 * GIB, 256 * KIB, 1 << 44, "size of the log above which bodies move to the store")
     reserve_segments: int = _number(4, 1, 64, "log segments allocated ahead, for what must be written when the disk is full")
     low_water_bytes: int = _number(
         0, 0, 1 << 44, "free space below which a node takes no more messages; 0: 1 GiB, or 5 % of the volume if less"
     )
     flush_ms: int = _number(200, 1, 60_000, "time between flushes of applied state to the store")
     cache_bytes_max: int = _number(64 * MIB, 0, 64 * GIB, "recent log entries kept in memory")
+    scrub_bytes_per_s: int = _number(MIB, 0, GIB, "pace at which what is stored is read and checked; 0: never")
     allow_network_file_system: bool = field(
         default=False, metadata={"meaning": "start although the data directory is on a file system that cannot be trusted"}
     )

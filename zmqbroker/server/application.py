@@ -33,6 +33,7 @@ from zmqbroker.server.links import LinkWatch
 from zmqbroker.server.node import Node
 from zmqbroker.server.opening import open_group
 from zmqbroker.server.peers import PeerNetwork
+from zmqbroker.server.scrub import scrub
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
 from zmqbroker.server.space import OwnSpace
@@ -306,14 +307,15 @@ class _Application:
         await self._until_formed()
         if not self._machines:
             self._start_groups()
-        flusher = StateFlusher(self._log, self._state, self._machines, self._config.storage.flush_ms)
+        storage = self._config.storage
+        flusher = StateFlusher(self._log, self._state, self._machines, storage.flush_ms, storage.log_budget_bytes)
         self._closers.append(flusher.close)
         place = self._directory.path / "snapshots"
         snapshots = Snapshots(place, self._node, self._log, self._state, flusher, self._counters, _die)
         self._node.snapshots = snapshots
         backups = Backups(place, self._node, self._log, self._state, flusher, self._counters, time.time_ns)
         self._node.backups = backups
-        flushing = asyncio.ensure_future(flusher.run())
+        flushing = asyncio.gather(flusher.run(), scrub(self._state, flusher.job, storage.scrub_bytes_per_s))
         try:
             while not flushing.done():
                 self._node.network.send_hello()

@@ -46,6 +46,10 @@ __all__ = ["DATA_GROUP", "Desk"]
 #: The group that holds every channel. Group 0 is kept for the cluster's own metadata.
 DATA_GROUP = 1
 
+#: Sends are refused when the log is so many times its budget. Bodies that wait move to the store above one budget, so the log
+#: gets this large only when that cannot keep up, a member holds it back, or the volume is full.
+LOG_OVERRUN = 2
+
 #: Columns of a batch frame that this version serves: ids and headers.
 COLUMNS_SERVED = 0b11
 
@@ -224,7 +228,7 @@ class Desk:
             raise Unsupported(f"batch columns {header.columns:#x}: this version serves ids and headers ({COLUMNS_SERVED:#x})")
         if header.flags:
             raise Unsupported(f"batch flags {header.flags:#x}: this version serves none")
-        used, budget = node.log.size_bytes, node.config.storage.log_budget_bytes
+        used, budget = node.log.size_bytes, LOG_OVERRUN * node.config.storage.log_budget_bytes
         if used + len(batch) > budget:
             raise StorageFull(f"the log has {used} of {budget} bytes in use", used_bytes=used, budget_bytes=budget)
         if full := node.disks.refusal(group):

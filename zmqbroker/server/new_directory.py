@@ -99,8 +99,9 @@ def make_directory(path: Path, node: NewNode, group: GroupState) -> Identity:
 
 def _store(path: Path, group: GroupState, roster: Roster) -> None:
     """State, bodies, and a log that begins behind them."""
+    items = list(_with_roster(group.items, roster))  # a backup has them before the bodies, and the store wants them behind
     with closing(LmdbState.open(path / "state", sync=True)) as state:
-        state.install(group.number, group.index, group.term, _with_roster(group.items, roster), group.bodies)
+        state.install(group.number, group.index, group.term, items, group.bodies)
         with closing(SegmentLog.open(path / "log", sync=True, segment_bytes=_SEGMENT_BYTES)) as log:
             align(group.number, log, state)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import replace
+from itertools import takewhile
 
 from zmqbroker.broker import Machine
 from zmqbroker.broker.snapshot import ROSTER_KEY, read_roster
@@ -18,7 +19,7 @@ from zmqbroker.server.group import Group, Host
 from zmqbroker.server.membership import founding, membership_of
 from zmqbroker.storage.interfaces import LogStore, StateStore
 
-__all__ = ["align", "begin_behind_snapshot", "open_group"]
+__all__ = ["align", "begin_behind_snapshot", "check_bodies", "open_group"]
 
 
 def open_group(
@@ -39,6 +40,7 @@ def open_group(
     align(number, log, state)
     applied_index = state.applied_index(number)
     machine = Machine.restore(applied_index, state.load(number))
+    check_bodies(number, machine, log, state)
     if not machine.roster.membership:
         machine.found(founding(founders))
     membership = membership_of(machine.roster)
@@ -92,6 +94,18 @@ def begin_behind_snapshot(number: int, log: LogStore, state: StateStore) -> None
     job.write()
     job.sync()
     log.complete(job)
+
+
+def check_bodies(number: int, machine: Machine, log: LogStore, state: StateStore) -> None:
+    """See that the body of every live message is in the log or in the store; none is read. Raises Corruption."""
+    first_index = log.view(number).first_index()
+    stored = set(state.body_indexes(number))
+    missing = [index for index in takewhile(lambda index: index < first_index, machine.live_indexes()) if index not in stored]
+    if missing:
+        raise Corruption(
+            f"group {number}: {len(missing)} entries with waiting messages, {missing[0]} the first, are not in the log, which "
+            f"begins at {first_index}, and their bodies are not in the store"
+        )
 
 
 def raft_config(number: int, member_id: int, config: NodeConfig) -> RaftConfig:

@@ -1,6 +1,6 @@
-"""What becomes of the file of a received snapshot: it is checked as a whole, and later it replaces the stored state.
+"""What becomes of a received snapshot: it is checked, its bodies are stored, and later its state replaces the stored one.
 
-Both run on the store's thread. Nothing of a file is used before all of it was found right.
+All run on the store's thread. Nothing of a file is used before all of it was found right.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from zmqbroker.storage.interfaces import Item, StateStore
 from zmqbroker.storage.snapshot_file import SnapshotReader
 from zmqbroker.wire.membership import decode_membership
 
-__all__ = ["ReceivedSnapshot", "check_snapshot", "read_snapshot", "store_snapshot"]
+__all__ = ["ReceivedSnapshot", "check_snapshot", "read_snapshot", "store_bodies", "store_snapshot"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,8 +64,27 @@ def check_snapshot(reader: SnapshotReader, source: str, number: int) -> tuple[Ma
     return machine, bodies
 
 
+def store_bodies(received: ReceivedSnapshot, state: StateStore, number: int) -> None:
+    """Store the bodies of a snapshot that may be installed; if that fails its file is deleted. Raises BrokerError, OSError.
+
+    Some may be stored then. They do no harm: bodies of one index are equal, and those that nobody needs are dropped.
+    """
+    try:
+        with received.path.open("rb") as file:
+            reader = SnapshotReader(file, str(received.path))
+            for _ in reader.items():
+                pass
+            state.put_bodies(number, reader.bodies())
+    except (BrokerError, OSError):
+        received.path.unlink(missing_ok=True)
+        raise
+
+
 def store_snapshot(received: ReceivedSnapshot, state: StateStore, number: int) -> None:
-    """Replace the stored state of a group, all or nothing. Raises StorageError or OSError; nothing is changed then."""
+    """Replace the stored state of a group, all or nothing; the bodies are stored already.
+
+    Raises StorageError or OSError; nothing is changed then.
+    """
     with received.path.open("rb") as file:
         reader = SnapshotReader(file, str(received.path))
-        state.install(number, reader.head.index, reader.head.term, reader.items(), reader.bodies())
+        state.install(number, reader.head.index, reader.head.term, reader.items(), ())

@@ -2,9 +2,9 @@
 
 Files are in the directory `snapshots` and never outlive the process. A snapshot is the stored state, which stands still while
 it is copied, and the payloads of the entries that still hold a live message. At the receiver the order is: every checksum is
-right; the core takes it; the store is replaced in one transaction; only then the log begins anew behind it. A crash between the
-last two is mended at the next start (`opening.align`). What fails before the core has taken a snapshot is counted and tried
-again; what fails afterwards ends the node. Source: DESIGN §5, docs/STORAGE.md "Snapshots".
+right; the bodies are stored; the core takes it; the state is replaced in one transaction; only then the log begins anew behind
+it. A crash between the last two is mended at the next start (`opening.align`). What fails before the core has taken a snapshot
+is counted and tried again; what fails afterwards ends the node. Source: DESIGN §5, docs/STORAGE.md "Snapshots".
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from zmqbroker.errors import BrokerError, MalformedFrame, StorageError
+from zmqbroker.errors import BrokerError, MalformedFrame, NoRoom, StorageError
 from zmqbroker.raft.messages import Message, MessageType
 from zmqbroker.server.snapshot_making import MadeSnapshot, make_snapshot
-from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, read_snapshot, store_snapshot
+from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, read_snapshot, store_bodies, store_snapshot
 from zmqbroker.server.snapshot_transfer import Chunk, Incoming, Outgoing, read_chunk
 from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage.interfaces import LogStore, StateStore
@@ -72,6 +73,7 @@ class Snapshots:
         self._installing: set[int] = set()
         self._tasks: set[asyncio.Task[None]] = set()  # making and checking
         self._installs: set[asyncio.Task[None]] = set()
+        self._closing = asyncio.Event()
         try:
             directory.mkdir(exist_ok=True)
             self._clean()
@@ -129,7 +131,8 @@ class Snapshots:
         return number in self._installing
 
     async def close(self) -> None:
-        """End what is under way; an installation that has begun is finished."""
+        """End what is under way; an installation that has begun is finished, unless it waits for room."""
+        self._closing.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._installs, return_exceptions=True)
@@ -307,6 +310,18 @@ class Snapshots:
     async def _check(self, incoming: Incoming, path: Path) -> None:
         """Every byte is there: see that all is right, and give it to the core."""
         number = incoming.group
+        self._flusher.hold(number)  # until the bodies are known to be needed, or not
+        try:
+            received = await self._read(incoming, path)
+            self._received[number] = received
+            self._offer(incoming, received)
+        finally:
+            self._checking.discard(number)
+            self._flusher.release(number)
+
+    async def _read(self, incoming: Incoming, path: Path) -> ReceivedSnapshot:
+        """Check a whole snapshot and store its bodies."""
+        number = incoming.group
         try:
             received = await self._flusher.job(partial(read_snapshot, path, number))
         except BrokerError:
@@ -315,9 +330,18 @@ class Snapshots:
         except OSError:
             self._begin_anew(number)
             raise
+        try:
+            await self._flusher.job(partial(store_bodies, received, self._state, number))
+        except (BrokerError, OSError):
+            self._begin_anew(number)
+            raise
         finally:
-            self._checking.discard(number)
-        self._received[number] = received
+            self._flusher.stored(number, received.bodies)
+        return received
+
+    def _offer(self, incoming: Incoming, received: ReceivedSnapshot) -> None:
+        """Give the core a snapshot that is here, complete and right."""
+        number = incoming.group
         core = self._node.groups[number].core
         message = Message(MessageType.INSTALL_SNAPSHOT, to=core.id, sender=incoming.sender, group=number)
         message.term, message.snapshot = incoming.term, received.snapshot
@@ -349,12 +373,21 @@ class Snapshots:
         self._start(self._installs, number, self._install(number, received, release))
 
     async def _install(self, number: int, received: ReceivedSnapshot, release: Callable[[], None]) -> None:
-        try:
-            await self._flusher.job(partial(store_snapshot, received, self._state, number))
-        except (BrokerError, OSError) as error:
-            self._on_failure(error)  # the core counts on it: there is no way back
-            raise
-        self._flusher.installed(number, received.machine, received.bodies)
+        while True:
+            try:
+                await self._flusher.job(partial(store_snapshot, received, self._state, number))
+                break
+            except NoRoom as error:  # the state is small beside the bodies, which are stored already: it waits for its place
+                if self._closing.is_set():
+                    raise
+                log.warning("a snapshot of group %d waits for room: %s", number, error)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_NS / 1e9):
+                        await self._closing.wait()
+            except (BrokerError, OSError) as error:
+                self._on_failure(error)  # the core counts on it: there is no way back
+                raise
+        self._flusher.installed(number, received.machine)
         self._node.groups[number].install(received.machine)
         self._flusher.release(number)
         self._installing.discard(number)

@@ -99,7 +99,7 @@ def claim_identity(directory: Path, wanted: Identity, disk: Disk = OS_DISK) -> I
         found.check(wanted, directory)
         return found
     names = disk.names(directory)
-    data = [name for name in ("log", "state") if name in names]
+    data = [name for name in ("log", "state", "bodies") if name in names]
     if data:
         raise Corruption(f"{directory / IDENTITY_NAME}: is missing, but the data of a node is there ({', '.join(data)})")
     write_identity(directory, wanted, disk)

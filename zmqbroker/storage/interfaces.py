@@ -11,10 +11,12 @@ from typing import Protocol
 from zmqbroker.raft.messages import Snapshot, StorageAppend
 from zmqbroker.raft.view import LogView
 
-__all__ = ["Item", "LogStore", "StateStore", "WriteJob"]
+__all__ = ["Item", "LogStore", "Scrubbed", "StateStore", "WriteJob"]
 
 #: A key of the state and its value.
 Item = tuple[bytes, bytes]
+#: How far a scrub is: which half of the store, and the last key that was read.
+Scrubbed = tuple[int, bytes]
 
 
 class WriteJob(Protocol):
@@ -69,6 +71,10 @@ class LogStore(Protocol):
         """Entries up to and including `index` are not needed any more; whole segments are dropped when all in them is."""
         ...
 
+    def trim_target(self, group: int, excess_bytes: int) -> int:
+        """How far the group must be trimmed for the oldest segments, of `excess_bytes` together if there are so many, to go."""
+        ...
+
     def offer(self, group: int, snapshot: Snapshot | None) -> None:
         """Say which snapshot the group's view may offer to a follower that needs dropped entries; None: none any more."""
         ...
@@ -98,33 +104,54 @@ class StateStore(Protocol):
         """All keys and values of a group in key order. Raises `Corruption` on a bad checksum."""
         ...
 
-    def commit(
-        self,
-        group: int,
-        applied_index: int,
-        changes: Iterable[tuple[bytes, bytes | None]],
-        dead_bodies: Iterable[int] = (),
-    ) -> None:
-        """Apply `changes` (None deletes), drop bodies and move `applied_index`, all or nothing.
+    def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Apply `changes` (None deletes) and move `applied_index`, all or nothing.
 
-        May be called from one other thread, as `install` may.
+        May be called from one other thread, as all may that change anything. Each raises NoRoom when the volume is full: then
+        it may be tried again, and the store goes on.
         """
         ...
 
     def install(self, group: int, index: int, term: int, items: Iterable[Item], bodies: Iterable[tuple[int, bytes]]) -> None:
-        """Replace all that is stored of a group by a snapshot at `index`, whose entry had `term`, all or nothing."""
+        """Store `bodies`, then replace the state of a group by a snapshot at `index`, whose entry had `term`, all or nothing.
+
+        The mark of the bodies is `index` then. Other bodies stay.
+        """
         ...
 
     def installed(self, group: int) -> tuple[int, int]:
         """Index and term of the snapshot that was installed last; (0, 0) for none."""
         ...
 
+    def put_bodies(self, group: int, bodies: Iterable[tuple[int, bytes]]) -> None:
+        """Store the payloads of committed entries, in bounded transactions; they are durable when it returns."""
+        ...
+
+    def drop_bodies(self, group: int, indexes: Iterable[int]) -> None:
+        """Delete bodies, those that there are, in bounded transactions."""
+        ...
+
+    def mark_bodies(self, group: int, index: int) -> None:
+        """Say that the bodies of all entries up to `index` which the stored state needs are stored."""
+        ...
+
+    def bodies_mark(self, group: int) -> int:
+        """The index that was said last, or the last snapshot's; 0 for none. The log up to there is needed for no body."""
+        ...
+
     def body(self, group: int, index: int) -> bytes | None:
-        """The payload of an entry that a snapshot brought; None when it brought none, or it was dropped."""
+        """The payload of an entry; None when it is not stored. Raises `Corruption` on a bad checksum."""
         ...
 
     def body_indexes(self, group: int) -> list[int]:
-        """The indexes of all bodies, ascending."""
+        """The indexes of all bodies, ascending; some may be of entries that nobody needs."""
+        ...
+
+    def scrub(self, after: Scrubbed | None, bytes_max: int) -> tuple[Scrubbed | None, int]:
+        """Check what is stored behind `after` (None: from the beginning) until `bytes_max` bytes were read.
+
+        Where it ended (None: at the end of all) and how many bytes were read. Raises `Corruption`.
+        """
         ...
 
     def close(self) -> None:

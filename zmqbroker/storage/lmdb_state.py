@@ -1,133 +1,106 @@
-"""Committed state in LMDB: the durable StateStore.
+"""Committed state and the bodies that have left the log, in LMDB: the durable StateStore.
 
-One environment, one database. Keys are the group as u16 big-endian followed by the caller's key; the group alone is the key of
-its applied_index (u64 little-endian). The group + 0x4000 alone is the key of the installed snapshot's index and term, u64 each;
-the group + 0x8000 and an index, u64 big-endian, are the key of a body. So groups end at 0x3fff. Every value begins with the
-crc32c of key and value, u32 little-endian. Never
-`writemap`: a full disk would be a SIGBUS (reference/zeromq-and-lmdb.md §4.3). Read transactions are short, because an idle one
-keeps every freed page.
+Two environments, because values of many pages and the churn of small records must not share one: a fragmented list of free
+pages makes every large commit slow (reference/zeromq-and-lmdb.md §4.6.1).
 
-Invariant: applied_index and the changes it stands for are in one transaction. Every error of LMDB leaves as a StorageError.
+`state/`: the group as u16 big-endian followed by the caller's key; the group alone is the key of its applied_index (u64
+little-endian), the group + 0x4000 that of the installed snapshot's index and term (u64 each), the group + 0x8000 that of the
+mark of the bodies (u64). So groups end at 0x3fff. `bodies/`, beside it: the group and an entry's index, u64 big-endian.
+
+Invariants: applied_index and the changes it stands for are in one transaction; a body is durable before anything in `state/`
+says so, and is dropped only after nothing there needs it. Source: DESIGN §5, docs/STORAGE.md §8.
 """
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
-import lmdb
+from zmqbroker.errors import Corruption, NoRoom, StorageError
+from zmqbroker.storage.headroom import Headroom
+from zmqbroker.storage.interfaces import Item, Scrubbed
+from zmqbroker.storage.lmdb_environment import LmdbEnvironment
 
-from zmqbroker.checksum import crc32c
-from zmqbroker.errors import Corruption, StorageError
-from zmqbroker.storage.disk import OS_DISK
-from zmqbroker.storage.interfaces import Item
+__all__ = ["KEY_SIZE_MAX", "TRANSACTION_BYTES", "LmdbState"]
 
-__all__ = ["KEY_SIZE_MAX", "LmdbState", "map_size_of"]
-
+_STATE_KIND, _BODIES_KIND = b"ZBSTATE\0", b"ZBBODIES"
 _GROUP = struct.Struct(">H")
-_CRC = struct.Struct("<I")
 _INDEX = struct.Struct("<Q")
 _PLACE = struct.Struct("<QQ")
 _BODY = struct.Struct(">HQ")
 #: Added to the group in the keys of what is no state; groups are below both.
-_INSTALLED, _BODIES = 0x4000, 0x8000
-_DATA, _NEW = "data.mdb", "new.mdb"  # LMDB's own name for its file; ours for one that is being made
+_INSTALLED, _MARK = 0x4000, 0x8000
 _SLICE_COUNT = 1000  # records per read transaction of `load`
-_MAP_SIZE_MIN = 1 << 30
-_ENGINE = 0  # LMDB 0.9: its format is read by every release of the last ten years; that of 1.0 is months old
-_MAP_SIZE_STEP = 1 << 20  # LMDB wants a multiple of the page size
+_SLICE_BYTES = 1 << 20
+#: Bodies of one transaction: LMDB keeps the pages of a transaction in memory, and the thread should be free again soon.
+TRANSACTION_BYTES = 8 << 20
+#: Bodies dropped in one transaction: many large ones at once make the next commits slow (reference §4.6.2).
+_DROP_COUNT = 128
 
 #: Largest key that a caller may use: LMDB's 511 bytes less the group.
 KEY_SIZE_MAX = 511 - _GROUP.size
 
-_DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.BadChecksumError)
-
-
-@contextmanager
-def _mapped(path: Path) -> Iterator[None]:
-    """Turn LMDB's errors into ours."""
-    try:
-        yield
-    except _DAMAGE as error:
-        raise Corruption(f"{path}: the state store is damaged: {error}") from error
-    except lmdb.MapFullError as error:
-        raise StorageError(f"{path}: the state store has reached its map size: {error}") from error
-    except lmdb.Error as error:
-        raise StorageError(f"{path}: the state store failed: {error}") from error
-
-
-def map_size_of(path: Path) -> int:
-    """A map size that the volume of `path` is full before: address space, not memory or disk."""
-    volume = os.statvfs(path)
-    return max(volume.f_frsize * volume.f_blocks, _MAP_SIZE_MIN) // _MAP_SIZE_STEP * _MAP_SIZE_STEP
-
-
-def _make(path: Path) -> None:
-    """Make an empty environment in a directory; its name is there when all of it is durable. Raises OSError or StorageError.
-
-    LMDB itself writes two first pages and syncs them with the first commit: a power cut in between may leave one of them.
-    """
-    new = path / _NEW
-    new.unlink(missing_ok=True)  # of a start that did not come to its end
-    with _mapped(path):
-        environment = lmdb.open(str(new), subdir=False, lock=False, mode=0o600, lib_version=_ENGINE)
-        environment.sync(True)
-        environment.close()
-    OS_DISK.rename(new, path / _DATA)
-    OS_DISK.sync_directory(path)
-    OS_DISK.sync_directory(path.parent)
-
 
 class LmdbState:
-    """A StateStore in a directory. Made by `LmdbState.open`."""
+    """A StateStore in a directory and the directory `bodies` beside it. Made by `LmdbState.open`."""
 
-    def __init__(self, path: Path, environment: lmdb.Environment) -> None:
+    def __init__(self, path: Path, state: LmdbEnvironment, bodies: LmdbEnvironment, headroom: Headroom | None) -> None:
         self._path = path
-        self._environment = environment
+        self._state = state
+        self._bodies = bodies
+        self._headroom = headroom  # None: nothing is ever written
+        if headroom is not None:
+            headroom.restore()
 
     @classmethod
     def open(cls, path: Path, *, sync: bool, map_size: int | None = None) -> LmdbState:
-        """Open the environment at `path`, made if it is not there; `sync` True makes every commit durable.
+        """Open the store at `path`, made if it is not there; `sync` True makes every commit durable.
 
-        Raises Corruption when it is damaged and StorageError when LMDB or the operating system refuses.
+        `map_size` is that of each environment, by default the size of the volume. Raises Corruption when one is damaged and
+        StorageError when it is of another version, or LMDB or the operating system refuses.
         """
+        state = LmdbEnvironment.open(path, _STATE_KIND, sync=sync, map_size=map_size)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            size = map_size if map_size is not None else map_size_of(path)
-            if not (path / _DATA).exists():
-                _make(path)
-        except OSError as error:
-            raise StorageError(f"{path}: the state store cannot be opened: {error}") from error
-        with _mapped(path):
-            environment = lmdb.open(str(path), map_size=size, max_dbs=0, sync=sync, mode=0o600, lib_version=_ENGINE)
-            environment.reader_check()
-        return cls(path, environment)
+            bodies = LmdbEnvironment.open(path.with_name("bodies"), _BODIES_KIND, sync=sync, map_size=map_size)
+        except BaseException:
+            state.close()
+            raise
+        return cls(path, state, bodies, Headroom(path / "headroom"))
 
     @classmethod
     def open_read_only(cls, path: Path) -> LmdbState:
-        """Open the environment of a node that does not run, without changing a byte of it; it is for reading alone.
+        """Open the store of a node that does not run, without changing a byte of it; it is for reading alone.
 
         Raises Corruption when it is damaged and StorageError when LMDB or the operating system refuses.
         """
-        with _mapped(path):
-            return cls(path, lmdb.open(str(path), max_dbs=0, readonly=True, lock=False, create=False, lib_version=_ENGINE))
+        state = LmdbEnvironment.open_read_only(path, _STATE_KIND)
+        try:
+            bodies = LmdbEnvironment.open_read_only(path.with_name("bodies"), _BODIES_KIND)
+        except BaseException:
+            state.close()
+            raise
+        return cls(path, state, bodies, None)
+
+    # --- state -------------------------------------------------------------------------------------------------------
 
     def applied_index(self, group: int) -> int:
         """Index of the last entry whose effects are stored; 0 for a new group. Raises Corruption."""
-        key = _GROUP.pack(group)
-        value = self._get(key)
+        return self._number(_GROUP.pack(group), f"group {group}: applied_index")
+
+    def _number(self, key: bytes, what: str) -> int:
+        value = self._state.get(key)
         if value is None:
             return 0
         if len(value) != _INDEX.size:
-            raise Corruption(f"{self._path}: group {group}: applied_index has {len(value)} bytes")
+            raise Corruption(f"{self._path}: {what} has {len(value)} bytes")
         return int(_INDEX.unpack(value)[0])
 
     def get(self, group: int, key: bytes) -> bytes | None:
         """The value of one key; None when there is none. Raises Corruption."""
-        return self._get(_GROUP.pack(group) + key)
+        return self._state.get(_GROUP.pack(group) + key)
 
     def load(self, group: int) -> Iterator[tuple[bytes, bytes]]:
         """All keys and values of a group in key order. Raises Corruption.
@@ -135,49 +108,39 @@ class LmdbState:
         Read in slices, each a transaction of its own: what is committed meanwhile may or may not be seen.
         """
         key = prefix = _GROUP.pack(group)
-        while records := self._slice(prefix, key):
-            for key, stored in records:
-                yield key[_GROUP.size :], self._checked(key, stored)
+        while records := self._state.slice(prefix, key, _SLICE_COUNT, _SLICE_BYTES):
+            for key, value in records:
+                yield key[_GROUP.size :], value
 
-    def _slice(self, prefix: bytes, after: bytes) -> list[tuple[bytes, bytes]]:
-        """Up to _SLICE_COUNT records of a group whose keys are greater than `after`."""
-        found: list[tuple[bytes, bytes]] = []
-        with _mapped(self._path), self._environment.begin() as transaction, transaction.cursor() as cursor:
-            valid = cursor.set_range(after)
-            if valid and cursor.key() == after:
-                valid = cursor.next()
-            while valid and len(found) < _SLICE_COUNT and cursor.key().startswith(prefix):
-                found.append(cursor.item())
-                valid = cursor.next()
-        return found
+    def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Apply `changes` (None deletes) and move `applied_index`, all or nothing.
 
-    def _checked(self, key: bytes, stored: bytes) -> bytes:
-        value = stored[_CRC.size :]
-        if len(stored) < _CRC.size or _CRC.unpack_from(stored)[0] != crc32c(value, crc32c(key)):
-            raise Corruption(f"{self._path}: the value of key {key.hex()} is damaged")
-        return value
-
-    def commit(
-        self,
-        group: int,
-        applied_index: int,
-        changes: Iterable[tuple[bytes, bytes | None]],
-        dead_bodies: Iterable[int] = (),
-    ) -> None:
-        """Apply `changes` (None deletes), drop bodies and move `applied_index`, all or nothing.
-
-        Raises StorageError, also for a key that is empty or longer than KEY_SIZE_MAX bytes; nothing is changed then.
+        Raises NoRoom, or StorageError, also for a key that is empty or longer than KEY_SIZE_MAX bytes; nothing is changed
+        then.
         """
+        self._freeing(partial(self._commit, group, applied_index, list(changes)))
+
+    def _freeing(self, work: Callable[[], None]) -> None:
+        """Do what may free room elsewhere: when the volume is full, once more with the room that was kept for it."""
+        try:
+            work()
+        except NoRoom:
+            if self._headroom is None or not self._headroom.release():
+                raise
+            work()
+        else:
+            if self._headroom is not None:
+                self._headroom.restore()
+
+    def _commit(self, group: int, applied_index: int, changes: list[tuple[bytes, bytes | None]]) -> None:
         prefix = _GROUP.pack(group)
-        with _mapped(self._path), self._environment.begin(write=True) as transaction:
+        with self._state.write() as writer:
             for key, value in changes:
                 if value is None:
-                    transaction.delete(self._key(prefix, key))
+                    writer.delete(self._key(prefix, key))
                 else:
-                    self._put(transaction, self._key(prefix, key), value)
-            for index in dead_bodies:
-                transaction.delete(_BODY.pack(_BODIES | group, index))
-            self._put(transaction, prefix, _INDEX.pack(applied_index))
+                    writer.put(self._key(prefix, key), value)
+            writer.put(prefix, _INDEX.pack(applied_index))
 
     def _key(self, prefix: bytes, key: bytes) -> bytes:
         if not 0 < len(key) <= KEY_SIZE_MAX:
@@ -185,68 +148,108 @@ class LmdbState:
         return prefix + key
 
     def install(self, group: int, index: int, term: int, items: Iterable[Item], bodies: Iterable[tuple[int, bytes]]) -> None:
-        """Replace all that is stored of a group by a snapshot at `index`, whose entry had `term`, all or nothing.
+        """Replace the state of a group by a snapshot at `index`, whose entry had `term`, all or nothing; `bodies` come first.
 
-        One transaction, whatever the size: LMDB spills what its memory does not hold. Raises StorageError, or whatever the
-        iterables raise; nothing is changed then.
+        One transaction for the state, whatever its size: LMDB spills what its memory does not hold. Raises StorageError, or
+        whatever the iterables raise; the state is as it was then, and bodies that were stored are there. Bodies of before
+        stay until they are dropped.
         """
         prefix = _GROUP.pack(group)
-        with _mapped(self._path), self._environment.begin(write=True) as transaction:
-            for doomed in (prefix, _GROUP.pack(_BODIES | group)):
-                self._delete_all(transaction, doomed)
+        self.put_bodies(group, bodies)
+        with self._state.write() as writer:
+            writer.delete_all(prefix)
             for key, value in items:
-                self._put(transaction, self._key(prefix, key), value)
-            for body_index, body in bodies:
-                self._put(transaction, _BODY.pack(_BODIES | group, body_index), body)
-            self._put(transaction, prefix, _INDEX.pack(index))
-            self._put(transaction, _GROUP.pack(_INSTALLED | group), _PLACE.pack(index, term))
-
-    def _delete_all(self, transaction: lmdb.Transaction, prefix: bytes) -> None:
-        with transaction.cursor() as cursor:
-            valid = cursor.set_range(prefix)
-            while valid and bytes(cursor.key()).startswith(prefix):
-                valid = cursor.delete()  # moves to the next one
+                writer.put(self._key(prefix, key), value)
+            writer.put(prefix, _INDEX.pack(index))
+            writer.put(_GROUP.pack(_INSTALLED | group), _PLACE.pack(index, term))
+            writer.put(_GROUP.pack(_MARK | group), _INDEX.pack(index))
 
     def installed(self, group: int) -> tuple[int, int]:
         """Index and term of the snapshot that was installed last; (0, 0) for none. Raises Corruption."""
-        value = self._get(_GROUP.pack(_INSTALLED | group))
+        value = self._state.get(_GROUP.pack(_INSTALLED | group))
         if value is None:
             return 0, 0
         index, term = _PLACE.unpack(value)
         return index, term
 
+    # --- bodies ------------------------------------------------------------------------------------------------------
+
+    def put_bodies(self, group: int, bodies: Iterable[tuple[int, bytes]]) -> None:
+        """Store the payloads of entries, durable when it returns, in transactions of TRANSACTION_BYTES or one body.
+
+        Storing one again changes nothing: entries of one index that were committed are equal. Raises as `commit`; the bodies
+        of earlier transactions are there then.
+        """
+        waiting = iter(bodies)
+        while self._put_some(group, waiting):
+            pass
+
+    def _put_some(self, group: int, bodies: Iterator[tuple[int, bytes]]) -> bool:
+        """One transaction of bodies; False when it took the last ones."""
+        size = 0
+        with self._bodies.write() as writer:
+            for index, body in bodies:
+                writer.put(_BODY.pack(group, index), body)
+                size += len(body)
+                if size >= TRANSACTION_BYTES:
+                    return True
+        return False
+
+    def drop_bodies(self, group: int, indexes: Iterable[int]) -> None:
+        """Delete bodies, those that there are, in transactions of a bounded number. Raises as `put_bodies`."""
+        waiting = iter(indexes)
+        while some := list(islice(waiting, _DROP_COUNT)):
+            try:
+                self._drop(group, some)
+            except NoRoom:  # to delete takes room too: one by one the least, and each makes some for the next
+                for index in some:
+                    self._freeing(partial(self._drop, group, [index]))
+
+    def _drop(self, group: int, indexes: Iterable[int]) -> None:
+        with self._bodies.write() as writer:
+            for index in indexes:
+                writer.delete(_BODY.pack(group, index))
+
+    def mark_bodies(self, group: int, index: int) -> None:
+        """Say that all bodies up to `index` which the state needs are stored. Raises as `commit`."""
+        self._freeing(partial(self._mark, group, index))
+
+    def _mark(self, group: int, index: int) -> None:
+        with self._state.write() as writer:
+            writer.put(_GROUP.pack(_MARK | group), _INDEX.pack(index))
+
+    def bodies_mark(self, group: int) -> int:
+        """What `mark_bodies`, or `install`, said last; 0 for nothing. Raises Corruption."""
+        return self._number(_GROUP.pack(_MARK | group), f"group {group}: the mark of the bodies")
+
     def body(self, group: int, index: int) -> bytes | None:
-        """The payload of an entry that a snapshot brought; None when there is none. Raises Corruption."""
-        return self._get(_BODY.pack(_BODIES | group, index))
+        """The payload of an entry; None when it is not stored. Raises Corruption."""
+        return self._bodies.get(_BODY.pack(group, index))
 
     def body_indexes(self, group: int) -> list[int]:
-        """The indexes of all bodies, ascending."""
-        prefix, found = _GROUP.pack(_BODIES | group), []
-        with _mapped(self._path), self._environment.begin() as transaction, transaction.cursor() as cursor:
-            valid = cursor.set_range(prefix)
-            while valid and cursor.key().startswith(prefix):
-                found.append(int(_BODY.unpack(cursor.key())[1]))
-                valid = cursor.next()
+        """The indexes of all bodies, ascending; the bodies are not read."""
+        key = prefix = _GROUP.pack(group)
+        found: list[int] = []
+        while keys := self._bodies.keys(prefix, key, _SLICE_COUNT):
+            found += [int(_BODY.unpack(key)[1]) for key in keys]
+            key = keys[-1]
         return found
 
+    # --- both --------------------------------------------------------------------------------------------------------
+
+    def scrub(self, after: Scrubbed | None, bytes_max: int) -> tuple[Scrubbed | None, int]:
+        """See `StateStore`: first the state, then the bodies."""
+        place, key = (0, b"") if after is None else after
+        records = (self._state, self._bodies)[place].slice(b"", key, _SLICE_COUNT, bytes_max)
+        if records:
+            return (place, records[-1][0]), sum(len(key) + len(value) for key, value in records)
+        return ((1, b""), 0) if place == 0 else (None, 0)
+
     def reusable_bytes(self) -> int:
-        """Bytes of the file that hold nothing any more: it never shrinks, and what is stored next goes there first.
-
-        Waits for nobody, whatever the other thread does. Raises StorageError.
-        """
-        with _mapped(self._path):
-            stat, last_page = self._environment.stat(), self._environment.info()["last_pgno"]
-        used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return max(last_page + 1 - used, 0) * int(stat["psize"])
-
-    def _get(self, key: bytes) -> bytes | None:
-        with _mapped(self._path), self._environment.begin() as transaction:
-            stored = transaction.get(key)
-        return None if stored is None else self._checked(key, stored)
-
-    def _put(self, transaction: lmdb.Transaction, key: bytes, value: bytes) -> None:
-        transaction.put(key, _CRC.pack(crc32c(value, crc32c(key))) + value)
+        """Bytes of the files that hold nothing any more: what is stored next goes there first. Raises StorageError."""
+        return self._state.reusable_bytes() + self._bodies.reusable_bytes()
 
     def close(self) -> None:
-        """Close the environment."""
-        self._environment.close()
+        """Close both environments."""
+        self._bodies.close()
+        self._state.close()

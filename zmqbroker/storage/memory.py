@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from zmqbroker.errors import Compacted
 from zmqbroker.raft.messages import Entry, HardState, Snapshot, StorageAppend
-from zmqbroker.storage.interfaces import Item, WriteJob
+from zmqbroker.storage.interfaces import Item, Scrubbed, WriteJob
 
 __all__ = ["MemoryJob", "MemoryLog", "MemoryState", "MemoryView"]
 
@@ -104,6 +104,14 @@ class MemoryView:
             self._boundary = (last.index, last.term)
             del self._entries[:count]
 
+    def end_of(self, size: int) -> int:
+        """Index of the oldest entry that completes `size` bytes of payloads, of the last one if they are fewer."""
+        for entry in self._entries:
+            size -= len(entry.data)
+            if size <= 0:
+                return entry.index
+        return self.last_index()
+
     @property
     def size_bytes(self) -> int:
         """Bytes of the payloads held."""
@@ -138,6 +146,10 @@ class MemoryLog:
         """Drop the entries of `group` up to `index`."""
         self.view(group).trim(index)
 
+    def trim_target(self, group: int, excess_bytes: int) -> int:
+        """How far the group must be trimmed to give `excess_bytes` back."""
+        return self.view(group).end_of(excess_bytes) if excess_bytes > 0 else 0
+
     def offer(self, group: int, snapshot: Snapshot | None) -> None:
         """Let the group's view offer `snapshot`."""
         self.view(group).offered = snapshot
@@ -158,6 +170,7 @@ class MemoryState:
         self._applied: dict[int, int] = {}
         self._values: dict[int, dict[bytes, bytes]] = {}
         self._installed: dict[int, tuple[int, int]] = {}
+        self._marks: dict[int, int] = {}
         self._bodies: dict[int, dict[int, bytes]] = {}
 
     def applied_index(self, group: int) -> int:
@@ -172,15 +185,9 @@ class MemoryState:
         """All keys and values of a group in key order."""
         yield from sorted(self._values.get(group, {}).items())
 
-    def commit(
-        self,
-        group: int,
-        applied_index: int,
-        changes: Iterable[tuple[bytes, bytes | None]],
-        dead_bodies: Iterable[int] = (),
-    ) -> None:
-        """Apply `changes`, drop bodies and move `applied_index`, all or nothing."""
-        values, dead = dict(self._values.get(group, {})), set(dead_bodies)
+    def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
+        """Apply `changes` and move `applied_index`, all or nothing."""
+        values = dict(self._values.get(group, {}))
         for key, value in changes:
             if value is None:
                 values.pop(key, None)
@@ -188,24 +195,45 @@ class MemoryState:
                 values[key] = value
         self._values[group] = values
         self._applied[group] = applied_index
-        self._bodies[group] = {index: body for index, body in self._bodies.get(group, {}).items() if index not in dead}
 
     def install(self, group: int, index: int, term: int, items: Iterable[Item], bodies: Iterable[tuple[int, bytes]]) -> None:
-        """Replace all of a group by a snapshot."""
-        self._values[group], self._bodies[group] = dict(items), dict(bodies)
-        self._applied[group], self._installed[group] = index, (index, term)
+        """Store bodies and replace the state of a group by a snapshot."""
+        self.put_bodies(group, bodies)
+        self._values[group] = dict(items)
+        self._applied[group], self._installed[group], self._marks[group] = index, (index, term), index
 
     def installed(self, group: int) -> tuple[int, int]:
         """Index and term of the snapshot that was installed last."""
         return self._installed.get(group, (0, 0))
 
+    def put_bodies(self, group: int, bodies: Iterable[tuple[int, bytes]]) -> None:
+        """Store payloads."""
+        self._bodies.setdefault(group, {}).update(bodies)
+
+    def drop_bodies(self, group: int, indexes: Iterable[int]) -> None:
+        """Delete payloads."""
+        for index in indexes:
+            self._bodies.get(group, {}).pop(index, None)
+
+    def mark_bodies(self, group: int, index: int) -> None:
+        """Say up to where all bodies that are needed are stored."""
+        self._marks[group] = index
+
+    def bodies_mark(self, group: int) -> int:
+        """The index that was said last."""
+        return self._marks.get(group, 0)
+
     def body(self, group: int, index: int) -> bytes | None:
-        """The payload of an entry that a snapshot brought."""
+        """The payload of an entry."""
         return self._bodies.get(group, {}).get(index)
 
     def body_indexes(self, group: int) -> list[int]:
         """The indexes of all bodies."""
         return sorted(self._bodies.get(group, ()))
+
+    def scrub(self, after: Scrubbed | None, bytes_max: int) -> tuple[Scrubbed | None, int]:
+        """Memory is believed."""
+        return None, 0
 
     def close(self) -> None:
         """Nothing to release."""

@@ -340,6 +340,16 @@ class SegmentLog:
                 self._drop(owner, sequence)
             self._files.doom(segment)
 
+    def trim_target(self, group: int, excess_bytes: int) -> int:
+        """How far `group` must be trimmed for the oldest segments, of `excess_bytes` together, to be dropped; see `trim`."""
+        target = 0
+        for sequence, segment in self._segments.items():
+            if excess_bytes <= 0 or sequence >= self._completed_sequence:
+                break
+            target = max(target, segment.last_indexes.get(group, 0))
+            excess_bytes -= segment.size_bytes
+        return target
+
     def _drop(self, group: int, sequence: int) -> None:
         index = self._groups[group]
         first_index = index.first_index

@@ -34,6 +34,19 @@ def test_live_entries_lowest_above_an_index_looks_past_what_is_below() -> None:
     assert (entries.lowest(), entries.lowest(12)) == (5, None)
 
 
+def test_live_entries_above_an_index_come_in_order_whichever_index_was_asked_for_before() -> None:
+    entries = LiveEntries()
+    for index in (3, 5, 5, 9, 12):
+        entries.add(index)
+    for after in (0, 4, 5, 12, 3, 100, 0):
+        assert list(entries.above(after)) == [index for index in (3, 5, 9, 12) if index > after]
+    assert list(entries.above(5)) == [9, 12]
+    entries.remove(5)
+    entries.remove(9)
+    entries.remove(3)
+    assert [list(entries.above(after)) for after in (5, 0)] == [[12], [5, 12]]
+
+
 def test_machine_names_the_entries_that_hold_live_messages_and_so_does_its_state() -> None:
     node = Node()
     for channel in ("c", "d", "c"):
@@ -45,5 +58,6 @@ def test_machine_names_the_entries_that_hold_live_messages_and_so_does_its_state
         3,
         None,
     )
+    assert [list(node.machine.live_indexes(after)) for after in (0, 2)] == [[2, 3], [3]]
     named = [index for key, value in node.machine.items() if (index := entry_index(key, value)) is not None]
     assert sorted(named) == [2, 3]

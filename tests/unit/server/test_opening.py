@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.broker.builders import START, publish
 from tests.unit.storage.support import run
 from zmqbroker.broker import Machine
 from zmqbroker.broker.snapshot import ROSTER_KEY, write_roster
@@ -17,7 +18,7 @@ from zmqbroker.errors import Corruption
 from zmqbroker.raft import Membership, RaftCore
 from zmqbroker.raft.messages import Entry, HardState, Snapshot, StorageAppend
 from zmqbroker.server.membership import founding
-from zmqbroker.server.opening import align, raft_config
+from zmqbroker.server.opening import align, check_bodies, raft_config
 from zmqbroker.storage import LmdbState, LogStore, SegmentLog
 from zmqbroker.storage.memory import MemoryLog
 
@@ -201,3 +202,37 @@ def test_roster_of_the_snapshot_is_what_the_start_begins_with(disk: Disk) -> Non
     assert disk.state.get(1, ROSTER_KEY) == write_roster(ROSTER)
     machine = Machine.restore(disk.state.applied_index(1), disk.state.load(1))
     assert machine.roster == ROSTER
+
+
+def with_messages(disk: Disk) -> Machine:
+    """Five entries with a message each in the log, of which all but the last are applied and stored."""
+    machine = Machine()
+    machine.found(ROSTER)
+    for index in range(1, 5):
+        machine.apply(index, START, [publish()])
+    disk.state.commit(1, 4, machine.changes())
+    disk.write(1, *terms(5))
+    return machine
+
+
+def test_start_finds_every_body_in_the_log_or_in_the_store(disk: Disk) -> None:
+    machine = with_messages(disk)
+    check_bodies(1, machine, disk.log, disk.state)
+    log = MemoryLog()
+    run(log, StorageAppend(1, tuple(Entry(index, 1, b"payload") for index in range(1, 6))))
+    log.trim(1, 3)
+    disk.state.put_bodies(1, [(1, b"payload"), (2, b"payload"), (3, b"payload")])
+    check_bodies(1, machine, log, disk.state)
+
+
+@pytest.mark.parametrize(("stored", "count", "first"), [((1, 3), 1, 2), ((), 3, 1), ((3, 4, 9), 2, 1)])
+def test_start_without_the_body_of_a_waiting_message_is_refused(
+    disk: Disk, stored: tuple[int, ...], count: int, first: int
+) -> None:
+    machine = with_messages(disk)
+    log = MemoryLog()
+    run(log, StorageAppend(1, tuple(Entry(index, 1, b"payload") for index in range(1, 6))))
+    log.trim(1, 3)
+    disk.state.put_bodies(1, [(index, b"payload") for index in stored])
+    with pytest.raises(Corruption, match=f"group 1: {count} entries with waiting messages, {first} the first, .* begins at 4"):
+        check_bodies(1, machine, log, disk.state)

@@ -17,7 +17,7 @@ from zmqbroker.raft import Membership
 from zmqbroker.raft.messages import Entry, Snapshot, StorageAppend
 from zmqbroker.server.membership import founding
 from zmqbroker.server.snapshot_making import MadeSnapshot, make_snapshot
-from zmqbroker.server.snapshot_receiving import read_snapshot, store_snapshot
+from zmqbroker.server.snapshot_receiving import read_snapshot, store_bodies, store_snapshot
 from zmqbroker.storage.memory import MemoryLog, MemoryState
 from zmqbroker.storage.snapshot_file import SnapshotHead, SnapshotReader, SnapshotWriter
 
@@ -70,10 +70,12 @@ def test_snapshot_read_and_stored_is_the_same_state(tmp_path: Path) -> None:
     received = read_snapshot(made.path, 1)
     assert (received.snapshot, received.bodies) == (made.snapshot, [3, 4, 5])
     assert received.machine.digest() == source.machine.digest()
+    store_bodies(received, state, 1)
+    assert (state.applied_index(1), state.body_indexes(1)) == (3, [1, 3, 4, 5]), "they harm nobody"
     store_snapshot(received, state, 1)
     assert (state.applied_index(1), state.installed(1)) == (7, (7, 2))
     assert list(state.load(1)) == list(source.state.load(1))
-    assert [state.body(1, index) for index in state.body_indexes(1)] == [b"payload 3", b"payload 4", b"payload 5"]
+    assert [state.body(1, index) for index in (3, 4, 5)] == [b"payload 3", b"payload 4", b"payload 5"]
 
 
 def test_making_while_another_snapshot_replaces_the_state_fails_and_mixes_nothing(tmp_path: Path) -> None:

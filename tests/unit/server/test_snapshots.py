@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from tests.unit.broker.builders import acked_by
 from tests.unit.server.harness import receive, waiting
 from tests.unit.server.snapshot_sites import GROUP, Cut, Site, Sites
 from zmqbroker.commands import Delivery
-from zmqbroker.errors import Corruption, StorageError
+from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.server import snapshot_making, snapshot_transfer, snapshots, trimming
 from zmqbroker.server.membership import membership_of
 from zmqbroker.server.snapshot_receiving import read_snapshot
@@ -139,13 +140,20 @@ def cut_in(site: Site, step: str) -> None:
     async def cut_soon(*_: Any) -> None:
         cut()
 
+    def then_cut(real: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: (real(*arguments), cut())
+
     if step == "received":
         site.snapshots._check = cut_soon  # type: ignore
+    elif step == "some bodies stored":
+        put_bodies = state.put_bodies
+        state.put_bodies = lambda group, bodies: (put_bodies(group, islice(bodies, 10)), cut())  # type: ignore
+    elif step == "bodies stored":
+        state.put_bodies = then_cut(state.put_bodies)  # type: ignore[method-assign]
     elif step == "taken":
         state.install = cut  # type: ignore[method-assign]
     elif step == "state replaced":
-        install = state.install
-        state.install = lambda *arguments: (install(*arguments), cut())  # type: ignore
+        state.install = then_cut(state.install)  # type: ignore[method-assign]
     elif step == "log prepared":
         node._pipeline.release = cut  # type: ignore[method-assign]
     else:
@@ -159,13 +167,20 @@ def cut_in(site: Site, step: str) -> None:
                     node.groups[GROUP].advance = cut if step == "log shown" else then_cut(advance)  # type: ignore
             return prepare(works)
 
-        def then_cut(real: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *arguments: (real(*arguments), cut())
-
         log.prepare = spying  # type: ignore[method-assign]
 
 
-STEPS = ["received", "taken", "state replaced", "log prepared", "log written", "log shown", "core advanced"]
+STEPS = [
+    "received",
+    "some bodies stored",
+    "bodies stored",
+    "taken",
+    "state replaced",
+    "log prepared",
+    "log written",
+    "log shown",
+    "core advanced",
+]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -203,6 +218,8 @@ def test_install_cut_at_any_step_is_finished_or_begun_anew(tmp_path: Path, step:
         assert (third.counters["snapshots_installed"] == 1) == (not replaced)
         await sites.write(5)
         assert_caught_up(sites, third)
+        machine = third.group.machine
+        assert all(machine.is_live(stored) for stored in third.state.body_indexes(GROUP)), "what nobody needs was dropped"
 
     drive(tmp_path, test)
 
@@ -317,6 +334,56 @@ def failing(real: Callable[..., Any], error: Exception, times: int = 1) -> Calla
         return real(*arguments)
 
     return call
+
+
+def test_snapshot_whose_bodies_find_no_room_is_sent_again_later(tmp_path: Path) -> None:
+    async def test(sites: Sites) -> None:
+        await left_behind(sites)
+        third = sites[3]
+        third.open()
+        put_bodies, full = third.state.put_bodies, [10]
+
+        def half(group: int, bodies: Any) -> None:
+            if full:
+                put_bodies(group, islice(bodies, full.pop()))
+                raise NoRoom("the volume is full")
+            put_bodies(group, bodies)
+
+        third.state.put_bodies = half  # type: ignore[method-assign]
+        await sites.until(lambda: third.counters["snapshots_failed"], "a failure")
+        assert (third.failures, third.files()) == ([], [])
+        await sites.until(lambda: installed(sites), "a snapshot")
+        await sites.settle()
+        assert_caught_up(sites, third)
+
+    drive(tmp_path, test)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+def test_snapshot_whose_state_finds_no_room_waits_for_it_unless_the_node_ends(tmp_path: Path, ends: bool) -> None:
+    async def test(sites: Sites) -> None:
+        await left_behind(sites)
+        third = sites[3]
+        third.open()
+        state, install, tries = third.state, third.state.install, Counter[str]()
+
+        def full(*_: Any) -> None:
+            tries["made"] += 1
+            raise NoRoom("the volume is full")
+
+        state.install = full  # type: ignore
+        await sites.until(lambda: tries["made"] > 1, "two tries")
+        assert (third.failures, third.counters["snapshots_installed"]) == ([], 0)
+        if ends:
+            await third.stop()
+            third.open()
+        else:
+            state.install = install  # type: ignore[method-assign]
+        await sites.until(lambda: installed(sites), "a snapshot")
+        await sites.settle()
+        assert_caught_up(sites, third)
+
+    drive(tmp_path, test)
 
 
 @pytest.mark.parametrize("what", ["opened", "read"])

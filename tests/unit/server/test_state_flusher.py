@@ -29,19 +29,13 @@ class SlowState(MemoryState):
         self.done: list[str] = []
         self.failure: Exception | None = None  # of the next commit
 
-    def commit(
-        self,
-        group: int,
-        applied_index: int,
-        changes: Iterable[tuple[bytes, bytes | None]],
-        dead_bodies: Iterable[int] = (),
-    ) -> None:
+    def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         self.begun.set()
         assert self.go.wait(30)
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-        super().commit(group, applied_index, changes, dead_bodies)
+        super().commit(group, applied_index, changes)
         self.done.append(f"commit {group} {applied_index}")
 
     def stop(self) -> None:
@@ -56,17 +50,18 @@ class Node:
     def __init__(self, groups: tuple[int, ...] = (1,)) -> None:
         self.log, self.state = MemoryLog(), SlowState()
         self.machines = {group: Machine() for group in groups}
-        self.flusher = self.restart()
-
-    def restart(self) -> StateFlusher:
         self.flusher = StateFlusher(self.log, self.state, self.machines, 1)
+
+    def restart(self, budget_bytes: int | None = None) -> StateFlusher:
+        self.flusher.close()
+        self.flusher = StateFlusher(self.log, self.state, self.machines, 1, budget_bytes)
         return self.flusher
 
-    def apply(self, *commands: Command, group: int = 1) -> list[Delivery]:
+    def apply(self, *commands: Command, group: int = 1, data: bytes = b"") -> list[Delivery]:
         """One entry, in log and machine."""
         machine = self.machines[group]
         index = machine.applied_index + 1
-        self.log.complete(self.log.prepare([StorageAppend(group, (Entry(index, 1, b""),), must_sync=True)]))
+        self.log.complete(self.log.prepare([StorageAppend(group, (Entry(index, 1, data),), must_sync=True)]))
         return machine.apply(index, START, commands).deliveries
 
     def first_index(self, group: int = 1) -> int:
@@ -220,7 +215,7 @@ def test_flush_under_way_when_a_snapshot_is_installed_does_not_undo_it() -> None
         asking = asyncio.ensure_future(storing)
         node.state.go.set()
         await asking
-        node.flusher.installed(1, newer, [50])
+        node.flusher.installed(1, newer)
         node.flusher.release(1)
         await flushing
         assert node.flusher.flushed(1) == 50
@@ -243,7 +238,7 @@ def test_flush_of_a_group_whose_machine_was_replaced_during_it_takes_the_new_one
         flushing = asyncio.ensure_future(node.flusher.flush())  # is at group 1
         await asyncio.to_thread(node.state.begun.wait, 30)
         node.state.install(2, 50, 2, newer.items(), [])
-        node.flusher.installed(2, newer, [])
+        node.flusher.installed(2, newer)
         node.state.go.set()
         await flushing
 
@@ -260,7 +255,6 @@ def test_bodies_of_a_snapshot_are_dropped_when_nobody_needs_them_any_more(monkey
     node.state.install(1, 5, 1, source.items(), [(index, b"body") for index in range(1, 6)])
     node.machines[1] = Machine.restore(5, node.state.load(1))
     node.log.complete(node.log.prepare([StorageAppend(1, tuple(Entry(index, 1, b"") for index in range(1, 6)))]))
-    node.flusher.close()
     node.restart()
     (delivery,) = node.apply(receive(4))
 
@@ -287,7 +281,6 @@ def test_log_below_a_snapshot_is_not_needed_for_the_messages_whose_bodies_came_w
     node.state.install(1, 5, 1, source.items(), [(5, b"body")])
     node.machines[1] = Machine.restore(5, node.state.load(1))
     node.log.complete(node.log.prepare([StorageAppend(1, tuple(Entry(index, 1, b"") for index in range(1, 6)))]))
-    node.flusher.close()
     node.restart()
     node.apply(Trim(5))
 

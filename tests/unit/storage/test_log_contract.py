@@ -137,6 +137,29 @@ def test_trim_keeps_what_is_above(log: LogStore) -> None:
             call()
 
 
+def test_trim_to_the_target_gives_back_what_was_asked_for(log: LogStore) -> None:
+    for index in range(1, 61):
+        run(log, append(index, bytes(2000)), append(index, bytes(100), group=2))
+    for excess_bytes in (1, 20_000, SEGMENT_BYTES + 1):
+        before = log.size_bytes
+        targets = {group: log.trim_target(group, excess_bytes) for group in (1, 2)}
+        for group, index in targets.items():
+            log.trim(group, index)
+        given = before - log.size_bytes
+        assert excess_bytes <= given
+        assert log.view(1).first_index() == targets[1] + 1
+    assert [log.trim_target(group, excess) for group, excess in ((1, 0), (3, 1 << 40))] == [0, 0]
+
+
+def test_trim_target_of_more_than_can_go_is_what_can(log: LogStore) -> None:
+    for index in range(1, 31):
+        run(log, append(index, bytes(2000)))
+    target = log.trim_target(1, 1 << 40)
+    log.trim(1, target)
+    assert log.view(1).first_index() == target + 1
+    assert 20 < target <= 30
+
+
 def test_trim_all_keeps_last_index_and_goes_on(log: LogStore) -> None:
     for number in range(1, 41):
         run(log, append(number, bytes(1000), term=2))

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from zmqbroker.errors import Corruption, StorageError
-from zmqbroker.storage import LmdbState, MemoryState, StateStore
-from zmqbroker.storage.lmdb_state import KEY_SIZE_MAX, map_size_of
+from zmqbroker.errors import Corruption, NoRoom, StorageError
+from zmqbroker.storage import LmdbState, MemoryState, StateStore, lmdb_state
+from zmqbroker.storage.lmdb_environment import map_size_of
+from zmqbroker.storage.lmdb_state import KEY_SIZE_MAX
 
 MAP_SIZE = 8 << 20
 
@@ -103,14 +104,15 @@ def test_get_gives_the_value_of_one_key(state: StateStore) -> None:
     assert state.get(2, b"a") is None
 
 
-def test_install_replaces_all_of_its_group_and_nothing_else(state: StateStore) -> None:
+def test_install_replaces_the_state_of_its_group_and_nothing_else(state: StateStore) -> None:
     for group in (1, 2):
         state.install(group, 10, 2, [(b"a", b"1"), (b"b", b"2")], [(3, b"three"), (9, b"nine")])
     before = stored(state, 2)
     assert before == (10, (10, 2), [(b"a", b"1"), (b"b", b"2")], {3: b"three", 9: b"nine"})
     state.commit(1, 12, [(b"c", b"3")])
     state.install(1, 20, 4, [(b"b", b"two")], [(9, b"another"), (2**64 - 1, b"")])
-    assert stored(state, 1) == (20, (20, 4), [(b"b", b"two")], {9: b"another", 2**64 - 1: b""})
+    assert stored(state, 1) == (20, (20, 4), [(b"b", b"two")], {3: b"three", 9: b"another", 2**64 - 1: b""})
+    assert (state.bodies_mark(1), state.bodies_mark(2), state.bodies_mark(3)) == (20, 10, 0)
     assert stored(state, 2) == before
     assert stored(state, 0x3FFF) == (0, (0, 0), [], {})
 
@@ -118,45 +120,71 @@ def test_install_replaces_all_of_its_group_and_nothing_else(state: StateStore) -
 def test_install_of_nothing_leaves_only_the_place(state: StateStore) -> None:
     state.install(0x3FFF, 10, 2, [(b"a", b"1")], [(3, b"three")])
     state.install(0x3FFF, 11, 3, [], [])
-    assert stored(state, 0x3FFF) == (11, (11, 3), [], {})
+    assert stored(state, 0x3FFF) == (11, (11, 3), [], {3: b"three"})
 
 
-def test_commit_after_install_drops_dead_bodies_and_keeps_the_place(state: StateStore) -> None:
+def test_bodies_dropped_after_a_commit_leave_place_and_mark(state: StateStore) -> None:
     state.install(1, 10, 2, [(b"a", b"1")], [(index, b"%d" % index) for index in range(1, 8)])
-    state.commit(1, 11, [(b"a", b"2")], dead_bodies=iter([2, 5, 99]))
+    state.commit(1, 11, [(b"a", b"2")])
+    state.drop_bodies(1, iter([2, 5, 99]))
     assert stored(state) == (11, (10, 2), [(b"a", b"2")], {index: b"%d" % index for index in (1, 3, 4, 6, 7)})
-    state.commit(1, 12, [], [1, 3, 4, 6, 7])
-    assert stored(state) == (12, (10, 2), [(b"a", b"2")], {})
+    state.drop_bodies(2, [1])
+    state.drop_bodies(1, [1, 3, 4, 6, 7])
+    assert stored(state) == (11, (10, 2), [(b"a", b"2")], {})
+    assert state.bodies_mark(1) == 10
 
 
 @pytest.mark.parametrize("part", ["items", "bodies"])
-def test_install_that_fails_half_way_changes_nothing(state: StateStore, part: str) -> None:
+def test_install_that_fails_half_way_leaves_the_state(state: StateStore, part: str) -> None:
     def items() -> Iterator[tuple[bytes, bytes]]:
         yield b"x", b"new"
-        if part == "items":
-            raise KeyError("half way")
+        raise KeyError("half way")
 
     def bodies() -> Iterator[tuple[int, bytes]]:
         yield 4, b"new"
-        raise KeyError("half way")
+        if part == "bodies":
+            raise KeyError("half way")
 
     state.install(1, 10, 2, [(b"a", b"1")], [(3, b"three")])
     before = stored(state)
     with pytest.raises(KeyError):
         state.install(1, 20, 4, items(), bodies())
-    assert stored(state) == before
+    state.drop_bodies(1, [4])
+    assert (stored(state), state.bodies_mark(1)) == (before, 10)
 
 
-def test_commit_whose_dead_bodies_fail_changes_nothing(state: StateStore) -> None:
-    def dead() -> Iterator[int]:
-        yield 3
+def test_bodies_put_twice_are_there_once_and_the_mark_is_what_was_said_last(state: StateStore) -> None:
+    state.put_bodies(1, [(7, b"seven"), (8, b"")])
+    state.put_bodies(1, iter([(8, b""), (9, b"nine")]))
+    assert stored(state) == (0, (0, 0), [], {7: b"seven", 8: b"", 9: b"nine"})
+    for mark in (9, 12):
+        state.mark_bodies(1, mark)
+        assert state.bodies_mark(1) == mark
+    state.commit(1, 20, [(b"a", b"1")])
+    assert (state.bodies_mark(1), state.bodies_mark(2), list(state.load(1))) == (12, 0, [(b"a", b"1")])
+
+
+def test_bodies_larger_than_a_transaction_are_all_stored(state: StateStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmdb_state, "TRANSACTION_BYTES", 1000)
+    bodies = {index: bytes([index]) * (index * 100) for index in range(1, 30)}
+    state.put_bodies(1, bodies.items())
+    assert stored(state)[3] == bodies
+    state.drop_bodies(1, bodies)
+    assert stored(state)[3] == {}
+
+
+def test_bodies_of_earlier_transactions_stay_when_a_later_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bodies() -> Iterator[tuple[int, bytes]]:
+        for index in range(1, 6):
+            yield index, bytes(400)
         raise KeyError("half way")
 
-    state.install(1, 10, 2, [(b"a", b"1")], [(3, b"three")])
-    before = stored(state)
+    monkeypatch.setattr(lmdb_state, "TRANSACTION_BYTES", 800)
+    state = _open(tmp_path)
     with pytest.raises(KeyError):
-        state.commit(1, 11, [(b"a", None)], dead())
-    assert stored(state) == before
+        state.put_bodies(1, bodies())
+    assert state.body_indexes(1) == [1, 2, 3, 4]
+    state.close()
 
 
 def test_install_on_another_thread_is_seen(state: StateStore) -> None:
@@ -168,9 +196,9 @@ def test_install_on_another_thread_is_seen(state: StateStore) -> None:
 
 def test_install_larger_than_a_slice_replaces_a_larger_one(state: StateStore) -> None:
     state.install(1, 5, 1, ((b"%06d" % number, b"old") for number in range(3000)), ((index, b"old") for index in range(3000)))
-    state.install(1, 9, 1, ((b"%06d" % number, b"new") for number in range(2500)), ((index, b"new") for index in range(1500)))
+    state.install(1, 9, 1, ((b"%06d" % number, b"new") for number in range(2500)), ((index, b"new") for index in range(3000)))
     _, place, items, bodies = stored(state)
-    assert (place, len(items), len(bodies)) == ((9, 1), 2500, 1500)
+    assert (place, len(items), len(bodies)) == ((9, 1), 2500, 3000)
     assert {value for _, value in items} == {b"new"} == set(bodies.values())
 
 
@@ -188,21 +216,21 @@ def test_lmdb_full_map_in_an_install_changes_nothing(tmp_path: Path) -> None:
     state = _open(tmp_path, map_size=1 << 20)
     state.install(1, 10, 2, [(b"a", b"1")], [(3, b"three")])
     before = stored(state)
-    with pytest.raises(StorageError, match="map size"):
+    with pytest.raises(NoRoom, match="map size"):
         state.install(1, 20, 4, [(b"b", b"2")], ((index, bytes(1 << 18)) for index in range(20)))
     assert stored(state) == before
     state.close()
 
 
-@pytest.mark.parametrize(("key", "read"), [("4001", "installed"), ("80010000000000000003", "body")])
+@pytest.mark.parametrize(("key", "read"), [("4001", "installed"), ("8001", "mark"), ("00010000000000000003", "body")])
 def test_lmdb_bad_checksum_of_place_or_body_is_corruption(tmp_path: Path, key: str, read: str) -> None:
     state = _open(tmp_path)
     state.install(1, 10, 2, [], [(3, b"three")])
     state.close()
-    _overwrite(tmp_path, bytes.fromhex(key), b"\0\0\0\0value")
+    _overwrite(tmp_path, bytes.fromhex(key), b"\0\0\0\0value", "bodies" if read == "body" else "state")
     state = _open(tmp_path)
     with pytest.raises(Corruption, match=key):
-        state.installed(1) if read == "installed" else state.body(1, 3)
+        state.body(1, 3) if read == "body" else state.installed(1) if read == "installed" else state.bodies_mark(1)
     state.close()
 
 
@@ -210,7 +238,7 @@ def test_lmdb_bad_checksum_of_place_or_body_is_corruption(tmp_path: Path, key: s
 
 
 def _open(path: Path, map_size: int = MAP_SIZE) -> LmdbState:
-    return LmdbState.open(path, sync=False, map_size=map_size)
+    return LmdbState.open(path / "state", sync=False, map_size=map_size)
 
 
 def test_lmdb_reopened_holds_what_was_committed(tmp_path: Path) -> None:
@@ -241,37 +269,45 @@ def test_lmdb_agrees_with_memory(
     durable.close()
 
 
-def _overwrite(path: Path, key: bytes, value: bytes) -> None:
-    with lmdb.open(str(path), map_size=MAP_SIZE) as environment, environment.begin(write=True) as transaction:
-        transaction.put(key, value)
+def _overwrite(path: Path, key: bytes, value: bytes | None, name: str = "state") -> None:
+    with lmdb.open(str(path / name), map_size=MAP_SIZE) as environment, environment.begin(write=True) as transaction:
+        transaction.delete(key) if value is None else transaction.put(key, value)
+
+
+def _content(path: Path) -> list[tuple[str, str]]:
+    """All keys and values of one environment."""
+    with lmdb.open(str(path), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
+        return [(bytes(key).hex(), bytes(value).hex()) for key, value in transaction.cursor()]
 
 
 def test_lmdb_bytes_are_final(tmp_path: Path) -> None:
     state = _open(tmp_path)
     state.commit(0x0102, 3, [(b"key", b"value")])
     state.close()
-    with lmdb.open(str(tmp_path), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
-        stored = [(key.hex(), value.hex()) for key, value in transaction.cursor()]
-    assert stored == GOLDEN
+    assert _content(tmp_path / "state") == GOLDEN
 
 
 def test_lmdb_bytes_of_a_snapshot_are_final(tmp_path: Path) -> None:
     state = _open(tmp_path)
     state.install(0x0102, 3, 2, [(b"key", b"value")], [(7, b"body")])
     state.close()
-    with lmdb.open(str(tmp_path), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
-        found = [(key.hex(), value[4:].hex()) for key, value in transaction.cursor()]
-    assert found == [
+    assert [(key, value[8:]) for key, value in _content(tmp_path / "state")] == [
         ("0102", "0300000000000000"),
         ("01026b6579", b"value".hex()),
         ("4102", "03000000000000000200000000000000"),
-        ("81020000000000000007", b"body".hex()),
+        ("8102", "0300000000000000"),
+        ("ffff", b"ZBSTATE\0\2\0\0\0".hex()),
+    ]
+    assert [(key, value[8:]) for key, value in _content(tmp_path / "bodies")] == [
+        ("01020000000000000007", b"body".hex()),
+        ("ffff", b"ZBBODIES\2\0\0\0".hex()),
     ]
 
 
 GOLDEN = [
     ("0102", "c6d65e1e0300000000000000"),
     ("01026b6579", "616a32a176616c7565"),
+    ("ffff", "a631d4f25a4253544154450002000000"),
 ]
 
 
@@ -294,7 +330,7 @@ def test_lmdb_value_of_another_key_is_corruption(tmp_path: Path) -> None:
     state = _open(tmp_path)
     state.commit(1, 3, [(b"a", b"value")])
     state.close()
-    with lmdb.open(str(tmp_path), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
+    with lmdb.open(str(tmp_path / "state"), map_size=MAP_SIZE) as environment, environment.begin() as transaction:
         stored = bytes(transaction.get(b"\0\x01a") or b"")
     _overwrite(tmp_path, b"\0\x01b", stored)
     state = _open(tmp_path)
@@ -322,10 +358,10 @@ def test_lmdb_key_of_a_bad_size_is_refused_and_nothing_changes(tmp_path: Path, k
     state.close()
 
 
-def test_lmdb_full_map_is_a_storage_error_and_deleting_goes_on(tmp_path: Path) -> None:
+def test_lmdb_full_map_is_no_room_and_deleting_goes_on(tmp_path: Path) -> None:
     state = _open(tmp_path, map_size=1 << 20)
     state.commit(1, 1, [(b"a", bytes(100_000))])
-    with pytest.raises(StorageError, match="map size") as caught:
+    with pytest.raises(NoRoom, match="map size") as caught:
         state.commit(1, 2, [(b"b", bytes(2 << 20))])
     assert isinstance(caught.value.__cause__, lmdb.MapFullError)
     assert state.applied_index(1) == 1
@@ -336,15 +372,20 @@ def test_lmdb_full_map_is_a_storage_error_and_deleting_goes_on(tmp_path: Path) -
 
 def test_lmdb_making_that_a_crash_cut_short_is_begun_anew(tmp_path: Path) -> None:
     """LMDB takes a file with one of its two first pages for a foreign one, so none has the store's name before it is whole."""
-    (tmp_path / "new.mdb").write_bytes(bytes(4096))
+    places = [tmp_path / "state", tmp_path / "bodies"]
+    for place in places:
+        place.mkdir()
+        (place / "new.mdb").write_bytes(bytes(4096))
     state = _open(tmp_path)
-    assert state.applied_index(1) == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.mdb", "lock.mdb"]
+    assert (state.applied_index(1), state.body_indexes(1)) == (0, [])
+    assert [(place / "new.mdb").exists() for place in places] == [False, False]
+    assert [(place / "data.mdb").exists() for place in places] == [True, True]
     state.close()
 
 
 def test_lmdb_damaged_environment_is_corruption(tmp_path: Path) -> None:
-    (tmp_path / "data.mdb").write_bytes(b"not LMDB" * 4096)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "data.mdb").write_bytes(b"not LMDB" * 4096)
     with pytest.raises(Corruption, match="the state store is damaged") as caught:
         _open(tmp_path)
     assert isinstance(caught.value.__cause__, lmdb.Error)
@@ -374,7 +415,7 @@ def test_lmdb_map_size_covers_the_volume(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_lmdb_default_map_size_opens(tmp_path: Path) -> None:
-    state = LmdbState.open(tmp_path, sync=True)
+    state = LmdbState.open(tmp_path / "state", sync=True)
     state.commit(1, 1, [(b"a", b"b")])
     assert list(state.load(1)) == [(b"a", b"b")]
     state.close()
