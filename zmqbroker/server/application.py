@@ -194,6 +194,7 @@ class _Application:
             record=self._directory,
             mint=lambda: os.urandom(16),
             complain=log.warning,
+            auto_rejoin=config.cluster.auto_rejoin,
         )
 
     def _on_refused(self, key: str) -> None:
