@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import click
@@ -29,6 +31,9 @@ class NodeRow:
     applied_index: int = 0
     leader: str | None = None  # whom this node takes for the leader
     voter: bool = True  # False: it only gets the log
+    recovering: str | None = None  # why it does not trust its data and waits for its place; None: it does not
+    may_have_lost_since_unix_ns: int | None = None  # since when confirmed writes may be gone; None: none are
+    stale: tuple[str, ...] = ()  # directories that were moved aside
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,8 @@ class ClusterStatus:
 
     @property
     def reachable(self) -> int:
-        """Voters that answered."""
-        return sum(row.reachable and row.voter for row in self.nodes)
+        """Voters that answered, and do vote."""
+        return sum(row.reachable and row.voter and row.recovering is None for row in self.nodes)
 
     @property
     def leader(self) -> str | None:
@@ -89,19 +94,31 @@ async def _ask_member(connect: Connect, member: dict[str, Any], timeout_ms: int)
     if fields["node"]["name"] != name:
         # A node that is gone left its port to another one, or its endpoint leads elsewhere.
         return unreachable
-    group = next(iter(fields["groups"]), None)
-    if group is None:
-        return NodeRow(name, endpoint, reachable=True, role="forming", voter=voter)
-    return NodeRow(
+    return _row(name, endpoint, voter, fields)
+
+
+def _row(name: str, endpoint: str, voter: bool, fields: dict[str, Any]) -> NodeRow:
+    """The row of a node that answered."""
+    group, data = next(iter(fields["groups"]), None), fields.get("data", {})  # absent from nodes of before it was there
+    row = NodeRow(
         name,
         endpoint,
         reachable=True,
+        role="forming" if data.get("recovering") is None else "recovering",
+        voter=voter,
+        recovering=data.get("recovering"),
+        may_have_lost_since_unix_ns=data.get("may_have_lost_since_unix_ns"),
+        stale=tuple(data.get("stale", ())),
+    )
+    if group is None:
+        return row
+    return replace(
+        row,
         role=group["role"] if voter else "learner",
         term=group["term"],
         commit_index=group["commit_index"],
         applied_index=group["applied_index"],
         leader=group["leader"],
-        voter=voter,
     )
 
 
@@ -137,6 +154,8 @@ def status(context: CommandContext, url: str, timeout_ms: int, alive: bool, as_j
     else:
         show_nodes(found)
         emit_line(found.sizes)
+        for line in remarks(found):
+            emit_line(line)
     if found.has_majority:
         return Exit.DONE
     note(
@@ -154,3 +173,15 @@ def show_nodes(found: ClusterStatus) -> None:
             for row in found.nodes
         ],
     )
+
+
+def remarks(found: ClusterStatus) -> Iterator[str]:
+    """A line for each thing that somebody should know of a node's data."""
+    for row in found.nodes:
+        if row.recovering is not None:
+            yield f"{row.name} is recovering: {row.recovering}"
+        if row.may_have_lost_since_unix_ns is not None:
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(row.may_have_lost_since_unix_ns // 1_000_000_000))
+            yield f"{row.name} may have lost writes since {since}: its machine died"
+        if row.stale:
+            yield f"{row.name} has moved old data aside: {', '.join(row.stale)}"

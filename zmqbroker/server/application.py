@@ -1,7 +1,8 @@
 """From a configuration to a running node and back to an exit status.
 
-Opens what a node owns (directory, log, store, sockets), runs it on one event loop until SIGTERM or SIGINT, and closes it in
-order. A log that cannot be written ends the process at once with status 70: nothing after a failed sync can be trusted.
+Opens what a node owns (data, sockets), runs it on one event loop until SIGTERM or SIGINT, and closes it in order. A log that
+cannot be written ends the process at once with status 70: nothing after a failed sync can be trusted. A member whose data is
+damaged begins anew without it, in the same process, and once more when the cluster has given it a place (server/data.py).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import uvloop
@@ -25,6 +27,7 @@ import zmq
 from zmqbroker.broker import Machine
 from zmqbroker.config import NodeConfig, majority_of, split_address
 from zmqbroker.errors import ConfigError, Corruption, DataDirectoryError, RemovedFromCluster, StorageError
+from zmqbroker.server.data import NodeData
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.links import LinkWatch
@@ -34,9 +37,7 @@ from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
 from zmqbroker.server.state_flusher import StateFlusher
-from zmqbroker.storage.directory import DataDirectory, raise_file_limit
-from zmqbroker.storage.lmdb_state import LmdbState
-from zmqbroker.storage.segment_log import SegmentLog
+from zmqbroker.storage.directory import raise_file_limit
 from zmqbroker.wire import codec
 
 __all__ = ["EXIT_DAMAGED", "EXIT_INTERNAL", "EXIT_REFUSED", "EXIT_USAGE", "run"]
@@ -46,6 +47,8 @@ EXIT_REFUSED, EXIT_USAGE, EXIT_DAMAGED, EXIT_INTERNAL = 1, 2, 6, 70
 FORMING_INTERVAL_S, HELLO_INTERVAL_S = 0.1, 1.0
 #: A removed node still votes for so many seconds, in case those who stay have not all stored that it has gone.
 LINGER_S = 2.0
+#: Seconds from one word on why a node does not take part to the next.
+NOTICE_INTERVAL_S = 30.0
 #: Seconds without all peers before the node says whom it waits for.
 WAITING_NOTICE_S = 5
 
@@ -63,7 +66,8 @@ def run(config: NodeConfig, owner: str = "serve") -> int:
         log.error("python -O removes the checks that keep acknowledged messages safe: start without it")
         return EXIT_USAGE
     try:
-        uvloop.run(_Application(config, owner).run())
+        while uvloop.run(_Application(config, owner).run()):
+            log.info("begins anew")
     except (ConfigError, DataDirectoryError) as error:
         log.error("%s", error)
         return EXIT_USAGE
@@ -85,14 +89,6 @@ def _die(error: BaseException) -> NoReturn:
     os._exit(EXIT_INTERNAL)
 
 
-def _stop_on_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A failed check means that this node no longer is what its peers believe: it ends, they go on."""
-    error = context.get("exception")
-    log.critical("%s; this node ends now", context.get("message"), exc_info=error)
-    logging.shutdown()
-    os._exit(EXIT_DAMAGED if isinstance(error, Corruption) else EXIT_INTERNAL)
-
-
 def _removed(formation: Formation) -> RemovedFromCluster:
     return RemovedFromCluster(f"cluster {formation.cluster_uid.hex()} has removed {formation.name}; its data was left in place")
 
@@ -105,51 +101,57 @@ class _Application:
         self._counters: Counter[str] = Counter()
         self._machines: dict[int, Machine] = {}
         self._closers: list[Callable[[], None]] = []  # undone in reverse
+        self._data: NodeData | None = None  # None until it is open
+        self._orderly = False  # True: this run ends because it was told to
         self._removed_s: float | None = None  # when this node heard that it was removed
+        self._tidied = False  # True: what was moved aside was looked at since this node votes
         self._changed = asyncio.Event()  # members or roles are others now
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """Run the node to its end; True when it is to begin anew. Raises BrokerError."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_stop_on_bug)
+        loop.set_exception_handler(self._stop_on_bug)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
-            self._open(loop)
+            data = self._open(loop)
             self._node.start(self._descriptors)
-            await self._until(stop)
+            await self._until(stop, data)
+            self._orderly = stop.is_set()
+        except Corruption as error:
+            if self._data is None or not self._data.distrust(error):
+                raise
+            log.error("damaged: %s; nothing was deleted", error)
         finally:
             while self._closers:
                 self._closers.pop()()
+        if not self._orderly:
+            return True
         log.info("stopped")
+        return False
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> None:
-        config = self._config
+    def _stop_on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A failed check means that this node no longer is what its peers believe: it ends, they go on."""
+        error = context.get("exception")
+        status = EXIT_INTERNAL
+        if isinstance(error, Corruption) and self._data is not None:
+            with suppress(DataDirectoryError):  # then the next start finds the damage by itself, or does not
+                status = EXIT_INTERNAL if self._data.distrust(error) else EXIT_DAMAGED
+        log.critical("%s; this node ends now", context.get("message"), exc_info=error)
+        logging.shutdown()
+        os._exit(status)
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> NodeData:
         raise_file_limit()
-        self._directory = DataDirectory.open(
-            config.node.data_dir,
-            name=config.node.name,
-            volume=config.cluster.volume,
-            cluster_name=config.cluster.name,
-            owner=self._owner,
-            allow_network_file_system=config.storage.allow_network_file_system,
-        )
-        self._closers.append(self._directory.close)
-        sync = config.cluster.volume == "persistent"
-        self._log = SegmentLog.open(
-            self._directory.path / "log",
-            sync=sync,
-            segment_bytes=config.storage.segment_bytes,
-            cache_bytes_max=config.storage.cache_bytes_max,
-        )
-        self._closers.append(self._log.close)
-        self._state = LmdbState.open(self._directory.path / "state", sync=sync)
-        self._closers.append(self._state.close)
-        self._open_sockets(loop)
+        self._data = data = NodeData(self._config, self._owner)
+        self._closers.append(lambda: data.close(orderly=self._orderly))
+        self._open_sockets(loop, data)
         if self._formation.formed:
-            self._start_groups()
+            self._start_groups(data)
+        return data
 
-    def _open_sockets(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _open_sockets(self, loop: asyncio.AbstractEventLoop, data: NodeData) -> None:
         config = self._config
         peer_context, client_context = zmq.Context[zmq.Socket[bytes]](), zmq.Context[zmq.Socket[bytes]]()
         self._closers += [peer_context.term, client_context.term]
@@ -157,7 +159,7 @@ class _Application:
         self._closers.append(peer_port.close)
         port = ClientPort(client_context, config.listen.client)
         self._closers.append(port.close)
-        self._formation = self._make_formation()
+        self._formation = self._make_formation(data)
         network = PeerNetwork(peer_context, peer_port, self._formation, self._counters)
         self._closers.append(network.close)
         self._watch = LinkWatch(self._on_refused)
@@ -168,9 +170,10 @@ class _Application:
             formation=self._formation,
             network=network,
             port=port,
-            log=self._log,
-            state=self._state,
-            housekeep=self._log.housekeep,
+            log=data.log,
+            state=data.state,
+            housekeep=data.housekeep,
+            data=data,
             counters=self._counters,
             on_failure=_die,
             on_change=self._changed.set,
@@ -178,11 +181,13 @@ class _Application:
         self._descriptors = (peer_port.descriptor, port.descriptor)
         self._closers.append(lambda: self._node.stop(self._descriptors))
 
-    def _make_formation(self) -> Formation:
-        config, identity = self._config, self._directory.identity
+    def _make_formation(self, data: NodeData) -> Formation:
+        config, identity, former = self._config, data.directory.identity, data.former
+        if former is not None:  # what it belonged to counts no more
+            identity = replace(identity, cluster_uid=None, founders=(), members=(), members_index=0)
         return Formation(
             name=config.node.name,
-            uid=identity.node_uid,
+            uid=data.directory.node_uid,
             cluster=config.cluster.name,
             volume=config.cluster.volume,
             client=config.client_endpoint,
@@ -191,10 +196,11 @@ class _Application:
             founders=identity.founders,
             members=identity.members,
             members_index=identity.members_index,
-            record=self._directory,
+            record=data.directory,
             mint=lambda: os.urandom(16),
             complain=log.warning,
             auto_rejoin=config.cluster.auto_rejoin,
+            former=former,
         )
 
     def _on_refused(self, key: str) -> None:
@@ -205,7 +211,7 @@ class _Application:
 
     # --- groups ------------------------------------------------------------------------------------------------------
 
-    def _start_groups(self) -> None:
+    def _start_groups(self, data: NodeData) -> None:
         """Run the groups of a formed cluster from what log and store hold."""
         own = self._formation.own
         if own is None:
@@ -217,8 +223,8 @@ class _Application:
             own.id,
             self._formation.founders,
             self._config,
-            self._log,
-            self._state,
+            data.log,
+            data.state,
             self._node,
             self._node.confirm,
         )
@@ -227,7 +233,7 @@ class _Application:
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
-    async def _until(self, stop: asyncio.Event) -> None:
+    async def _until(self, stop: asyncio.Event, data: NodeData) -> None:
         gc.collect()
         gc.freeze()  # what start-up made stays: no collection need look at it again
         config = self._config
@@ -240,7 +246,7 @@ class _Application:
             log.warning("%s", codec.fallback_reason)
         if config.even_size_warning:
             log.warning("%s", config.even_size_warning)
-        jobs: list[Coroutine[Any, Any, None]] = [self._greet(), self._sweep()]
+        jobs: list[Coroutine[Any, Any, None]] = [self._greet(data), self._sweep()]
         tasks = [asyncio.ensure_future(job) for job in jobs]
         waiter = asyncio.ensure_future(stop.wait())
         try:
@@ -264,17 +270,20 @@ class _Application:
                     self._changed.clear()
                     await self._changed.wait()
 
-    async def _greet(self) -> None:
+    async def _greet(self, data: NodeData) -> None:
         """HELLO to everybody, for ever; form the cluster when it is this node's turn; then flush its state."""
         await self._connect()
+        if self._formation.recovering:
+            await self._until_rejoined()
+            return
         await self._until_formed()
         if not self._machines:
-            self._start_groups()
-        flusher = StateFlusher(self._log, self._state, self._machines, self._config.storage.flush_ms)
+            self._start_groups(data)
+        node = self._node
+        flusher = StateFlusher(data.log, data.state, self._machines, self._config.storage.flush_ms)
         self._closers.append(flusher.close)
-        place = self._directory.path / "snapshots"
-        snapshots = Snapshots(place, self._node, self._log, self._state, flusher, self._counters, _die)
-        self._node.snapshots = snapshots
+        snapshots = Snapshots(data.directory.path / "snapshots", node, data.log, data.state, flusher, self._counters, _die)
+        node.snapshots = snapshots
         flushing = asyncio.ensure_future(flusher.run())
         try:
             while not flushing.done():
@@ -286,6 +295,8 @@ class _Application:
                 # Others hear of a change of the members only after it is stored here: this node must not need, after a power
                 # cut, the vote of one that has left.
                 await flusher.flush()
+                data.proven()
+                self._tidy(data)
                 self._formation.known.forget_silent(time.monotonic_ns())
                 await self._connect()
             flushing.result()
@@ -311,6 +322,28 @@ class _Application:
             if missing and not noticed and time.monotonic() - started > WAITING_NOTICE_S:
                 noticed = True
                 log.info("waiting for %s to form the cluster", ", ".join(missing))
+
+    async def _until_rejoined(self) -> None:
+        """HELLO to everybody until the cluster has given this node a place; its data is moved aside in that moment."""
+        said_s = -NOTICE_INTERVAL_S
+        while not self._formation.formed:
+            if time.monotonic() - said_s >= NOTICE_INTERVAL_S:
+                said_s = time.monotonic()
+                log.error(
+                    "recovering: %s; this node waits until a majority of the others works and takes it in again, and deletes "
+                    "and moves nothing before",
+                    self._formation.recovering,
+                )
+            self._node.network.send_hello()
+            await asyncio.sleep(HELLO_INTERVAL_S)
+            await self._connect()
+
+    def _tidy(self, data: NodeData) -> None:
+        """Once in a run: what was moved aside goes when this node votes."""
+        own = self._formation.own
+        if own is not None and not self._tidied and all(g.core.membership.is_voter(own.id) for g in self._node.groups.values()):
+            self._tidied = True
+            asyncio.get_running_loop().run_in_executor(None, data.tidy)
 
     async def _connect(self) -> None:
         """Connect to every node at its present numeric address; a name that does not resolve is tried again later."""

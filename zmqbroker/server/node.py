@@ -19,6 +19,7 @@ from zmqbroker.commands import Close, Delivery
 from zmqbroker.config import NodeConfig, majority_of
 from zmqbroker.errors import Compacted, MalformedFrame, NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Message, MessageType, Role, SoftState, StorageAppend
+from zmqbroker.server.data import NodeData
 from zmqbroker.server.desk import Desk
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
@@ -65,11 +66,12 @@ class Node:
         counters: Counter[str],
         on_failure: Callable[[BaseException], None],
         on_change: Callable[[], None],
+        data: NodeData | None = None,
     ) -> None:
         self.config, self.formation, self.network, self.log, self.counters = config, formation, network, log, counters
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
         self.snapshots: Snapshots | None = None  # until then, too
-        self._state = state
+        self._state, self.data = state, data
         self.started_ns = time.monotonic_ns()
         self._loop, self._port, self._on_change = loop, port, on_change
         sync = config.cluster.volume == "persistent"
