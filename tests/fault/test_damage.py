@@ -170,8 +170,10 @@ def test_store_that_kills_the_process_twice_is_damage(tmp_path: Path) -> None:
     with verified_cluster(tmp_path) as nodes:
         assert send(nodes.leader()).command == Reply.SENT
         victim, before = next(node for node in nodes.nodes.values() if node is not nodes.leader()), members(nodes)
+        store = victim.directory / "state" / "data.mdb"
+        wait_until(lambda: store.stat().st_size > 2 * 4096, PATIENCE_S, "a flush")
         assert victim.stop() == 0
-        (victim.directory / "crashes").write_text("Fatal Python error: Bus error\n\nFatal Python error: Bus error\n\n")
+        cut(store, 2 * 4096)
         victim.start()
         supervised(victim, partial(is_well, nodes, victim, before), PATIENCE_S, f"{victim.name} well again")
         assert has_said(victim, f"{RECOVERING}{victim.directory}/state: the process died 2 times")

@@ -83,12 +83,6 @@ def run(config: NodeConfig, owner: str = "serve") -> int:
     return 0
 
 
-def _die(error: BaseException) -> NoReturn:
-    log.critical("the log cannot be written, this node ends now: %s", error)
-    logging.shutdown()
-    os._exit(EXIT_INTERNAL)
-
-
 def _removed(formation: Formation) -> RemovedFromCluster:
     return RemovedFromCluster(f"cluster {formation.cluster_uid.hex()} has removed {formation.name}; its data was left in place")
 
@@ -134,11 +128,20 @@ class _Application:
     def _stop_on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """A failed check means that this node no longer is what its peers believe: it ends, they go on."""
         error = context.get("exception")
+        log.critical("%s; this node ends now", context.get("message"), exc_info=error)
+        self._end(error)
+
+    def _die(self, error: BaseException) -> NoReturn:
+        what = "what is stored is damaged" if isinstance(error, Corruption) else "what has to be stored cannot be written"
+        log.critical("%s, this node ends now: %s", what, error)
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> NoReturn:
+        """End the process at once; where others have the data, the next start knows that it is damaged here."""
         status = EXIT_INTERNAL
         if isinstance(error, Corruption) and self._data is not None:
             with suppress(DataDirectoryError):  # then the next start finds the damage by itself, or does not
                 status = EXIT_INTERNAL if self._data.distrust(error) else EXIT_DAMAGED
-        log.critical("%s; this node ends now", context.get("message"), exc_info=error)
         logging.shutdown()
         os._exit(status)
 
@@ -175,7 +178,7 @@ class _Application:
             housekeep=data.housekeep,
             data=data,
             counters=self._counters,
-            on_failure=_die,
+            on_failure=self._die,
             on_change=self._changed.set,
         )
         self._descriptors = (peer_port.descriptor, port.descriptor)
@@ -282,7 +285,7 @@ class _Application:
         node = self._node
         flusher = StateFlusher(data.log, data.state, self._machines, self._config.storage.flush_ms)
         self._closers.append(flusher.close)
-        snapshots = Snapshots(data.directory.path / "snapshots", node, data.log, data.state, flusher, self._counters, _die)
+        snapshots = Snapshots(data.directory.path / "snapshots", node, data.log, data.state, flusher, self._counters, self._die)
         node.snapshots = snapshots
         flushing = asyncio.ensure_future(flusher.run())
         try:

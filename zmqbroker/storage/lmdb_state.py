@@ -41,7 +41,14 @@ _MAP_SIZE_STEP = 1 << 20  # LMDB wants a multiple of the page size
 #: Largest key that a caller may use: LMDB's 511 bytes less the group.
 KEY_SIZE_MAX = 511 - _GROUP.size
 
-_DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.BadChecksumError)
+_DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,  # the format's version never changes
+    lmdb.PageNotFoundError,
+    lmdb.CursorFullError,  # a tree that leads back to itself
+    lmdb.BadChecksumError,
+)
 
 
 @contextmanager
