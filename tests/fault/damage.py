@@ -21,7 +21,7 @@ STARTS_MAX = 6
 
 def files_of(directory: Path) -> list[Path]:
     """All files of a data directory but its lock, in order."""
-    return sorted(path for path in directory.rglob("*") if path.is_file() and path.name not in ("LOCK", "lock.mdb"))
+    return sorted(path for path in directory.rglob("*") if path.is_file() and path.name != "LOCK")
 
 
 def used_bytes(path: Path) -> int:

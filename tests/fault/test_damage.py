@@ -91,8 +91,8 @@ def test_damage_of_one_node_is_harmless_or_heals_long(tmp_path: Path, seed: int,
 
 
 def contents(node: Node) -> dict[str, str]:
-    """What is in a node's data directory, but for what is said of its runs, and a segment that was never used."""
-    own = ("run.json", "recovering.json", "crashes", "spare")
+    """What is in a node's data directory, but for what is said of its runs, LMDB's lock and a segment that was never used."""
+    own = ("run.json", "recovering.json", "crashes", "spare", "lock.mdb")
     found = [path for path in files_of(node.directory) if path.name not in own]
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 

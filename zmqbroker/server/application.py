@@ -140,7 +140,7 @@ class _Application:
         """End the process at once; where others have the data, the next start knows that it is damaged here."""
         status = EXIT_INTERNAL
         if isinstance(error, Corruption) and self._data is not None:
-            with suppress(DataDirectoryError):  # then the next start finds the damage by itself, or does not
+            with suppress(StorageError):  # then the next start finds the damage by itself, or does not
                 status = EXIT_INTERNAL if self._data.distrust(error) else EXIT_DAMAGED
         logging.shutdown()
         os._exit(status)

@@ -147,7 +147,7 @@ class NodeData:
         self._run = record
 
     def distrust(self, error: Corruption) -> bool:
-        """Note that the data is damaged; False where nobody else has it. Raises DataDirectoryError."""
+        """Note that the data is damaged; False where nobody else has it. Raises StorageError."""
         reason = str(error)
         if str(self._place) not in reason:
             reason = f"{self._place / 'state'}: {reason}"

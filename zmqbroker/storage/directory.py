@@ -26,7 +26,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from zmqbroker.commands import Member
-from zmqbroker.errors import Corruption, DataDirectoryError
+from zmqbroker.errors import Corruption, DataDirectoryError, StorageError
 from zmqbroker.storage.disk import OS_DISK
 from zmqbroker.storage.distrust import Cause, Distrust, forget_note, new_note, read_note, set_aside
 from zmqbroker.storage.identity import Identity, claim_identity, read_identity, write_identity
@@ -142,7 +142,7 @@ class DataDirectory:
     def distrust(self, cause: Cause, reason: str) -> bool:
         """Note that the data is not to be trusted; False, and nothing is noted, where nobody else has it.
 
-        Durable when this returns. What was noted first stays. Raises DataDirectoryError.
+        Durable when this returns. What was noted first stays. Raises StorageError.
         """
         if self.note is None and not self.shared:
             return False
@@ -150,7 +150,7 @@ class DataDirectory:
             try:
                 self.note = new_note(self.path, cause, reason, self.identity.node_uid, time.time_ns())
             except OSError as error:
-                raise DataDirectoryError(f"{self.path}: that the data is {cause} cannot be noted: {error}") from error
+                raise StorageError(f"{self.path}: that the data is {cause} cannot be noted: {error}") from error
         return True
 
     def close(self) -> None:

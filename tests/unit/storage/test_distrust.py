@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.unit.storage.test_directory import FOUNDERS, MEMBERS, _open
-from zmqbroker.errors import Corruption, DataDirectoryError
+from zmqbroker.errors import Corruption, StorageError
 from zmqbroker.storage.crashes import CRASHES_NAME, count_crashes, forget_crashes
 from zmqbroker.storage.disk import OS_DISK, OsDisk
 from zmqbroker.storage.distrust import (
@@ -222,7 +222,7 @@ def test_distrust_that_cannot_be_noted_is_an_error(tmp_path: Path, monkeypatch: 
     _member(tmp_path)
     directory = _open(tmp_path)
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError("no")))
-    with pytest.raises(DataDirectoryError, match="cannot be noted"):
+    with pytest.raises(StorageError, match="cannot be noted"):
         directory.distrust(Cause.DAMAGED, "x")
     assert directory.note is None
     directory.close()
