@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import time
 from functools import partial
 from pathlib import Path
 
@@ -162,6 +163,37 @@ def test_damage_that_a_running_node_reads_ends_it_and_heals(tmp_path: Path) -> N
             assert check(witness.history, 20) == []
         supervised(leader, partial(is_well, nodes, leader, before), PATIENCE_S, f"{leader.name} well again")
         assert has_said(leader, RECOVERING)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", range(2))
+def test_recovering_node_that_is_killed_again_and_again_heals(tmp_path: Path, seed: int) -> None:
+    """At any instant between the note and the vote: it goes on where it was, under one new uid."""
+    chance = random.Random(seed)
+    with (
+        verified_cluster(tmp_path, environment=SMALL) as nodes,
+        Load("produce", nodes.url, CHANNEL, tmp_path / "produce", rate=RATE) as producers,
+    ):
+        work(producers)
+        victim, before = next(node for node in nodes.nodes.values() if node is not nodes.leader()), members(nodes)
+        victim.kill()
+        cut(log_of(victim), 3 * 4096)
+        for _ in range(6):
+            victim.start()
+            began_ns = time.monotonic_ns()
+            wait_ns = chance.randrange(8_000) * 1_000_000
+            wait_until(lambda: time.monotonic_ns() - began_ns >= wait_ns, 10, "the instant at which it is killed")  # noqa: B023
+            victim.kill()
+        victim.start()
+        supervised(victim, partial(is_well, nodes, victim, before), PATIENCE_S, f"{victim.name} well again")
+        assert len(list(victim.directory.glob("stale-*"))) == 1
+        work(producers)
+        with Load("consume", nodes.url, CHANNEL, tmp_path / "consume") as consumers:
+            sent = producers.finish()
+            wait_until(lambda: depth(nodes) == 0, PATIENCE_S, "an empty queue")
+            history = sent + consumers.finish()
+        assert len(history.confirmed) == len(history.sends), "an error that a retrying client sees"
+        assert check(history, last_sequence(nodes)) == []
 
 
 @pytest.mark.timeout(200)

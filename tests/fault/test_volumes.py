@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.fault.damage import flip, has_died
-from tests.fault.operator import command, verified_cluster
+from tests.fault.operator import change, command, verified_cluster
 from tests.fault.test_damage import RECOVERING, contents, is_well, log_of
 from tests.fault.test_wiped import WATCHED_S, depth, has_no_majority, has_said, members, send
 from tests.processes import Cluster, Node, cluster, stays, wait_until
@@ -49,6 +49,21 @@ def test_ephemeral_node_whose_machine_died_rejoins_and_deletes_what_it_had(tmp_p
         wait_until(lambda: not list(node.directory.glob("stale-*")), PATIENCE_S, "the old data to be deleted")
         assert data_of(nodes, node) == {"recovering": None, "may_have_lost_since_unix_ns": None, "stale": []}
         assert depth(node) == 1
+
+
+@pytest.mark.timeout(120)
+def test_node_that_is_not_to_rejoin_by_itself_waits_for_the_command(tmp_path: Path) -> None:
+    with verified_cluster(tmp_path, environment={"ZMQBROKER_CLUSTER_AUTO_REJOIN": "false"}) as nodes:
+        assert send(nodes.leader()).command == Reply.SENT
+        node, before = follower_of(nodes), members(nodes)
+        node.kill()
+        has_died(node)
+        node.start()
+        wait_until(partial(has_said, node, f"by zmqbroker cluster replace {node.name}"), PATIENCE_S, "what it waits for")
+        stays(lambda: members(nodes) == before, 2 * WATCHED_S, "nobody takes it in")
+        assert f"{node.name} is recovering: {node.directory}: the machine died" in command(nodes, "status")
+        assert sorted(change(nodes, "replace", node.name)) == sorted(before)
+        wait_until(partial(is_well, nodes, node, before), PATIENCE_S, f"{node.name} to vote again")
 
 
 @pytest.mark.timeout(120)
