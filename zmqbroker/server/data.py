@@ -13,11 +13,14 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
+from zmqbroker.broker import Machine
 from zmqbroker.config import NodeConfig
 from zmqbroker.errors import Corruption, DataDirectoryError, StorageError
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.formation import Former
+from zmqbroker.server.salvage import lose_what_the_log_lost
 from zmqbroker.storage.crashes import CRASHES_MAX, CRASHES_NAME, count_crashes, forget_crashes, watch_crashes
 from zmqbroker.storage.directory import DataDirectory
 from zmqbroker.storage.distrust import Cause, delete_stale, disposable, stale_names
@@ -172,33 +175,41 @@ class NodeData:
 
     def _open_state(self, *, salvage: bool) -> None:
         place = self._place / "state"
-        if salvage and not self._fits():
-            view = self.log.view(DATA_GROUP)
-            if view.first_index() > 1:
-                raise Corruption(f"{place}: does not fit what is left of the log, which begins at index {view.first_index()}")
-            self._put_by()
+        if salvage:
+            self._salvage_state(place)
         opened = LmdbState.open(place, sync=self._sync)
         self._files.callback(opened.close)
         self.state = opened
 
-    def _fits(self) -> bool:
-        """Whether the store is whole, and the log goes on from it, after the death of the machine."""
-        if self._crashes:
-            return False
-        view = self.log.view(DATA_GROUP)
+    def _salvage_state(self, place: Path) -> None:
+        """Let store and log fit each other after the death of the machine. Raises Corruption where they cannot."""
+        first_index = self.log.view(DATA_GROUP).first_index()
         try:
-            with ExitStack() as stack:
-                state = LmdbState.open(self._place / "state", sync=self._sync)
-                stack.callback(state.close)
-                applied_index = state.applied_index(DATA_GROUP)
-                for _ in state.load(DATA_GROUP):
-                    pass
-                for index in state.body_indexes(DATA_GROUP):
-                    state.body(DATA_GROUP, index)
-                return view.first_index() - 1 <= applied_index <= view.last_index()
+            fits = not self._crashes and self._fit(place)
         except StorageError as error:
             log.error("damaged: %s", error)
-            return False
+            fits = False
+        if not fits and first_index > 1:
+            raise Corruption(f"{place}: does not fit what is left of the log, which begins at index {first_index}")
+        if not fits:
+            self._put_by()
+
+    def _fit(self, place: Path) -> bool:
+        """Whether the store is whole and the log goes on from it, or is made to. Raises StorageError."""
+        view = self.log.view(DATA_GROUP)
+        with ExitStack() as stack:
+            state = LmdbState.open(place, sync=self._sync)
+            stack.callback(state.close)
+            applied_index = state.applied_index(DATA_GROUP)
+            Machine.restore(applied_index, state.load(DATA_GROUP))
+            for index in state.body_indexes(DATA_GROUP):
+                state.body(DATA_GROUP, index)
+            if applied_index > view.last_index():
+                lost = lose_what_the_log_lost(DATA_GROUP, self.log, state)
+                log.warning(
+                    "the log ends at index %d, the store at %d: %d messages are lost", view.last_index(), applied_index, lost
+                )
+            return applied_index >= view.first_index() - 1
 
     def _put_by(self) -> None:
         """The whole log is there, and makes the state anew: the stored one is moved aside."""
