@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.unit.server.harness import Site, exchange, member, trio
-from zmqbroker.commands import Member
+from zmqbroker.commands import Member, Roster
+from zmqbroker.raft import Membership
 from zmqbroker.server.acquaintances import FRESH_NS, Acquaintances, PeerState
-from zmqbroker.server.rejoining import INTERVAL_NS, SILENCE_NS, Rejoining
+from zmqbroker.server.membership import founding
+from zmqbroker.server.rejoining import INTERVAL_NS, SILENCE_NS, Rejoining, due
+from zmqbroker.wire.membership import encode_membership
 
 NOW_NS = 10 * FRESH_NS
 TICK_MS = 100
@@ -148,3 +152,29 @@ def test_cluster_that_is_full_takes_nobody_in(monkeypatch: pytest.MonkeyPatch) -
     scene.hear(member(4, "n2"))
     monkeypatch.setattr("zmqbroker.server.membership.MEMBERS_MAX", 3)
     assert scene.look() == AS_BEFORE
+
+
+# --- the rule by itself ----------------------------------------------------------------------------------------------
+
+
+def five_and_a_newcomer() -> Roster:
+    """Five voters, and one that is on its way into the place of the fifth."""
+    members = (*map(member, range(1, 6)), member(6, "n5", replaces=5))
+    return replace(
+        founding(members[:5]), members=members, membership=encode_membership(Membership((1, 2, 3, 4, 5), learners=(6,)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("active", "change"),
+    [
+        ({1, 2, 3}, True),
+        ({1, 2, 3, 6}, False),  # another one is on its way in
+        ({1, 2}, False),  # no majority works without it
+        ({1, 2, 3, 4}, False),  # it is there itself
+    ],
+)
+def test_place_is_given_while_a_majority_works_without_it_and_nobody_else_is_coming(active: set[int], change: bool) -> None:
+    known = Acquaintances("n1", bytes([1]) * 16, {})
+    known.strangers[b"x" * 16] = PeerState("n4", "h4:1", b"x" * 16, rejoins=True, heard_ns=NOW_NS)
+    assert (due(five_and_a_newcomer(), active, known, NOW_NS) is not None) is change
