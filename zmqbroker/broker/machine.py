@@ -15,7 +15,7 @@ Source: DESIGN §6, docs/PROTOCOL.md §3, §4 and §9.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from zmqbroker.broker import snapshot
@@ -256,6 +256,13 @@ class Machine:
     def is_live(self, index: int) -> bool:
         """True when the entry at `index` still holds a live message."""
         return index in self._entries
+
+    def lose(self, is_lost: Callable[[int], bool]) -> int:
+        """Finish the messages whose entries are lost with their bodies; returns how many there were.
+
+        No entry says so, so this is for a node that is alone, and before it goes on.
+        """
+        return sum(self._touch(queue.number).lose(is_lost) for queue in self._queues)
 
     def sessions(self) -> Iterator[bytes]:
         """The sessions that wait or hold messages, in no promised order; ask again after the next `apply`."""

@@ -12,6 +12,7 @@ Source: docs/PROTOCOL.md §1 and §3, DESIGN §6.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -184,6 +185,16 @@ class Queue:
             returned += last - first + 1
         self._drop_assignment(assignment)
         return returned
+
+    def lose(self, is_lost: Callable[[int], bool]) -> int:
+        """Finish the messages of all batches whose entries are lost; returns how many there were."""
+        count = 0
+        for batch in [batch for batch in self.batches if is_lost(batch.value.index)]:
+            count += batch.value.live
+            self._finish(batch.first, batch.last)
+            for part in self.ready.cut(batch.first, batch.last):
+                self._finish_in_batch(batch, part.last - part.first + 1)
+        return count
 
     def stats(self) -> QueueStats:
         """The counters of this channel."""

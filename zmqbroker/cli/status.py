@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -33,6 +35,9 @@ class NodeRow:
     low_water_bytes: int | None = None  # with less it has no room for more messages
     slow_disk: bool = False  # it led lately, and its disk was too slow for that
     sends_refused_by: tuple[str, ...] = ()  # at a leader that refuses sends: the nodes that have no room
+    recovering: str | None = None  # why it does not trust its data and waits for its place; None: it does not
+    may_have_lost_since_unix_ns: int | None = None  # since when confirmed writes may be gone; None: none are
+    stale: tuple[str, ...] = ()  # directories that were moved aside
 
 
 @dataclass(frozen=True)
@@ -44,8 +49,8 @@ class ClusterStatus:
 
     @property
     def reachable(self) -> int:
-        """Voters that answered."""
-        return sum(row.reachable and row.voter for row in self.nodes)
+        """Voters that answered, and do vote."""
+        return sum(row.reachable and row.voter and row.recovering is None for row in self.nodes)
 
     @property
     def leader(self) -> str | None:
@@ -98,14 +103,18 @@ async def _ask_member(connect: Connect, member: dict[str, Any], timeout_ms: int)
     if fields["node"]["name"] != name:
         # A node that is gone left its port to another one, or its endpoint leads elsewhere.
         return unreachable
-    return _answered(NodeRow(name, endpoint, reachable=True, role="forming", voter=voter), fields)
+    return _answered(NodeRow(name, endpoint, reachable=True, voter=voter), fields)
 
 
 def _answered(row: NodeRow, fields: dict[str, Any]) -> NodeRow:
     """The row of a node that answered, which may be of another version."""
-    disk = fields.get("disk", {})
+    disk, data = fields.get("disk", {}), fields.get("data", {})
     row = replace(
         row,
+        role="forming" if data.get("recovering") is None else "recovering",
+        recovering=data.get("recovering"),
+        may_have_lost_since_unix_ns=data.get("may_have_lost_since_unix_ns"),
+        stale=tuple(data.get("stale", ())),
         free_bytes=disk.get("free_bytes"),
         low_water_bytes=disk.get("low_water_bytes"),
         slow_disk=bool(disk.get("slow", False)),
@@ -157,6 +166,8 @@ def status(context: CommandContext, url: str, timeout_ms: int, alive: bool, as_j
     else:
         show_nodes(found)
         emit_line(found.sizes)
+        for line in remarks(found):
+            emit_line(line)
     if found.sends_refused_by:
         note(f"zmqbroker: sends are refused: no room on the disk of {', '.join(found.sends_refused_by)}")
     if found.has_majority:
@@ -185,3 +196,15 @@ def show_nodes(found: ClusterStatus) -> None:
             for row in found.nodes
         ],
     )
+
+
+def remarks(found: ClusterStatus) -> Iterator[str]:
+    """A line for each thing that somebody should know of a node's data."""
+    for row in found.nodes:
+        if row.recovering is not None:
+            yield f"{row.name} is recovering: {row.recovering}"
+        if row.may_have_lost_since_unix_ns is not None:
+            since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(row.may_have_lost_since_unix_ns // 1_000_000_000))
+            yield f"{row.name} may have lost writes since {since}: its machine died"
+        if row.stale:
+            yield f"{row.name} has moved old data aside: {', '.join(row.stale)}"

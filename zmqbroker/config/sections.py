@@ -71,6 +71,10 @@ class ClusterConfig:
         ("ephemeral", "persistent"),
     )
     groups: int = _number(1, 1, 1, "Raft groups that hold channels; this version serves one")
+    auto_rejoin: bool = field(
+        default=True,
+        metadata={"meaning": "a member whose data is gone or not to be trusted takes its own place again by itself"},
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

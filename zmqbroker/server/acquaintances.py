@@ -33,6 +33,7 @@ class PeerState:
     uid: bytes = b""  # empty until heard of, before the cluster is formed
     client: str = ""  # endpoint to send its clients to; empty until heard of
     formed: bool = False
+    rejoins: bool = False  # its data is gone or not to be trusted: it wants the place of the member of its name
     cluster_uid: bytes = b""
     heard_ns: int = -FORGET_NS  # monotonic
     faults: set[str] = field(default_factory=set)  # said once each

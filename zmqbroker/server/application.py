@@ -1,7 +1,8 @@
 """From a configuration to a running node and back to an exit status.
 
-Opens what a node owns (directory, log, store, sockets), runs it on one event loop until SIGTERM or SIGINT, and closes it in
-order. A log that cannot be written ends the process at once with status 70: nothing after a failed sync can be trusted.
+Opens what a node owns (data, sockets), runs it on one event loop until SIGTERM or SIGINT, and closes it in order. A log that
+cannot be written ends the process at once with status 70: nothing after a failed sync can be trusted. A member whose data is
+damaged begins anew without it, in the same process, and once more when the cluster has given it a place (server/data.py).
 """
 
 from __future__ import annotations
@@ -11,24 +12,26 @@ import gc
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import uvloop
 import zmq
 
 from zmqbroker.broker import Machine
-from zmqbroker.config import NodeConfig, majority_of, split_address
+from zmqbroker.config import NodeConfig
 from zmqbroker.errors import Compacted, ConfigError, Corruption, DataDirectoryError, NoRoom, RemovedFromCluster, StorageError
 from zmqbroker.server.backups import Backups
+from zmqbroker.server.data import NodeData
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.disks import Disks
 from zmqbroker.server.formation import Formation
+from zmqbroker.server.greeting import HELLO_INTERVAL_S, Greeting, removed
 from zmqbroker.server.links import LinkWatch
 from zmqbroker.server.node import Node
 from zmqbroker.server.opening import open_group
@@ -38,22 +41,14 @@ from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
 from zmqbroker.server.space import OwnSpace
 from zmqbroker.server.state_flusher import StateFlusher
-from zmqbroker.storage.directory import DataDirectory, raise_file_limit
-from zmqbroker.storage.lmdb_state import LmdbState
-from zmqbroker.storage.segment_log import SegmentLog
+from zmqbroker.storage.directory import raise_file_limit
 from zmqbroker.wire import codec
 
 __all__ = ["EXIT_DAMAGED", "EXIT_INTERNAL", "EXIT_REFUSED", "EXIT_USAGE", "run"]
 
 EXIT_REFUSED, EXIT_USAGE, EXIT_DAMAGED, EXIT_INTERNAL = 1, 2, 6, 70
-#: HELLOs are frequent until the cluster is formed, then once a second.
-FORMING_INTERVAL_S, HELLO_INTERVAL_S = 0.1, 1.0
 #: Seconds between two looks at a disk that is too full to start on.
 ROOM_INTERVAL_S = 1.0
-#: A removed node still votes for so many seconds, in case those who stay have not all stored that it has gone.
-LINGER_S = 2.0
-#: Seconds without all peers before the node says whom it waits for.
-WAITING_NOTICE_S = 5
 
 log = logging.getLogger("zmqbroker")
 
@@ -69,7 +64,8 @@ def run(config: NodeConfig, owner: str = "serve") -> int:
         log.error("python -O removes the checks that keep acknowledged messages safe: start without it")
         return EXIT_USAGE
     try:
-        uvloop.run(_Application(config, owner).run())
+        while uvloop.run(_Application(config, owner).run()):
+            log.info("begins anew")
     except (ConfigError, DataDirectoryError) as error:
         log.error("%s", error)
         return EXIT_USAGE
@@ -85,32 +81,6 @@ def run(config: NodeConfig, owner: str = "serve") -> int:
     return 0
 
 
-def _die(error: BaseException) -> NoReturn:
-    log.critical("the log cannot be written, this node ends now: %s", error)
-    logging.shutdown()
-    os._exit(EXIT_INTERNAL)
-
-
-def _stop_on_bug(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """A failed check means that this node no longer is what its peers believe: it ends, they go on.
-
-    So it does when it cannot read its disk, which is no bug and needs no traceback.
-    """
-    error = context.get("exception")
-    if isinstance(error, Corruption):
-        log.critical("damaged: %s; nothing was deleted, this node ends now", error)
-    elif isinstance(error, StorageError) and not isinstance(error, Compacted):
-        log.critical("storage failed: %s; this node ends now", error)
-    else:
-        log.critical("%s; this node ends now", context.get("message"), exc_info=error)
-    logging.shutdown()
-    os._exit(EXIT_DAMAGED if isinstance(error, Corruption) else EXIT_INTERNAL)
-
-
-def _removed(formation: Formation) -> RemovedFromCluster:
-    return RemovedFromCluster(f"cluster {formation.cluster_uid.hex()} has removed {formation.name}; its data was left in place")
-
-
 class _Application:
     """What a node owns, in the order in which it is opened."""
 
@@ -119,74 +89,94 @@ class _Application:
         self._counters: Counter[str] = Counter()
         self._machines: dict[int, Machine] = {}
         self._closers: list[Callable[[], None]] = []  # undone in reverse
-        self._removed_s: float | None = None  # when this node heard that it was removed
+        self._data: NodeData | None = None  # None until it is open
+        self._orderly = False  # True: this run ends because it was told to
+        self._tidied = False  # True: what was moved aside was looked at since this node votes
         self._changed = asyncio.Event()  # members or roles are others now
 
-    async def run(self) -> None:
+    async def run(self) -> bool:
+        """Run the node to its end; True when it is to begin anew. Raises BrokerError."""
         loop = asyncio.get_running_loop()
-        loop.set_exception_handler(_stop_on_bug)
+        loop.set_exception_handler(self._stop_on_bug)
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         try:
-            if await self._until_room(loop, stop):
-                self._directory.keep_ballast()  # the start is through with it
+            data = await self._until_room(loop, stop)
+            if data is not None:
+                data.directory.keep_ballast()  # the start is through with it
                 self._node.start(self._descriptors)
-                await self._until(stop)
+                await self._until(stop, data)
+            self._orderly = stop.is_set()
+        except Corruption as error:
+            if self._data is None or not self._data.distrust(error):
+                raise
+            log.error("damaged: %s; nothing was deleted", error)
         finally:
             self._close()
+        if not self._orderly:
+            return True
         log.info("stopped")
+        return False
 
     def _close(self) -> None:
         while self._closers:
             self._closers.pop()()
 
-    async def _until_room(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> bool:
-        """Open what the node owns as soon as its disk has the room for that; False when it is to stop before."""
+    async def _until_room(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> NodeData | None:
+        """Open what the node owns as soon as its disk has the room for that; None when it is to stop before."""
         told = ""
         while not stop.is_set():
             try:
-                self._open(loop)
+                return self._open(loop)
             except NoRoom as error:
                 self._close()
                 if str(error) != told:
                     told = str(error)
                     log.error("%s; this node waits for room", error)
-            else:
-                return True
             with suppress(TimeoutError):
                 async with asyncio.timeout(ROOM_INTERVAL_S):
                     await stop.wait()
-        return False
+        return None
 
-    def _open(self, loop: asyncio.AbstractEventLoop) -> None:
-        config = self._config
+    def _stop_on_bug(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """A failed check means that this node no longer is what its peers believe: it ends, they go on.
+
+        So it does when it cannot read its disk, which is no bug and needs no traceback.
+        """
+        error = context.get("exception")
+        if isinstance(error, Corruption):
+            log.critical("damaged: %s; nothing was deleted, this node ends now", error)
+        elif isinstance(error, StorageError) and not isinstance(error, Compacted):
+            log.critical("storage failed: %s; this node ends now", error)
+        else:
+            log.critical("%s; this node ends now", context.get("message"), exc_info=error)
+        self._end(error)
+
+    def _die(self, error: BaseException) -> NoReturn:
+        what = "what is stored is damaged" if isinstance(error, Corruption) else "what has to be stored cannot be written"
+        log.critical("%s, this node ends now: %s", what, error)
+        self._end(error)
+
+    def _end(self, error: BaseException | None) -> NoReturn:
+        """End the process at once; where others have the data, the next start knows that it is damaged here."""
+        status = EXIT_INTERNAL
+        if isinstance(error, Corruption) and self._data is not None:
+            with suppress(StorageError):  # then the next start finds the damage by itself, or does not
+                status = EXIT_INTERNAL if self._data.distrust(error) else EXIT_DAMAGED
+        logging.shutdown()
+        os._exit(status)
+
+    def _open(self, loop: asyncio.AbstractEventLoop) -> NodeData:
         raise_file_limit()
-        self._directory = DataDirectory.open(
-            config.node.data_dir,
-            name=config.node.name,
-            volume=config.cluster.volume,
-            cluster_name=config.cluster.name,
-            owner=self._owner,
-            allow_network_file_system=config.storage.allow_network_file_system,
-        )
-        self._closers.append(self._directory.close)
-        sync = config.cluster.volume == "persistent"
-        self._log = SegmentLog.open(
-            self._directory.path / "log",
-            sync=sync,
-            segment_bytes=config.storage.segment_bytes,
-            reserve_segments=config.storage.reserve_segments,
-            cache_bytes_max=config.storage.cache_bytes_max,
-        )
-        self._closers.append(self._log.close)
-        self._state = LmdbState.open(self._directory.path / "state", sync=sync)
-        self._closers.append(self._state.close)
-        self._open_sockets(loop)
+        self._data = data = NodeData(self._config, self._owner)
+        self._closers.append(lambda: data.close(orderly=self._orderly))
+        self._open_sockets(loop, data)
         if self._formation.formed:
-            self._start_groups()
+            self._start_groups(data)
+        return data
 
-    def _open_sockets(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _open_sockets(self, loop: asyncio.AbstractEventLoop, data: NodeData) -> None:
         config = self._config
         peer_context, client_context = zmq.Context[zmq.Socket[bytes]](), zmq.Context[zmq.Socket[bytes]]()
         self._closers += [peer_context.term, client_context.term]
@@ -194,33 +184,37 @@ class _Application:
         self._closers.append(peer_port.close)
         port = ClientPort(client_context, config.listen.client)
         self._closers.append(port.close)
-        self._formation = self._make_formation()
+        self._formation = self._make_formation(data)
         network = PeerNetwork(peer_context, peer_port, self._formation, self._counters)
         self._closers.append(network.close)
-        self._watch = LinkWatch(self._on_refused)
-        self._closers.append(self._watch.close)
+        watch = LinkWatch(self._on_refused)
+        self._closers.append(watch.close)
+        self._greeting = Greeting(config, self._formation, network, watch)
         self._node = Node(
             config,
             loop,
             formation=self._formation,
             network=network,
             port=port,
-            log=self._log,
-            state=self._state,
-            disks=Disks(config, OwnSpace(config.node.data_dir, config.storage.low_water_bytes, self._state.reusable_bytes)),
-            housekeep=self._log.housekeep,
+            log=data.log,
+            state=data.state,
+            disks=Disks(config, OwnSpace(config.node.data_dir, config.storage.low_water_bytes, data.state.reusable_bytes)),
+            housekeep=data.housekeep,
+            data=data,
             counters=self._counters,
-            on_failure=_die,
+            on_failure=self._die,
             on_change=self._changed.set,
         )
         self._descriptors = (peer_port.descriptor, port.descriptor)
         self._closers.append(lambda: self._node.stop(self._descriptors))
 
-    def _make_formation(self) -> Formation:
-        config, identity = self._config, self._directory.identity
+    def _make_formation(self, data: NodeData) -> Formation:
+        config, identity, former = self._config, data.directory.identity, data.former
+        if former is not None:  # what it belonged to counts no more
+            identity = replace(identity, cluster_uid=None, founders=(), members=(), members_index=0)
         return Formation(
             name=config.node.name,
-            uid=identity.node_uid,
+            uid=data.directory.node_uid,
             cluster=config.cluster.name,
             volume=config.cluster.volume,
             client=config.client_endpoint,
@@ -229,9 +223,11 @@ class _Application:
             founders=identity.founders,
             members=identity.members,
             members_index=identity.members_index,
-            record=self._directory,
+            record=data.directory,
             mint=lambda: os.urandom(16),
             complain=log.warning,
+            auto_rejoin=config.cluster.auto_rejoin,
+            former=former,
         )
 
     def _on_refused(self, key: str) -> None:
@@ -242,11 +238,11 @@ class _Application:
 
     # --- groups ------------------------------------------------------------------------------------------------------
 
-    def _start_groups(self) -> None:
+    def _start_groups(self, data: NodeData) -> None:
         """Run the groups of a formed cluster from what log and store hold."""
         own = self._formation.own
         if own is None:
-            raise _removed(self._formation)
+            raise removed(self._formation)
         names = ", ".join(member.name for member in self._formation.members)
         log.info("member %d of cluster %s: %s", own.id, self._formation.cluster_uid.hex(), names)
         group = open_group(
@@ -254,8 +250,8 @@ class _Application:
             own.id,
             self._formation.founders,
             self._config,
-            self._log,
-            self._state,
+            data.log,
+            data.state,
             self._node,
             self._node.confirm,
         )
@@ -264,7 +260,7 @@ class _Application:
 
     # --- while it runs -----------------------------------------------------------------------------------------------
 
-    async def _until(self, stop: asyncio.Event) -> None:
+    async def _until(self, stop: asyncio.Event, data: NodeData) -> None:
         gc.collect()
         gc.freeze()  # what start-up made stays: no collection need look at it again
         config = self._config
@@ -277,7 +273,7 @@ class _Application:
             log.warning("%s", codec.fallback_reason)
         if config.even_size_warning:
             log.warning("%s", config.even_size_warning)
-        jobs: list[Coroutine[Any, Any, None]] = [self._greet(), self._sweep()]
+        jobs: list[Coroutine[Any, Any, None]] = [self._greet(data), self._sweep(data)]
         tasks = [asyncio.ensure_future(job) for job in jobs]
         waiter = asyncio.ensure_future(stop.wait())
         try:
@@ -301,33 +297,38 @@ class _Application:
                     self._changed.clear()
                     await self._changed.wait()
 
-    async def _greet(self) -> None:
+    async def _greet(self, data: NodeData) -> None:
         """HELLO to everybody, for ever; form the cluster when it is this node's turn; then flush its state."""
-        await self._connect()
-        await self._until_formed()
+        await self._greeting.connect()
+        if self._formation.recovering:
+            await self._greeting.until_rejoined()
+            return
+        await self._greeting.until_formed()
         if not self._machines:
-            self._start_groups()
-        storage = self._config.storage
-        flusher = StateFlusher(self._log, self._state, self._machines, storage.flush_ms, storage.log_budget_bytes)
+            self._start_groups(data)
+        node, storage = self._node, self._config.storage
+        flusher = StateFlusher(data.log, data.state, self._machines, storage.flush_ms, storage.log_budget_bytes)
         self._closers.append(flusher.close)
-        place = self._directory.path / "snapshots"
-        snapshots = Snapshots(place, self._node, self._log, self._state, flusher, self._counters, _die)
-        self._node.snapshots = snapshots
-        backups = Backups(place, self._node, self._log, self._state, flusher, self._counters, time.time_ns)
-        self._node.backups = backups
-        flushing = asyncio.gather(flusher.run(), scrub(self._state, flusher.job, storage.scrub_bytes_per_s))
+        place = data.directory.path / "snapshots"
+        snapshots = Snapshots(place, node, data.log, data.state, flusher, self._counters, self._die)
+        node.snapshots = snapshots
+        backups = Backups(place, node, data.log, data.state, flusher, self._counters, time.time_ns)
+        node.backups = backups
+        flushing = asyncio.gather(flusher.run(), scrub(data.state, flusher.job, storage.scrub_bytes_per_s))
         try:
             while not flushing.done():
                 self._node.network.send_hello()
-                self._check_cluster()
+                self._greeting.check(self._node.voters)
                 with suppress(TimeoutError):
                     await self._change()
                 self._changed.clear()
                 # Others hear of a change of the members only after it is stored here: this node must not need, after a power
                 # cut, the vote of one that has left.
                 await flusher.flush()
+                data.proven()
+                self._tidy(data)
                 self._formation.known.forget_silent(time.monotonic_ns())
-                await self._connect()
+                await self._greeting.connect()
             flushing.result()
         finally:
             flushing.cancel()
@@ -341,48 +342,16 @@ class _Application:
         async with asyncio.timeout(HELLO_INTERVAL_S):
             await self._changed.wait()
 
-    async def _until_formed(self) -> None:
-        started, noticed = time.monotonic(), False
-        while not self._formation.formed:
-            await self._connect()
-            self._node.network.send_hello()
-            if not self._formation.try_to_form(time.monotonic_ns()):
-                await asyncio.sleep(FORMING_INTERVAL_S)
-            missing = self._formation.missing(time.monotonic_ns())
-            if missing and not noticed and time.monotonic() - started > WAITING_NOTICE_S:
-                noticed = True
-                log.info("waiting for %s to form the cluster", ", ".join(missing))
+    def _tidy(self, data: NodeData) -> None:
+        """Once in a run: what was moved aside goes when this node votes."""
+        own = self._formation.own
+        if own is not None and not self._tidied and all(g.core.membership.is_voter(own.id) for g in self._node.groups.values()):
+            self._tidied = True
+            asyncio.get_running_loop().run_in_executor(None, data.tidy)
 
-    async def _connect(self) -> None:
-        """Connect to every node at its present numeric address; a name that does not resolve is tried again later."""
-        loop, network = asyncio.get_running_loop(), self._node.network
-        for peer in self._formation.known.everybody():
-            host, port = split_address(peer.address) or ("", 0)
-            try:
-                found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            except OSError as error:
-                log.debug("cannot resolve %s: %s", host, error)
-                continue
-            address = str(found[0][4][0])
-            network.connect(peer, f"[{address}]:{port}" if ":" in address else f"{address}:{port}")
-        network.drop_strangers()
-        self._watch.follow(network.links)
-
-    def _check_cluster(self) -> None:
-        now_s = time.monotonic()
-        if self._formation.removed and self._removed_s is None:
-            self._removed_s = now_s
-        if self._removed_s is not None and now_s - self._removed_s >= LINGER_S:
-            raise _removed(self._formation)
-        if len(self._formation.foreign) >= majority_of(self._node.voters):
-            names = ", ".join(sorted(self._formation.foreign))
-            raise DataDirectoryError(
-                f"{self._config.node.data_dir} belongs to cluster {self._formation.cluster_uid.hex()}, but {names} to another"
-            )
-
-    async def _sweep(self) -> None:
+    async def _sweep(self, data: NodeData) -> None:
         while True:
             await asyncio.sleep(min(1.0, self._config.limits.session_timeout_ms / 4000))
             self._node.sweep()
             if not self._node.disks.own.short:  # else whoever needs that room may have it
-                await asyncio.to_thread(self._directory.keep_ballast)
+                await asyncio.to_thread(data.directory.keep_ballast)

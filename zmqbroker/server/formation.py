@@ -3,12 +3,16 @@
 A cluster is formed once, when every configured peer says that it is empty; the first by name mints the cluster uid. After that
 its members change through the log alone, and what is here only follows: which uid has which Raft id and where it listens. A
 node that finds its own uid in a member list adopts the cluster; one that finds its name with another uid was wiped and must not
-vote under its old identity. Decisions only: bytes, sockets and files belong to the caller, who gives the time in.
+vote under its old identity. Neither must one that does not trust its data: it asks under a new uid for the place of its old
+self. Whoever asks so is no empty node, and no cluster is formed with it.
+
+Decisions only: bytes, sockets and files belong to the caller, who gives the time in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
 from zmqbroker.commands import Member
@@ -16,7 +20,7 @@ from zmqbroker.errors import MalformedFrame
 from zmqbroker.server.acquaintances import FRESH_NS, Acquaintances, PeerState
 from zmqbroker.wire.membership import members_from_wire, members_to_wire
 
-__all__ = ["FRESH_NS", "MACHINE_VERSIONS", "PROTOCOL_VERSIONS", "Formation", "PeerState", "Record"]
+__all__ = ["FRESH_NS", "MACHINE_VERSIONS", "PROTOCOL_VERSIONS", "Formation", "Former", "PeerState", "Record"]
 
 PROTOCOL_VERSIONS = (1, 1)
 MACHINE_VERSIONS = (1, 1)
@@ -38,6 +42,15 @@ def _is_range(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and len(value) == 2 and all(isinstance(number, int) for number in value)
 
 
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What a node that does not trust its data knows of its old self."""
+
+    reason: str  # why it does not trust it
+    cluster_uid: bytes  # 16 bytes; empty when that is not known either
+    members: tuple[Member, ...]  # the newest that it knew
+
+
 class Formation:
     """The members of this node's cluster, or the way there."""
 
@@ -57,6 +70,8 @@ class Formation:
         record: Record,
         mint: Callable[[], bytes],
         complain: Callable[[str], None],
+        auto_rejoin: bool = True,
+        former: Former | None = None,
     ) -> None:
         self.name, self.uid, self.cluster, self.volume, self.client = name, uid, cluster, volume, client
         self.addresses = peers  # configured: name -> host:port, this node included
@@ -65,12 +80,17 @@ class Formation:
         self.members = members  # the newest that are known, ascending by id; empty until formed
         self.members_index = members_index  # of the entry that made them so
         self.wiped = False  # True: the cluster knows this name under another uid
+        self.recovering = former.reason if former is not None else ""  # empty: this node trusts its data, or has none
+        self._former_cluster = former.cluster_uid if former is not None else b""
+        self._auto_rejoin = auto_rejoin
         self.foreign: set[str] = set()  # peers that belong to another cluster
         self.known = Acquaintances(name, uid, peers)
         self._record, self._mint, self._complain = record, mint, complain
         self._said: set[str] = set()  # what was complained about itself
         if members:
             self.known.follow(members)
+        if former is not None:
+            self.known.introduce(member for member in former.members if member.name != name)
 
     @property
     def formed(self) -> bool:
@@ -98,6 +118,7 @@ class Formation:
             "protocol": list(PROTOCOL_VERSIONS),
             "machine": list(MACHINE_VERSIONS),
             "formed": self.formed,
+            "rejoin": not self.formed and bool(self.wiped or self.recovering),
             "peers": sorted(self.addresses),
             **self._member_fields(),
             "answer": answer,
@@ -136,6 +157,7 @@ class Formation:
         self.known.keep(peer)
         peer.uid, peer.client, peer.heard_ns = sender_uid, str(fields.get("client", "")), now_ns
         peer.formed, peer.cluster_uid = bool(fields.get("formed")), cluster_uid
+        peer.rejoins = fields.get("rejoin") is True
         self.foreign.discard(peer.name)
         if peer.formed:
             self._consider(peer.cluster_uid, fields)
@@ -149,6 +171,12 @@ class Formation:
 
     def _note_newcomer(self, peer: PeerState) -> None:
         namesake = any(member.name == peer.name for member in self.members)
+        if namesake and peer.rejoins and self._auto_rejoin:
+            text = (
+                f"{peer.name} has lost its data, or does not trust it, and does not vote until it has taken its own place again"
+            )
+            self._complain_once(peer.faults, text)
+            return
         way = f"zmqbroker cluster replace {peer.name}" if namesake else f"zmqbroker cluster add {peer.name}"
         what = "has an empty or another disk than the member of that name" if namesake else "is no member"
         self._complain_once(peer.faults, f"{peer.name} {what} and does not vote; to take it in: {way}")
@@ -183,6 +211,10 @@ class Formation:
         except MalformedFrame:
             return
         index = fields.get("members_index")
+        if self._former_cluster not in (b"", cluster_uid):
+            text = f"the data here is of cluster {self._former_cluster.hex()}, the other nodes are of {cluster_uid.hex()}"
+            self._complain_once(self._said, text)
+            return
         if not founders or not members or type(index) is not int:
             return
         if self.formed:
@@ -197,10 +229,12 @@ class Formation:
         """Say once how this node can become a member."""
         if any(member.name == self.name for member in members):
             self.wiped = True
+            what = "is empty" if not self.recovering else "is not to be trusted"
+            way = f"by zmqbroker cluster replace {self.name}" if not self._auto_rejoin else "which it does by itself"
             self._complain_once(
                 self._said,
-                f"this data directory is empty, but cluster {cluster_uid.hex()} knows {self.name} with another one: this node "
-                f"does not vote; put the old directory back, or take this one in: zmqbroker cluster replace {self.name}",
+                f"this data directory {what}, and cluster {cluster_uid.hex()} knows {self.name} with another one: this node "
+                f"does not vote until it has taken its own place again, {way} when a majority works without it",
             )
         else:
             text = (
@@ -231,9 +265,9 @@ class Formation:
     def try_to_form(self, now_ns: int) -> bool:
         """Form the cluster if this node is the one to do it and all others were just heard to be empty."""
         peers = self.known.peers.values()
-        if self.formed or self.wiped or self.name != min(self.addresses):
+        if self.formed or self.wiped or self.recovering or self.name != min(self.addresses):
             return False
-        if not all(peer.uid and not peer.formed and now_ns - peer.heard_ns < FRESH_NS for peer in peers):
+        if not all(peer.uid and not peer.formed and not peer.rejoins and now_ns - peer.heard_ns < FRESH_NS for peer in peers):
             return False
         uids = {self.name: self.uid, **{peer.name: peer.uid for peer in peers}}
         members = tuple(

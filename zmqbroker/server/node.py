@@ -20,6 +20,7 @@ from zmqbroker.config import NodeConfig, majority_of
 from zmqbroker.errors import Compacted, MalformedFrame, NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Message, MessageType, Role, SoftState, StorageAppend
 from zmqbroker.server.backups import Backups
+from zmqbroker.server.data import NodeData
 from zmqbroker.server.desk import Desk
 from zmqbroker.server.disks import Disks
 from zmqbroker.server.formation import Formation
@@ -27,6 +28,7 @@ from zmqbroker.server.group import Group
 from zmqbroker.server.log_pipeline import LogPipeline
 from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
+from zmqbroker.server.rejoining import Rejoining
 from zmqbroker.server.replies import delivery_reply
 from zmqbroker.server.routes import Pending
 from zmqbroker.server.sessions import Liveness
@@ -67,6 +69,7 @@ class Node:
         counters: Counter[str],
         on_failure: Callable[[BaseException], None],
         on_change: Callable[[], None],
+        data: NodeData | None = None,
     ) -> None:
         self.config, self.formation, self.network, self.log, self.counters = config, formation, network, log, counters
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
@@ -75,6 +78,7 @@ class Node:
         self.disks = disks
         self._state = state
         self._last_read: tuple[tuple[int, int], bytes] = ((0, 0), b"")  # the entry of the last `read`: place, payload
+        self._state, self.data = state, data
         self.started_ns = time.monotonic_ns()
         self._loop, self._port, self._on_change = loop, port, on_change
         sync = config.cluster.volume == "persistent"
@@ -83,6 +87,7 @@ class Node:
         self._desk = Desk(self, port)
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
         self._succession = Succession(loop.call_later, self._wake, random.Random())
+        self._rejoining = Rejoining(config.raft.tick_ms) if config.cluster.auto_rejoin else None
         self._leaderless_ns: dict[int, int] = {}  # group -> since when this node knows no leader; absent while it knows one
         self._tick_s = config.raft.tick_ms / 1000
         self._next_tick_s = 0.0  # on the loop's clock
@@ -277,6 +282,8 @@ class Node:
         """Expire silent sessions; call about once a second."""
         now_ns = time.monotonic_ns()
         for group in self.groups.values():
+            if self._rejoining is not None:
+                self._rejoining.look(group, self.formation.known, now_ns)
             if group.leading:
                 waiting = {key.session for key in group.receivers}
                 for session in self._liveness.expired(group.machine.sessions(), waiting, now_ns):
@@ -331,6 +338,10 @@ class Node:
     def not_leading(self, number: int, *, outcome_unknown: bool) -> RequestError:
         """Why this node cannot serve a request now: NOT_LEADER, or NO_MAJORITY after an election timeout without a leader."""
         group = self.groups.get(number)
+        if group is None and self.formation.recovering:
+            return NoMajority(
+                f"{self.config.node.name} is recovering: {self.formation.recovering}", outcome_unknown=outcome_unknown
+            )
         if group is None:
             missing = ", ".join(self.formation.missing(time.monotonic_ns()))
             text = "the cluster is being formed" + (f", waiting for {missing}" if missing else "")

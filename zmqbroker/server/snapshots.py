@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from zmqbroker.errors import BrokerError, MalformedFrame, NoRoom, StorageError
+from zmqbroker.errors import BrokerError, Corruption, MalformedFrame, NoRoom, StorageError
 from zmqbroker.raft.messages import Message, MessageType
 from zmqbroker.server.snapshot_making import MadeSnapshot, make_snapshot
 from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, read_snapshot, store_bodies, store_snapshot
@@ -162,8 +162,10 @@ class Snapshots:
         number = group.number
         try:
             made = await make_snapshot(self._directory, number, self._log, self._state, self._node.read, self._flusher.job)
-        except BaseException:
+        except BaseException as error:
             self._unmade_ns[number] = self._now_ns + RETRY_NS
+            if isinstance(error, Corruption):  # of log or store: trying again would not help
+                self._on_failure(error)
             raise
         finally:
             self._flusher.release(number)

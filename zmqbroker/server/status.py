@@ -23,14 +23,31 @@ def pong_fields(node: Node) -> dict[str, Any]:
     """Fields of PONG: enough to find the leader."""
     group = next(iter(node.groups.values()), None)
     if group is None:
-        return {"node": node.config.node.name, "role": "forming", "term": 0, "leader": None, "leader_term": 0}
+        return {"node": node.config.node.name, "role": role_of(node, None), "term": 0, "leader": None, "leader_term": 0}
     leader = node.leader_endpoint(group)
     return {
         "node": node.config.node.name,
-        "role": group.core.role.name.lower(),
+        "role": role_of(node, group),
         "term": group.core.term,
         "leader": leader,
         "leader_term": group.core.term if leader else 0,
+    }
+
+
+def role_of(node: Node, group: Group | None) -> str:
+    """What the node is in a group; without one why it has none yet."""
+    if group is not None:
+        return group.core.role.name.lower()
+    return "recovering" if node.formation.recovering else "forming"
+
+
+def data_fields(node: Node) -> dict[str, Any]:
+    """Whether the node's data is trusted, and what became of it."""
+    data = node.data
+    return {
+        "recovering": node.formation.recovering or None,
+        "may_have_lost_since_unix_ns": data.lost_since_unix_ns if data is not None else None,
+        "stale": data.stale if data is not None else [],
     }
 
 
@@ -75,6 +92,7 @@ def node_fields(node: Node) -> dict[str, Any]:
         "groups": [_group_fields(node, group) for group in node.groups.values()],
         "members": _member_fields(node),
         "disk": node.disks.own._asdict(),
+        "data": data_fields(node),
         "log": {"used_bytes": node.log.size_bytes, "budget_bytes": config.storage.log_budget_bytes},
         "counters": dict(node.counters),
     }
@@ -111,14 +129,22 @@ def _member_fields(node: Node) -> list[dict[str, Any]]:
 
 
 def _row(node: Node, peer: PeerState | None, name: str, number: int, now_ns: int) -> dict[str, Any]:
-    own = peer is None
+    own, namesake = peer is None, _namesake(node, peer, now_ns)
     return {
         "id": number,
         "name": name,
-        "client": node.formation.client if peer is None else peer.client,
+        "client": node.formation.client if peer is None else (namesake or peer).client,
         "peer": node.formation.addresses[name] if peer is None else peer.address,
         "reachable": peer is None or now_ns - peer.heard_ns < FRESH_NS,
         "self": own,
         "voter": True,
         "joining": False,
     }
+
+
+def _namesake(node: Node, peer: PeerState | None, now_ns: int) -> PeerState | None:
+    """A node that wants the place of a silent member: the one to ask how that member is."""
+    if peer is None or now_ns - peer.heard_ns < FRESH_NS:
+        return None
+    strangers = node.formation.known.strangers.values()
+    return next((other for other in strangers if other.name == peer.name and now_ns - other.heard_ns < FRESH_NS), None)

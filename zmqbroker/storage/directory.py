@@ -3,8 +3,13 @@
     LOCK            flock of the node that uses the directory, with its pid
     identity.json   see identity.py
     ballast         see ballast.py
+    run.json        see run_record.py
+    recovering.json see distrust.py; there only while the data is not to be trusted
+    crashes         see crashes.py
     log/            the segment log
-    state/          the LMDB environment
+    state/          the LMDB environment of applied state
+    bodies/         the LMDB environment of the bodies that left the log
+    stale-UID/      what was moved aside
 
 It refuses file systems on which locks, mmap or fsync cannot be trusted, a directory that another process uses, and one that
 belongs to another node, cluster, volume mode or owner. Invariant: nothing in the directory is read or written without the lock.
@@ -16,16 +21,18 @@ import ctypes
 import fcntl
 import os
 import resource
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from zmqbroker.commands import Member
-from zmqbroker.errors import DataDirectoryError, NoRoom
+from zmqbroker.errors import Corruption, DataDirectoryError, NoRoom, StorageError
 from zmqbroker.storage.ballast import give_up_ballast, keep_ballast, room_to_start
 from zmqbroker.storage.disk import OS_DISK, lacks_room
-from zmqbroker.storage.identity import Identity, claim_identity, write_identity
+from zmqbroker.storage.distrust import Cause, Distrust, forget_note, new_note, read_note, set_aside
+from zmqbroker.storage.identity import Identity, claim_identity, read_identity, write_identity
 
 __all__ = ["UNSAFE_FILE_SYSTEMS", "DataDirectory", "file_system_type", "raise_file_limit"]
 
@@ -62,9 +69,10 @@ def raise_file_limit() -> int:
 class DataDirectory:
     """An open, locked data directory with the identity that it belongs to. Made by `DataDirectory.open`."""
 
-    def __init__(self, path: Path, lock: int, identity: Identity) -> None:
+    def __init__(self, path: Path, lock: int, identity: Identity, note: Distrust | None = None) -> None:
         self.path = path
-        self.identity = identity  # as it is stored
+        self.identity = identity  # as it is stored; where it is damaged, what the configuration says of it
+        self.note = note  # why the data is not to be trusted; None: it is
         self._lock = lock  # descriptor that holds the flock; -1 once closed
 
     @classmethod
@@ -77,12 +85,14 @@ class DataDirectory:
         cluster_name: str,
         owner: str,
         allow_network_file_system: bool = False,
+        clustered: bool = False,
         type_of: Callable[[Path], int] = file_system_type,
     ) -> DataDirectory:
         """Make, check and lock `path`, and give a new directory its identity, with a fresh node uid.
 
         Raises DataDirectoryError when the directory cannot be trusted, is in use or is not for this configuration, NoRoom when
-        its disk is too full to start on, and Corruption when its identity is damaged, or missing beside data.
+        its disk is too full to start on, and Corruption when its identity is damaged, or missing beside data; of a node that
+        is `clustered`, which others can give its data again, that is noted instead.
         """
         place = Path(path)
         wanted = Identity(node_uid=os.urandom(_UID_SIZE), name=name, volume=volume, cluster_name=cluster_name, owner=owner)
@@ -96,29 +106,58 @@ class DataDirectory:
                 lock = _take_lock(place)
                 stack.callback(os.close, lock)
                 room_to_start(place)
-                identity = claim_identity(place, wanted)
+                identity, note = _claim(place, wanted, clustered)
                 stack.pop_all()
         except OSError as error:
             if lacks_room(error):
                 raise NoRoom(f"{place}: the disk is full: {error}") from error
             raise DataDirectoryError(f"{place}: cannot be used as a data directory: {error}") from error
-        return cls(place, lock, identity)
+        return cls(place, lock, identity, note)
 
     def save_formation(
         self, cluster_uid: bytes, founders: tuple[Member, ...], members_index: int, members: tuple[Member, ...]
     ) -> None:
         """Store that the node belongs to a formed cluster, and the newest members known; durable when this returns.
 
-        Raises DataDirectoryError.
+        Data that is not to be trusted is moved aside: the members count the node in under its new uid. Raises
+        DataDirectoryError.
         """
         identity = replace(
             self.identity, cluster_uid=cluster_uid, founders=founders, members_index=members_index, members=members
         )
         try:
-            self._write(identity)
+            if self.note is None:
+                self._write(identity)
+            else:
+                identity = replace(identity, node_uid=self.note.node_uid)
+                set_aside(self.path, self.note, identity)
         except OSError as error:
             raise DataDirectoryError(f"{self.path}: the identity cannot be stored: {error}") from error
-        self.identity = identity
+        self.identity, self.note = identity, None
+
+    @property
+    def shared(self) -> bool:
+        """Whether other members of a formed cluster may have what is here."""
+        return self.identity.cluster_uid is not None and len(self.identity.members) > 1
+
+    @property
+    def node_uid(self) -> bytes:
+        """What the node is called: from the moment that its data is not trusted, by another uid than before."""
+        return self.note.node_uid if self.note is not None else self.identity.node_uid
+
+    def distrust(self, cause: Cause, reason: str) -> bool:
+        """Note that the data is not to be trusted; False, and nothing is noted, where nobody else has it.
+
+        Durable when this returns. What was noted first stays. Raises StorageError.
+        """
+        if self.note is None and not self.shared:
+            return False
+        if self.note is None:
+            try:
+                self.note = new_note(self.path, cause, reason, self.identity.node_uid, time.time_ns())
+            except OSError as error:
+                raise StorageError(f"{self.path}: that the data is {cause} cannot be noted: {error}") from error
+        return True
 
     def _write(self, identity: Identity) -> None:
         try:
@@ -148,6 +187,32 @@ class DataDirectory:
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
+
+
+def _claim(place: Path, wanted: Identity, clustered: bool) -> tuple[Identity, Distrust | None]:
+    """The identity and the note of a directory. Raises as `DataDirectory.open`, and OSError."""
+    note = None
+    try:
+        note = read_note(place)
+        identity = claim_identity(place, wanted)
+    except Corruption as error:
+        if not clustered:
+            raise
+        identity, old_uid = _stand_in(place, wanted)
+        return identity, note or new_note(place, Cause.DAMAGED, str(error), old_uid, time.time_ns())
+    if note is not None and identity.node_uid == note.node_uid:
+        forget_note(place, note)  # all was moved, and the process died before it was told
+        note = None
+    return identity, note
+
+
+def _stand_in(place: Path, wanted: Identity) -> tuple[Identity, bytes | None]:
+    """The identity of a directory where it, or the note, cannot be read, and the node's old uid if that is known."""
+    try:
+        identity = read_identity(place)
+    except Corruption:
+        identity = None
+    return (wanted, None) if identity is None else (identity, identity.node_uid)
 
 
 def _take_lock(path: Path) -> int:

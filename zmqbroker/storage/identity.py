@@ -1,27 +1,28 @@
-"""Who a data directory belongs to: one small file that is replaced whole or not at all.
+"""Who a data directory belongs to: one small file that is replaced whole or not at all (documents.py).
 
-JSON, so that an operator can read it, with a crc32c over its canonical form, so that nobody edits it by accident. It refuses to
-guess: a damaged or missing identity beside existing data is an error, because a node under a wrong identity may vote twice.
+It refuses to guess: a damaged or missing identity beside existing data is an error, because a node under a wrong identity may
+vote twice.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from zmqbroker.checksum import crc32c
 from zmqbroker.commands import Member
 from zmqbroker.errors import Corruption, DataDirectoryError
-from zmqbroker.storage.disk import OS_DISK, Disk, read_all, write_all
+from zmqbroker.storage.disk import OS_DISK, Disk
+from zmqbroker.storage.documents import read_document, write_document
 
-__all__ = ["IDENTITY_NAME", "Identity", "claim_identity", "read_identity", "write_identity"]
+__all__ = ["DATA_NAMES", "IDENTITY_NAME", "NEEDED_NAMES", "Identity", "claim_identity", "read_identity", "write_identity"]
 
 #: File name of the identity in a data directory.
 IDENTITY_NAME = "identity.json"
-
-_FORMAT = 1
+#: Directories of a node's data beside it.
+DATA_NAMES = ("log", "state", "bodies", "snapshots")
+#: Those without which a member has forgotten what it promised.
+NEEDED_NAMES = ("log", "state", "bodies")
 
 #: What never changes in a directory, and how an operator calls it.
 _FIXED = {"cluster_name": "cluster", "name": "node", "volume": "volume mode", "owner": "the command"}
@@ -85,10 +86,6 @@ def _from_fields(fields: dict[str, Any]) -> Identity:
     )
 
 
-def _checksum(fields: dict[str, Any]) -> str:
-    return f"{crc32c(json.dumps(fields, sort_keys=True, separators=(',', ':')).encode()):08x}"
-
-
 def claim_identity(directory: Path, wanted: Identity, disk: Disk = OS_DISK) -> Identity:
     """The stored identity, if it is for the same use as `wanted`; `wanted` itself, durable, in a new directory.
 
@@ -99,7 +96,7 @@ def claim_identity(directory: Path, wanted: Identity, disk: Disk = OS_DISK) -> I
         found.check(wanted, directory)
         return found
     names = disk.names(directory)
-    data = [name for name in ("log", "state", "bodies") if name in names]
+    data = [name for name in NEEDED_NAMES if name in names]
     if data:
         raise Corruption(f"{directory / IDENTITY_NAME}: is missing, but the data of a node is there ({', '.join(data)})")
     write_identity(directory, wanted, disk)
@@ -108,41 +105,10 @@ def claim_identity(directory: Path, wanted: Identity, disk: Disk = OS_DISK) -> I
 
 def write_identity(directory: Path, identity: Identity, disk: Disk = OS_DISK) -> None:
     """Replace the identity of `directory`; durable when this returns. Raises OSError."""
-    fields = _to_fields(identity)
-    document = {"format": _FORMAT, "crc32c": _checksum(fields), "identity": fields}
-    path = directory / IDENTITY_NAME
-    temporary = path.with_suffix(".new")
-    if temporary.name in disk.names(directory):
-        disk.unlink(temporary)  # of a process that died before the rename
-    descriptor = disk.create(temporary)
-    try:
-        write_all(disk, descriptor, [(json.dumps(document, indent=2) + "\n").encode()], 0)
-        disk.fsync(descriptor)
-    finally:
-        disk.close(descriptor)
-    disk.rename(temporary, path)
-    disk.sync_directory(directory)
+    write_document(directory / IDENTITY_NAME, "identity", _to_fields(identity), disk)
 
 
 def read_identity(directory: Path, disk: Disk = OS_DISK) -> Identity | None:
     """The identity of `directory`, None when it has none. Raises Corruption, DataDirectoryError or OSError."""
-    path = directory / IDENTITY_NAME
-    try:
-        descriptor = disk.open(path)
-    except FileNotFoundError:
-        return None
-    try:
-        data = read_all(disk, descriptor, disk.size(descriptor), 0)
-    finally:
-        disk.close(descriptor)
-    try:
-        document = json.loads(data)
-        fields, version = document["identity"], document["format"]
-        whole = _checksum(fields) == document["crc32c"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise Corruption(f"{path}: the identity is damaged: {error}") from error
-    if not whole:
-        raise Corruption(f"{path}: the identity is damaged: its checksum does not fit")
-    if version != _FORMAT:
-        raise DataDirectoryError(f"{path}: written in format {version}; this version reads format {_FORMAT}")
-    return _from_fields(fields)
+    fields = read_document(directory / IDENTITY_NAME, "identity", disk)
+    return None if fields is None else _from_fields(fields)

@@ -147,6 +147,10 @@ class StateStore(Protocol):
         """The indexes of all bodies, ascending; some may be of entries that nobody needs."""
         ...
 
+    def reusable_bytes(self) -> int:
+        """Bytes of disk that the store has and does not use: what is stored next goes there first."""
+        ...
+
     def scrub(self, after: Scrubbed | None, bytes_max: int) -> tuple[Scrubbed | None, int]:
         """Check what is stored behind `after` (None: from the beginning) until `bytes_max` bytes were read.
 

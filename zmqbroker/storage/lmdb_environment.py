@@ -41,7 +41,14 @@ _ENGINE = 0  # LMDB 0.9: its format is read by every release of the last ten yea
 _ROOM_BYTES = 64 << 20
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-_DAMAGE = (lmdb.CorruptedError, lmdb.InvalidError, lmdb.PageNotFoundError, lmdb.BadChecksumError)
+_DAMAGE = (
+    lmdb.CorruptedError,
+    lmdb.InvalidError,
+    lmdb.VersionMismatchError,  # the format's version never changes
+    lmdb.PageNotFoundError,
+    lmdb.CursorFullError,  # a tree that leads back to itself
+    lmdb.BadChecksumError,
+)
 
 
 def map_size_of(path: Path) -> int:

@@ -231,6 +231,10 @@ class MemoryState:
         """The indexes of all bodies."""
         return sorted(self._bodies.get(group, ()))
 
+    def reusable_bytes(self) -> int:
+        """See `StateStore`."""
+        return 0
+
     def scrub(self, after: Scrubbed | None, bytes_max: int) -> tuple[Scrubbed | None, int]:
         """Memory is believed."""
         return None, 0

@@ -10,7 +10,6 @@ It also writes again, in a log that syncs, what no later record attests, because
 
 from __future__ import annotations
 
-import itertools
 import re
 import struct
 from array import array
@@ -52,14 +51,26 @@ class Recovered:
     cursor: RecordCursor | None = None  # where the next record goes; None for an empty directory
 
 
-def recover(directory: Path, *, sync: bool, disk: Disk = OS_DISK) -> Recovered:
-    """Read every segment of `directory`; cut a torn tail. Raises Corruption, StorageError or OSError."""
+def recover(directory: Path, *, sync: bool, salvage: bool = False, disk: Disk = OS_DISK) -> Recovered:
+    """Read every segment of `directory`; cut a torn tail. Raises Corruption, StorageError or OSError.
+
+    With `salvage` the log ends before what is damaged: the rest is deleted, whether it was acknowledged or not. That is for a
+    node that nobody can give its data again.
+    """
     names = disk.names(directory)
     with ExitStack() as stack:
-        found = Recovered(_open_segments(directory, names, disk, stack))
+        found = Recovered(_open_segments(directory, names, disk, stack, salvage))
         for position, segment in enumerate(found.segments):
             newer = found.segments[position + 1 :]
-            _Scan(found, segment, newer[0] if newer else None).run(sync)
+            scan = _Scan(found, segment, newer[0] if newer else None)
+            try:
+                scan.run(sync)
+            except Corruption:
+                if not salvage:
+                    raise
+                scan.cut()
+                _drop(found, newer)
+                break
         _finish(found)
         if sync:
             disk.sync_directory(directory)
@@ -67,17 +78,31 @@ def recover(directory: Path, *, sync: bool, disk: Disk = OS_DISK) -> Recovered:
     return found
 
 
-def _open_segments(directory: Path, names: list[str], disk: Disk, stack: ExitStack) -> list[Segment]:
-    """Open all segments, oldest first. Raises Corruption when one is missing or has no good header."""
+def _open_segments(directory: Path, names: list[str], disk: Disk, stack: ExitStack, salvage: bool) -> list[Segment]:
+    """Open all segments, oldest first. Raises Corruption when one is missing or has no good header, unless it is to salvage."""
     numbered = sorted((int(match[1]), directory / name) for name in names if (match := _NAME.fullmatch(name)))
-    for (older, path), (newer, _) in itertools.pairwise(numbered):
-        if newer != older + 1:
-            raise Corruption(f"{path}: the segment after it is missing; the next one here is {newer}")
     segments: list[Segment] = []
-    for _, path in numbered:
-        segments.append(Segment.open(path, disk))
-        stack.callback(segments[-1].close)
+    try:
+        for number, path in numbered:
+            if segments and number != segments[-1].sequence + 1:
+                last = segments[-1].path
+                raise Corruption(f"{last}: the segment after it is missing; the next one here is {number}")
+            segments.append(Segment.open(path, disk))
+            stack.callback(segments[-1].close)
+    except Corruption:
+        if not salvage:
+            raise
+        for _, path in reversed(numbered[len(segments) :]):
+            disk.unlink(path)
     return segments
+
+
+def _drop(found: Recovered, segments: list[Segment]) -> None:
+    """Delete segments behind the end of a log that is salvaged, the newest first: none is left without its predecessor."""
+    for segment in reversed(segments):
+        segment.close()
+        segment.disk.unlink(segment.path)
+        found.segments.remove(segment)
 
 
 class _Scan:
@@ -106,7 +131,7 @@ class _Scan:
         else:
             if self.data[self.cursor.position :].strip(b"\0"):
                 self._judge()
-                self._cut()
+                self.cut()
             if sync:
                 self._write_again()
         self.found.cursor = self.cursor
@@ -183,8 +208,9 @@ class _Scan:
             return has_zero_sector(self.data[position : position + PAYLOAD_OFFSET], position)
         return has_zero_sector(self._stored(header), position + PAYLOAD_OFFSET)
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """Fill the rest of the segment with zeros, as far as it is not zero already."""
+        self.found.cursor = self.cursor
         position = self.cursor.position
         self.segment.write([bytes(len(self.data[position:].rstrip(b"\0")))], position)
 

@@ -175,12 +175,14 @@ class SegmentLog:
         segment_bytes: int = SEGMENT_BYTES,
         reserve_segments: int = RESERVE_SEGMENTS,
         cache_bytes_max: int = CACHE_BYTES_MAX,
+        salvage: bool = False,
         disk: Disk = OS_DISK,
         uuid: Callable[[], bytes] = _random_uuid,
     ) -> SegmentLog:
         """Open the log in `directory`, made if it is not there; `sync` False means that nothing is ever fsynced.
 
         `reserve_segments` files are kept ready for the next segments, and a few more that were recycled.
+        `salvage` True keeps what the checksums prove where it would be damaged otherwise: see `recover`.
         `uuid` gives each new segment 16 bytes that no other segment of the node may have.
         Raises Corruption when something that may have been acknowledged is damaged (nothing is changed then), StorageError
         when the operating system refuses.
@@ -194,13 +196,13 @@ class SegmentLog:
             disk.make_directory(directory)
             if sync:
                 disk.sync_directory(directory.parent)
-            log._load()
+            log._load(salvage)
         except OSError as error:
             raise StorageError(f"{directory}: the log cannot be opened: {error}") from error
         return log
 
-    def _load(self) -> None:
-        found = recover(self._directory, sync=self._sync, disk=self._disk)
+    def _load(self, salvage: bool) -> None:
+        found = recover(self._directory, sync=self._sync, salvage=salvage, disk=self._disk)
         self._groups, self._bases, self._cursor = found.groups, found.bases, found.cursor
         for segment in found.segments:
             self._segments[segment.sequence] = segment

@@ -61,6 +61,27 @@ def test_status_learners_are_shown_and_count_for_no_majority(capsys: pytest.Capt
     assert "no majority: 1 of 3 nodes answer" in captured.err
 
 
+def test_status_says_what_should_be_known_of_the_data(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.start(3)
+    first, second, third = broker.nodes.values()
+    first["data"] = {"recovering": None, "may_have_lost_since_unix_ns": 1_700_000_000 * 10**9, "stale": []}
+    second["data"] = {"recovering": "log/1.segment is damaged", "may_have_lost_since_unix_ns": None, "stale": []}
+    second["groups"] = []
+    third["data"] = {"recovering": None, "may_have_lost_since_unix_ns": None, "stale": ["stale-1", "stale-2"]}
+    assert run(["status", "--url", URL], broker.context) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split()[2:4] == ["yes", "recovering"]
+    assert lines[5:] == [
+        "node-1 may have lost writes since 2023-11-14 22:13:20 UTC: its machine died",
+        "node-2 is recovering: log/1.segment is damaged",
+        "node-3 has moved old data aside: stale-1, stale-2",
+    ]
+    assert run(["status", "--url", URL, "--json"], broker.context) == Exit.DONE
+    found = json.loads(capsys.readouterr().out)
+    assert (found["reachable"], found["nodes"][1]["recovering"]) == (2, "log/1.segment is damaged")
+
+
 def test_status_json_has_cluster_nodes_and_verdict(capsys: pytest.CaptureFixture[str]) -> None:
     broker = FakeBroker()
     broker.start(3, down=[1])

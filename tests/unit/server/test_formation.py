@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zmqbroker.commands import Member
-from zmqbroker.server.formation import FRESH_NS, Formation
+from zmqbroker.server.formation import FRESH_NS, Formation, Former
 from zmqbroker.wire.membership import members_from_wire, members_to_wire
 
 NAMES = ("a", "b", "c")
@@ -44,6 +44,8 @@ class Site:
         names: tuple[str, ...] = NAMES,
         index: int = 0,
         now: tuple[Member, ...] = members(),
+        auto_rejoin: bool = True,
+        former: Former | None = None,
     ) -> None:
         self.stored: list[Stored] = []
         self.formed_while_storing: list[bool] = []
@@ -62,6 +64,8 @@ class Site:
             record=self,
             mint=lambda: CLUSTER_UID,
             complain=self.said.append,
+            auto_rejoin=auto_rejoin,
+            former=former,
         )
 
     def save_formation(
@@ -91,6 +95,7 @@ def test_hello_of_an_empty_node_names_no_members() -> None:
         "protocol": [1, 1],
         "machine": [1, 1],
         "formed": False,
+        "rejoin": False,
         "peers": ["a", "b", "c"],
         "founders": None,
         "members": None,
@@ -257,7 +262,7 @@ def test_forming_with_a_peer_not_heard_of_lately_does_not_happen() -> None:
 
 
 def test_forming_beside_a_member_of_a_cluster_does_not_happen() -> None:
-    site = Site("a", uid=b"n" * 16)  # wiped: the cluster knows a by another uid
+    site = Site("a", uid=b"n" * 16, auto_rejoin=False)  # wiped: the cluster knows a by another uid
     for name in ("b", "c"):
         assert site.hears(Site(name, formed=True))
     assert site.formation.wiped
@@ -286,6 +291,55 @@ def test_two_wiped_nodes_and_a_silent_holder_form_nothing() -> None:
         assert site.formation.wiped
         assert not site.formation.try_to_form(NOW_NS)
         assert site.stored == []
+
+
+# --- rejoining -------------------------------------------------------------------------------------------------------
+
+FORMER = Former("log/00000001.segment is damaged", CLUSTER_UID, GROWN)
+
+
+def test_wiped_node_asks_for_its_own_place() -> None:
+    site, member = Site("b", uid=b"x" * 16), Site("a", formed=True)
+    assert site.formation.hello(answer=False)["rejoin"] is False
+    assert site.hears(member)
+    assert site.formation.hello(answer=False)["rejoin"] is True
+    assert "by itself when a majority works without it" in site.said[0]
+    assert member.hears(site)
+    peer = member.formation.known.with_uid(b"x" * 16)
+    assert peer is not None
+    assert peer.rejoins
+    assert member.said == [
+        "b has lost its data, or does not trust it, and does not vote until it has taken its own place again"
+    ]
+
+
+def test_recovering_node_asks_for_its_own_place_from_the_start_and_greets_all_it_knew() -> None:
+    site = Site("b", uid=b"x" * 16, names=("a", "b"), former=FORMER)
+    assert site.formation.hello(answer=False)["rejoin"] is True
+    assert (site.formation.formed, site.formation.recovering) == (False, FORMER.reason)
+    assert sorted(peer.name for peer in site.formation.known.everybody()) == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("recovering", ["a", "c"])
+def test_recovering_node_is_not_an_empty_one_that_a_cluster_is_formed_with(recovering: str) -> None:
+    """Two nodes with nothing beside one that holds data, even damaged data: what it holds may be all that is left."""
+    sites = {name: Site(name, former=FORMER if name == recovering else None) for name in NAMES}
+    for site in sites.values():
+        assert all(site.hears(other) for other in sites.values() if other is not site)
+    assert not any(site.formation.try_to_form(NOW_NS) for site in sites.values())
+    assert not any(site.stored for site in sites.values())
+
+
+def test_recovering_node_takes_the_place_that_its_own_cluster_gives_it_and_no_other() -> None:
+    again = Member(4, "b", b"x" * 16, "b.example:5591", replaces=2)
+    site, other = Site("b", uid=again.uid, former=FORMER), Site("a", formed=True, index=5, now=(*members(), again))
+    other.formation.cluster_uid = OTHER_UID
+    assert site.hears(other)
+    assert site.stored == []
+    assert OTHER_UID.hex() in site.said[0]
+    other.formation.cluster_uid = CLUSTER_UID
+    assert site.hears(other)
+    assert site.stored == [(CLUSTER_UID, members(), 5, (*members(), again))]
 
 
 # --- joining ---------------------------------------------------------------------------------------------------------

@@ -474,6 +474,18 @@ def test_check_that_cannot_read_the_file_is_begun_anew(tmp_path: Path, monkeypat
     drive(tmp_path, test)
 
 
+def test_snapshot_of_a_damaged_store_is_not_tried_again_and_again(tmp_path: Path) -> None:
+    async def test(sites: Sites) -> None:
+        await left_behind(sites)
+        error = Corruption("damaged")
+        sites[1].state.load = failing(lambda *_: None, error)  # type: ignore[method-assign]
+        sites[3].open()
+        await sites.until(lambda: sites[1].failures, "a failure")
+        assert sites[1].failures == [error]
+
+    drive(tmp_path, test)
+
+
 @pytest.mark.parametrize("error", [StorageError("full"), OSError(5, "input/output error"), Corruption("damaged")])
 def test_install_that_fails_ends_the_node(tmp_path: Path, error: Exception) -> None:
     async def test(sites: Sites) -> None:

@@ -18,6 +18,7 @@ from zmqbroker.checksum import crc32c
 from zmqbroker.commands import Member
 from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.storage.directory import UNSAFE_FILE_SYSTEMS, DataDirectory, file_system_type, raise_file_limit
+from zmqbroker.storage.documents import document_checksum
 from zmqbroker.storage.identity import IDENTITY_NAME
 
 USE = {"name": "n1", "volume": "persistent", "cluster_name": "main", "owner": "serve"}
@@ -155,7 +156,12 @@ def test_edited_identity_is_corruption(tmp_path: Path) -> None:
 def test_identity_of_a_later_format_is_refused_by_name(tmp_path: Path) -> None:
     _open(tmp_path).close()
     path = tmp_path / IDENTITY_NAME
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"format": 2}))
+    document = json.loads(path.read_text()) | {"format": 2}
+    path.write_text(json.dumps(document))
+    with pytest.raises(Corruption, match="its checksum does not fit"):
+        _open(tmp_path)
+    document["crc32c"] = document_checksum("identity", document["identity"], 2)
+    path.write_text(json.dumps(document))
     with pytest.raises(DataDirectoryError, match="format 2; this version reads format 1"):
         _open(tmp_path)
 

@@ -326,6 +326,19 @@ def test_lmdb_bad_checksum_is_corruption(tmp_path: Path, stored: bytes) -> None:
     state.close()
 
 
+@pytest.mark.parametrize("offset", [16, 20], ids=["magic", "version"])
+def test_lmdb_damaged_meta_page_is_corruption(tmp_path: Path, offset: int) -> None:
+    state = _open(tmp_path)
+    state.commit(1, 3, [(b"key", b"value")])
+    state.close()
+    path = tmp_path / "state" / "data.mdb"
+    data = bytearray(path.read_bytes())
+    data[offset] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(Corruption, match="the state store is damaged"):
+        _open(tmp_path)
+
+
 def test_lmdb_value_of_another_key_is_corruption(tmp_path: Path) -> None:
     state = _open(tmp_path)
     state.commit(1, 3, [(b"a", b"value")])
