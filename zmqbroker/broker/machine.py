@@ -253,10 +253,6 @@ class Machine:
         """True when the entry at `index` still holds a live message."""
         return index in self._entries
 
-    def live_indexes(self) -> list[int]:
-        """The entries that hold a live message, ascending."""
-        return sorted({batch.value.index for queue in self._queues for batch in queue.batches})
-
     def lose(self, is_lost: Callable[[int], bool]) -> int:
         """Finish the messages whose entries are lost with their bodies; returns how many there were.
 
