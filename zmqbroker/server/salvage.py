@@ -8,7 +8,7 @@ Source: docs/STORAGE.md §1.
 
 from __future__ import annotations
 
-from zmqbroker.broker import Machine
+from zmqbroker.broker import Machine, snapshot
 from zmqbroker.storage.interfaces import LogStore, StateStore
 
 __all__ = ["lose_what_the_log_lost"]
@@ -25,6 +25,8 @@ def lose_what_the_log_lost(number: int, log: LogStore, state: StateStore) -> int
     machine = Machine.restore(applied_index, state.load(number))
     stored = {index: state.body(number, index) or b"" for index in state.body_indexes(number)}
     lost = machine.lose(lambda index: index not in stored and not low <= index <= high)
-    bodies = ((index, stored[index] if index in stored else log.read(number, index)) for index in machine.live_indexes())
-    state.install(number, applied_index, max(view.hard_state().term, 1), machine.items(), bodies)
+    items = machine.items()
+    live = sorted({index for key, value in items if (index := snapshot.entry_index(key, value)) is not None})
+    bodies = ((index, stored[index] if index in stored else log.read(number, index)) for index in live)
+    state.install(number, applied_index, max(view.hard_state().term, 1), items, bodies)
     return lost

@@ -49,7 +49,7 @@ def test_store_ahead_of_its_log_keeps_what_has_a_body(tmp_path: Path, state: Sta
         machine = Machine.restore(state.applied_index(GROUP), state.load(GROUP))
         assert machine.applied_index == 10
         alive = list(range(1, max(kept, 3) + 1))
-        assert list(machine.live_indexes()) == alive
+        assert [index for index in range(1, 11) if machine.is_live(index)] == alive
         assert {index: state.body(GROUP, index) for index in state.body_indexes(GROUP)} == {one: body(one) for one in alive}
         stats = machine.stats("c")
         assert stats is not None
