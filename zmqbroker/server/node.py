@@ -288,7 +288,7 @@ class Node:
         self.reply(pending, Reply.MESSAGES, fields, frames)
 
     def read(self, group: int, index: int) -> bytes:
-        """The payload of an entry, from the log or, when it has left that, from the store. Raises Compacted, or as the two do."""
+        """The payload of an entry, from the log or, where it has left that, the store. Raises Compacted, or as the two do."""
         try:
             return self.log.read(group, index)
         except Compacted:
