@@ -23,6 +23,7 @@ import lmdb
 
 from zmqbroker.checksum import crc32c
 from zmqbroker.errors import Corruption, NoRoom, StorageError
+from zmqbroker.storage.disk import OS_DISK
 
 __all__ = ["FORMAT_VERSION", "LmdbEnvironment", "Writer", "map_size_of"]
 
@@ -96,6 +97,12 @@ class LmdbEnvironment:
         opened = cls(path, kind, sync=sync, map_size=size)
         try:
             opened._check_format(kind)
+            if sync:  # LMDB syncs its file, not the names of file and directory
+                OS_DISK.sync_directory(path)
+                OS_DISK.sync_directory(path.parent)
+        except OSError as error:
+            opened.close()
+            raise StorageError(f"{path}: the state store cannot be opened: {error}") from error
         except BaseException:
             opened.close()
             raise
