@@ -308,7 +308,7 @@ class Node:
         self.reply(pending, Reply.MESSAGES, fields, frames)
 
     def read(self, group: int, index: int) -> bytes:
-        """The payload of a committed entry, from the log or from what a snapshot brought. Raises Compacted, or as the two do.
+        """The payload of a committed entry, from the log or, where it has left that, the store. Raises as the two do.
 
         The last one is kept: old messages are asked for one after the other, and an entry holds many.
         """

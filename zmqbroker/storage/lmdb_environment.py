@@ -133,6 +133,12 @@ class LmdbEnvironment:
         opened = cls(path, kind, sync=sync, map_size=map_size, read_only=read_only)
         try:
             opened._check_format(kind)
+            if sync:  # LMDB syncs its file, not the names of file and directory
+                OS_DISK.sync_directory(path)
+                OS_DISK.sync_directory(path.parent)
+        except OSError as error:
+            opened.close()
+            raise StorageError(f"{path}: the state store cannot be opened: {error}") from error
         except BaseException:
             opened.close()
             raise

@@ -14,6 +14,7 @@ import pytest
 
 from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.storage import LmdbState, MemoryState
+from zmqbroker.storage.disk import OsDisk
 from zmqbroker.storage.interfaces import Scrubbed
 
 MAP_SIZE = 8 << 20
@@ -67,6 +68,26 @@ def test_environment_that_was_refused_is_closed_again(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(Corruption, match="bodies: the state store is damaged"):
             _open(tmp_path)
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_names_of_a_persistent_store_are_synced_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: bool) -> None:
+    """What the log lets go of must not depend on a file whose name a power cut takes."""
+    synced: list[Path] = []
+    monkeypatch.setattr(OsDisk, "sync_directory", lambda _disk, path: synced.append(path))
+    _open(tmp_path, sync=sync).close()
+    assert set(synced) == ({tmp_path, tmp_path / "state", tmp_path / "bodies"} if sync else set())
+
+
+def test_store_whose_directory_cannot_be_synced_is_refused_and_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_disk: OsDisk, _path: Path) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OsDisk, "sync_directory", fail)
+        with pytest.raises(StorageError, match="cannot be opened"):
+            _open(tmp_path, sync=True)
+    _open(tmp_path, sync=True).close()
 
 
 # --- full volumes ----------------------------------------------------------------------------------------------------
