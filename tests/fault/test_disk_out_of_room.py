@@ -60,13 +60,13 @@ SOON_AWAY = {
 
 
 def test_full_follower_does_not_hold_the_others_log_and_comes_back(tmp_path: Path) -> None:
-    with small_disks(tmp_path, mib=20, settings=SOON_AWAY) as nodes, SyncClient(nodes.url) as client:
+    with small_disks(tmp_path, mib=28, settings=SOON_AWAY) as nodes, SyncClient(nodes.url) as client:
         jobs, full = Jobs(client), others(nodes, nodes.leader())[0]
         jobs.send(200)
         filler = fill(full.directory, 0)
         wait_until(lambda: disk(nodes, full)["short"], PATIENCE_S, "the disk to be found full")
         jobs.send(600)  # more than it can store
-        for _ in range(20):  # and more than the others' disks have room for
+        for _ in range(30):  # and more than the others' disks have room for
             jobs.send(100)
             jobs.consume()
         filler.unlink()
