@@ -12,20 +12,18 @@ import pytest
 from tests.fault.volumes import small_volume, why_not
 from tests.processes import Cluster, Node, cluster
 from zmqbroker import SyncClient
-from zmqbroker.errors import StorageFull
+from zmqbroker.errors import DeadlineExceeded, StorageFull
 
 __all__ = [
     "LOW_WATER_BYTES",
     "MIB",
     "PATIENCE_S",
     "SETTINGS",
-    "body",
-    "consume",
+    "Jobs",
     "disk",
     "others",
     "processes",
     "refused_by",
-    "send_until_refused",
     "small_disks",
 ]
 
@@ -76,27 +74,48 @@ def body(number: int) -> bytes:
     return number.to_bytes(8, "big") * (BODY_BYTES // 8)
 
 
-def send_until_refused(client: SyncClient, first: int = 0, most: int = 10_000) -> tuple[int, StorageFull]:
-    """Send numbered messages until one is refused; the number of that one, and why."""
-    queue = client.queue("jobs")
-    for number in range(first, first + most):
-        try:
-            queue.send(body(number), timeout_ms=2_000)
-        except StorageFull as error:
-            return number, error
-    raise AssertionError(f"{most} messages were taken")
+class Jobs:
+    """Numbered messages of 8 KiB through one queue."""
 
+    def __init__(self, client: SyncClient) -> None:
+        self._queue = client.queue("jobs")
+        self._unknown: set[int] = set()  # numbers that may be stored: leadership moved while they were under way
+        self.sent = 0  # the next number
+        self.received = 0  # the lowest number that may come next
 
-def consume(client: SyncClient, first: int, last: int) -> None:
-    """Receive and ack the messages numbered first to last - 1, in order and each once."""
-    queue, expected = client.queue("jobs"), first
-    while expected < last:
-        messages = queue.receive(max=50, wait_ms=10_000, timeout_ms=60_000)
-        assert messages, f"message {expected} of {last} does not come"
-        assert [message.body for message in messages] == [body(expected + at) for at in range(len(messages))]
-        queue.ack(messages)
-        expected += len(messages)
-    assert queue.stats()["depth"] == 0
+    def send(self, count: int) -> None:
+        """Send so many messages; every one is taken."""
+        for _ in range(count):
+            self._queue.send(body(self.sent), timeout_ms=60_000)
+            self.sent += 1
+
+    def send_until_refused(self, most: int = 10_000) -> StorageFull:
+        """Send messages until one is refused; why. AssertionError after so many."""
+        for _ in range(most):
+            try:
+                self._queue.send(body(self.sent), timeout_ms=2_000)
+            except StorageFull as error:
+                return error
+            except DeadlineExceeded:
+                self._unknown.add(self.sent)
+            self.sent += 1
+        raise AssertionError(f"{most} messages were taken")
+
+    def consume(self) -> None:
+        """Receive and ack all that was sent: in order, each once."""
+        while expected := [number for number in range(self.received, self.sent) if number not in self._unknown]:
+            messages = self._queue.receive(max=50, wait_ms=10_000, timeout_ms=60_000)
+            assert messages, f"message {expected[0]} of {self.sent} does not come"
+            for message in messages:
+                while message.body != body(self.received):
+                    assert self.received in self._unknown, f"message {self.received} is missing"
+                    self.received += 1
+                self.received += 1
+            self._queue.ack(messages)
+        while messages := self._queue.receive(max=50):
+            assert all(message.body in map(body, self._unknown) for message in messages)
+            self._queue.ack(messages)
+        assert self._queue.stats()["depth"] == 0
 
 
 def others(nodes: Cluster, node: Node) -> list[Node]:

@@ -17,13 +17,11 @@ from tests.fault.small_disks import (
     MIB,
     PATIENCE_S,
     SETTINGS,
-    body,
-    consume,
+    Jobs,
     disk,
     others,
     processes,
     refused_by,
-    send_until_refused,
     small_disks,
 )
 from tests.fault.volumes import fill, free_bytes, small_volume, why_not
@@ -39,58 +37,54 @@ def test_disks_that_messages_fill_refuse_sends_until_these_were_acked(
     tmp_path: Path, note: Note, volume: str, kind: str, size: int
 ) -> None:
     with small_disks(tmp_path, size, volume=volume, kind=kind) as nodes, SyncClient(nodes.url) as client:
-        refused, error = send_until_refused(client)
-        assert refused > 100
+        jobs = Jobs(client)
+        error = jobs.send_until_refused()
+        assert jobs.sent > 100
         assert len(error.fields["nodes"]) >= size // 2 + 1
         for row in error.fields["nodes"]:
             assert 0 < row["free_bytes"] < row["low_water_bytes"] * 5 // 4, row
             assert row["node"] in error.message
         assert refused_by(nodes)
         assert all(free_bytes(node.directory) > LOW_WATER_BYTES // 2 for node in nodes.nodes.values())
-        acked_s = time.monotonic()
-        consume(client, 0, refused)
+        first, acked_s = jobs.sent, time.monotonic()
+        jobs.consume()
         wait_until(lambda: not refused_by(nodes), PATIENCE_S, "sends to be taken again")
-        note(f"{volume}, {kind}: {refused} messages; {time.monotonic() - acked_s:.2f} s from the first ack to sends again")
-        again, _ = send_until_refused(client, refused)
-        assert again - refused > 100, "and not only for one"
-        consume(client, refused, again)
+        note(f"{volume}, {kind}: {first} messages; {time.monotonic() - acked_s:.2f} s from the first ack to sends again")
+        jobs.send_until_refused()
+        assert jobs.sent - first > 100, "and not only for one"
+        jobs.consume()
         if size > 1:
             verify(nodes)
 
 
 def test_two_disks_with_little_room_refuse_sends_until_there_is_more(tmp_path: Path) -> None:
     with small_disks(tmp_path) as nodes, SyncClient(nodes.url) as client:
-        queue = client.queue("jobs")
-        for number in range(20):
-            queue.send(body(number))
-        short = others(nodes, nodes.leader())
+        jobs, short = Jobs(client), others(nodes, nodes.leader())
+        jobs.send(20)
         fillers = [fill(node.directory, LOW_WATER_BYTES // 2) for node in short]
-        refused, error = send_until_refused(client, 20)
+        error = jobs.send_until_refused()
         assert [row["node"] for row in error.fields["nodes"]] == [node.name for node in short]
         command(nodes, "cluster", "transfer", short[0].name)
-        refused, error = send_until_refused(client, refused)  # whoever leads learns it from the first answers
+        error = jobs.send_until_refused()  # whoever leads learns it from the first answers
         assert [row["node"] for row in error.fields["nodes"]] == [node.name for node in short]
-        consume(client, 0, refused)
-        last, _ = send_until_refused(client, refused)
+        jobs.consume()
+        jobs.send_until_refused()
         fillers[0].unlink()
         wait_until(lambda: not refused_by(nodes), PATIENCE_S, "sends to be taken again")
-        for number in range(last, last + 20):
-            queue.send(body(number))
-        consume(client, refused, last + 20)
+        jobs.send(20)
+        jobs.consume()
         verify(nodes)
 
 
 def test_leader_with_little_room_hands_over_and_sends_go_on(tmp_path: Path) -> None:
     with small_disks(tmp_path) as nodes, SyncClient(nodes.url) as client:
-        queue, first = client.queue("jobs"), nodes.leader()
-        for number in range(20):
-            queue.send(body(number))
+        jobs, first = Jobs(client), nodes.leader()
+        jobs.send(20)
         fill(first.directory, LOW_WATER_BYTES // 2)
         wait_until(lambda: disk(nodes, first)["short"], PATIENCE_S, "the disk to be found full")
         wait_until(lambda: nodes.leader() is not first, PATIENCE_S, "another leader")
-        for number in range(20, 120):
-            queue.send(body(number))
-        consume(client, 0, 120)
+        jobs.send(100)
+        jobs.consume()
         assert "has no room for more messages: leadership goes to" in first.log()
         assert refused_by(nodes) == []
 

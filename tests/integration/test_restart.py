@@ -229,6 +229,23 @@ def test_log_that_a_member_holds_back_refuses_sends_until_the_member_is_back(sma
         assert list(receive_all(queue, sent + 1)) == [body] * sent + [b"there is room again"]
 
 
+def test_full_log_answers_a_repeat_of_what_is_stored(small: Cluster) -> None:
+    body, channel, endpoint = os.urandom(SEGMENT_BYTES // 4), unique_channel(), small.leader().endpoint
+    frame = batch(channel, b"once", producer=77, base=1)
+    with zmqbroker.SyncClient(small.url) as client, Wild(endpoint) as wild:
+        queue = client.queue(channel)
+        queue.send(b"as soon as there is room")
+        assert wild.ask(Request.OPEN_PRODUCER, {"channel": channel, "producer": 77}).command == Reply.PRODUCER
+        stored = wild.ask(SEND_BATCH, {}, [frame])
+        assert stored.command == Reply.SENT, stored.fields
+        fill(queue, body)
+        again = wild.ask(SEND_BATCH, {}, [frame])
+        assert (again.command, again.fields) == (Reply.SENT, {**stored.fields, "duplicate": True})
+        assert wild.ask(SEND_BATCH, {}, [batch(channel, body, producer=77, base=2)]).code == "STORAGE_FULL"
+        while messages := queue.receive(max=100, wait_ms=500):
+            queue.ack(messages)
+
+
 def fill(queue: Any, body: bytes) -> tuple[int, StorageFull]:
     """Send until the log is full; how many were stored, and the refusal."""
     for sent in range(1000):

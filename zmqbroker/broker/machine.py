@@ -29,6 +29,7 @@ from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
     Ack,
     Audited,
+    BatchHeader,
     Close,
     Closed,
     Command,
@@ -279,6 +280,11 @@ class Machine:
     def channels(self) -> list[str]:
         """The names of all channels, sorted."""
         return sorted(self._by_name)
+
+    def stored(self, header: BatchHeader) -> Published | None:
+        """The result of an earlier attempt to send this batch, if it is kept: what `apply` would answer. Changes nothing."""
+        queue = self._by_name.get(header.channel)
+        return queue.producers.stored(header) if queue is not None else None
 
     def stats(self, channel: str) -> QueueStats | None:
         """The counters of a channel, None when nobody has used it."""

@@ -76,9 +76,8 @@ class Producers:
         base, expected = header.base_sequence, producer.last_sequence + 1
         if base == expected:
             return None
-        stored = producer.results.get(base)
-        if stored is not None and stored.message_count == header.count:
-            return Published(stored.first_sequence, stored.message_count, True, stored.time_unix_ns)
+        if (stored := self.stored(header)) is not None:
+            return stored
         oldest_kept = next(iter(producer.results), expected)
         if base >= 1 and base + header.count <= oldest_kept:
             return Duplicate(f"sequences {base} to {base + header.count - 1} of producer {header.producer} are stored")
@@ -87,6 +86,14 @@ class Producers:
             f"which is at {producer.last_sequence}",
             expected=expected,
         )
+
+    def stored(self, header: BatchHeader) -> Published | None:
+        """What `check` answers to a repeat whose result is kept, and None for any other batch; asking is no use."""
+        producer = self._producers.get(header.producer)
+        stored = producer.results.get(header.base_sequence) if producer is not None else None
+        if stored is None or stored.message_count != header.count:
+            return None
+        return Published(stored.first_sequence, stored.message_count, True, stored.time_unix_ns)
 
     def record(self, header: BatchHeader, first_sequence: int, time_unix_ns: int) -> None:
         """Note the result of a batch that `check` let pass."""

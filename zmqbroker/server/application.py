@@ -307,7 +307,8 @@ class _Application:
         if not self._machines:
             self._start_groups(data)
         node, storage = self._node, self._config.storage
-        flusher = StateFlusher(data.log, data.state, self._machines, storage.flush_ms, storage.log_budget_bytes)
+        give_up = data.directory.give_up_ballast
+        flusher = StateFlusher(data.log, data.state, self._machines, storage.flush_ms, storage.log_budget_bytes, give_up)
         self._closers.append(flusher.close)
         place = data.directory.path / "snapshots"
         snapshots = Snapshots(place, node, data.log, data.state, flusher, self._counters, self._die)

@@ -20,6 +20,7 @@ from zmqbroker.errors import (
     Unsupported,
 )
 from zmqbroker.server import operators
+from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending, Route
 from zmqbroker.server.sessions import Connections
 from zmqbroker.server.sockets import ClientPort
@@ -228,13 +229,23 @@ class Desk:
             raise Unsupported(f"batch columns {header.columns:#x}: this version serves ids and headers ({COLUMNS_SERVED:#x})")
         if header.flags:
             raise Unsupported(f"batch flags {header.flags:#x}: this version serves none")
-        used, budget = node.log.size_bytes, LOG_OVERRUN * node.config.storage.log_budget_bytes
-        if used + len(batch) > budget:
-            raise StorageFull(f"the log has {used} of {budget} bytes in use", used_bytes=used, budget_bytes=budget)
-        if full := node.disks.refusal(group):
-            raise full
+        if full := self._no_room(group, len(batch)):
+            # A repeat takes no room, and without its result the client could only say that the outcome is unknown.
+            stored = group.machine.stored(header)
+            if stored is None:
+                raise full
+            code, fields = result_reply(stored, node.confirm)
+            self.send(pending.route, code, pending.request_id, fields)
+            return
         node.counters["messages_in"] += header.count
         group.publish(batch, 0, pending)
+
+    def _no_room(self, group: Group, size: int) -> StorageFull | None:
+        """Why a batch of `size` bytes cannot be taken now."""
+        used, budget = self._node.log.size_bytes, LOG_OVERRUN * self._node.config.storage.log_budget_bytes
+        if used + size > budget:
+            return StorageFull(f"the log has {used} of {budget} bytes in use", used_bytes=used, budget_bytes=budget)
+        return self._node.disks.refusal(group)
 
     def _receive(self, group: Group, request: requests.ReceiveRequest, pending: Pending) -> None:
         key = ReceiveKey(pending.session, request.consumer, pending.request_id)

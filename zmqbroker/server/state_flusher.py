@@ -63,6 +63,7 @@ class StateFlusher:
         machines: dict[int, Machine],
         interval_ms: int,
         log_budget_bytes: int | None = None,
+        on_full: Callable[[], None] = lambda: None,
     ) -> None:
         self._log, self._state, self._machines = log, state, machines
         self._interval_s, self._budget_bytes = interval_ms / 1000, log_budget_bytes
@@ -73,6 +74,7 @@ class StateFlusher:
         self._held: Counter[int] = Counter()  # groups whose state stays as it is for the moment, and for how many reasons
         self._pins: dict[int, int] = {}  # group -> the log above this index stays, for a follower that gets a snapshot
         self._failure: Exception | None = None  # the store failed for good
+        self._on_full = on_full  # makes room for the next try, if anything can be given up
         self._turn = asyncio.Lock()  # one flush at a time
         self.out_of_room = False  # the volume was full when something was to be stored last
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="state")
@@ -106,6 +108,8 @@ class StateFlusher:
                     self._failure = error
                     raise
             self._note_room(full)
+            if full is not None:
+                await self.job(self._on_full)
 
     def _note_room(self, full: NoRoom | None) -> None:
         if full is not None and not self.out_of_room:

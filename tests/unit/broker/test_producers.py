@@ -74,6 +74,21 @@ def test_producer_of_another_channel_is_unknown() -> None:
     assert isinstance(node.result(publish(producer=7, base=1, channel="d")), UnknownProducer)
 
 
+def test_stored_answers_a_repeat_as_apply_would_and_changes_nothing() -> None:
+    node = opened(None, 3, 2)
+    before = node.machine.items()
+
+    def stored(count: int, base: int, *, producer: int = 7, channel: str = "c") -> Published | None:
+        return node.machine.stored(publish(count, producer=producer, base=base, channel=channel).header)
+
+    assert stored(3, 1) == Published(1, 3, True, START)
+    assert stored(2, 4) == Published(4, 2, True, START)
+    assert [stored(2, 1), stored(1, 6), stored(3, 1, producer=8), stored(3, 1, producer=0), stored(3, 1, channel="d")] == [
+        None
+    ] * 5
+    assert node.machine.items() == before
+
+
 def test_producer_zero_is_not_checked() -> None:
     node = Node()
     for first in (1, 2, 3):
