@@ -126,10 +126,22 @@ class _Application:
             self._open(loop)
             self._node.start(self._descriptors)
             await self._until(stop)
-        finally:
-            while self._closers:
-                self._closers.pop()()
+        except BaseException:
+            self._close()  # on a disk that fails this fails, too, and is not why the node ends
+            raise
+        if (failure := self._close()) is not None:
+            raise StorageError(f"not closed in order: {failure}") from failure
         log.info("stopped")
+
+    def _close(self) -> OSError | None:
+        """Undo everything, whatever fails; the first error of the disk."""
+        failure: OSError | None = None
+        while self._closers:
+            try:
+                self._closers.pop()()
+            except OSError as error:
+                failure = failure or error
+        return failure
 
     def _open(self, loop: asyncio.AbstractEventLoop) -> None:
         config = self._config
