@@ -38,14 +38,16 @@ NO_CACHE = {"ZMQBROKER_STORAGE_CACHE_BYTES_MAX": "0"}
 class Failure:
     """Which calls fail, and of which files of a data directory."""
 
-    files: str
     calls: str
+    files: tuple[str, ...]
 
 
 SYNCS, WRITES = "fsync,fdatasync", "pwrite64,pwritev,pwritev2,write,writev"
-LOG_SYNC, LOG_WRITE = Failure("log/*", SYNCS), Failure("log/*", WRITES)
-LOG_READ = Failure("log/*", "pread64,preadv,preadv2,read")
-STORE_SYNC, STORE_WRITE = Failure("**/data.mdb", f"{SYNCS},msync"), Failure("**/data.mdb", WRITES)
+LOG, STORE = "log/*", "**/data.mdb"
+LOG_SYNC, LOG_WRITE, LOG_READ = Failure(SYNCS, (LOG,)), Failure(WRITES, (LOG,)), Failure("pread64,preadv,preadv2,read", (LOG,))
+STORE_SYNC, STORE_WRITE = Failure(f"{SYNCS},msync", (STORE,)), Failure(WRITES, (STORE,))
+#: Then what the node does to close its log fails, too.
+STORE_AND_NAMES = Failure(f"{WRITES},unlink,unlinkat,rename", (STORE, "log/spare*"))
 LONG = pytest.mark.long
 CASES = [
     pytest.param(Role.LEADER, LOG_SYNC, id="leader_log_sync"),
@@ -57,6 +59,7 @@ CASES = [
     pytest.param(Role.FOLLOWER, STORE_SYNC, id="follower_store_sync"),
     pytest.param(Role.LEADER, STORE_WRITE, id="leader_store_write"),
     pytest.param(Role.FOLLOWER, STORE_WRITE, id="follower_store_write", marks=LONG),
+    pytest.param(Role.FOLLOWER, STORE_AND_NAMES, id="follower_store_and_names"),
 ]
 
 
@@ -70,7 +73,7 @@ def _tracing() -> None:
 def failing(node: Node, failure: Failure) -> Iterator[None]:
     """From now on these calls of the node get EIO."""
     assert node.process is not None
-    files = [str(path) for path in node.directory.glob(failure.files)]
+    files = [str(path) for pattern in failure.files for path in node.directory.glob(pattern)]
     assert files, f"{node.directory} has no {failure.files}"
     command = ["strace", "-f", "-p", str(node.process.pid), "-o", "/dev/null", "-e", f"trace={failure.calls}"]
     for file in files:

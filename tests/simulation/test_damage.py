@@ -1,4 +1,7 @@
-"""A node that comes across damage on its disk stays down, and the others go on; damage that nobody did is a violation."""
+"""What the simulated disk does to bytes, and what a node makes of it.
+
+A node that comes across damage stays down, and the others go on; damage that nobody did is a violation.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,12 @@ from random import Random
 import pytest
 
 from tests.simulation.cluster import Cluster
+from tests.simulation.disk import SECTOR_SIZE
 from tests.simulation.failure import Violation
 from tests.simulation.node import SimNode
 from tests.simulation.options import DAMAGE, FAULTS, Options, draw
 from tests.simulation.simulation import run
+from tests.simulation.small_disk import FILE, make, new_disk
 from tests.simulation.stores import SegmentDevice
 from tests.simulation.trace import Trace
 from tests.simulation.world import SECOND
@@ -88,3 +93,35 @@ def test_draw_damages_no_disk_of_small_clusters_and_none_in_memory() -> None:
     assert damaged
     assert all(options.nodes > 2 and options.segments for options in damaged)
     assert not set(DAMAGE) & set(FAULTS)
+
+
+def test_flip_read_changes_one_bit_on_the_way_and_none_on_the_disk() -> None:
+    disk = new_disk(flip_read=1.0)
+    content = b"\xff" * 3 + bytes(600)
+    descriptor = make(disk, FILE, content)
+    for _ in range(50):
+        read = disk.pread(descriptor, 603, 0)
+        assert (int.from_bytes(read[:3], "big").bit_count(), read[3:]) == (23, bytes(600))
+    assert disk.pread(descriptor, 10, 603) == b""
+    assert (disk.durable_bytes(FILE), disk.counts["flip_read"]) == (content, 50)
+
+
+def test_overwritten_sector_holds_no_zeros_and_is_the_only_one() -> None:
+    disk = new_disk()
+    descriptor = make(disk, FILE, bytes(511) + b"a" * 600)
+    found = disk.overwrite_sector(Random(1))
+    assert found is not None
+    path, offset = found
+    assert (path, offset % SECTOR_SIZE) == (FILE, 0)
+    content = disk.pread(descriptor, 2000, 0)
+    end = min(offset + SECTOR_SIZE, 1111)
+    assert 0 not in content[offset:end]
+    before = bytes(511) + b"a" * 600
+    assert content[:offset] + content[end:] == before[:offset] + before[end:]
+    assert disk.durable_bytes(FILE) == content
+
+
+def test_overwriting_needs_a_file_with_bytes_and_a_durable_name() -> None:
+    disk = new_disk()
+    make(disk, FILE, b"content", sync=False)
+    assert disk.overwrite_sector(Random(1), FILE) is None

@@ -141,32 +141,6 @@ def test_flip_bit_under_an_unsynced_write_is_replaced_by_it() -> None:
     assert disk.durable_bytes(FILE) == b"b" * 512
 
 
-def test_flip_read_changes_one_bit_on_the_way_and_none_on_the_disk() -> None:
-    disk = new_disk(flip_read=1.0)
-    content = b"\xff" * 3 + bytes(600)
-    descriptor = make(disk, FILE, content)
-    for _ in range(50):
-        read = disk.pread(descriptor, 603, 0)
-        assert (int.from_bytes(read[:3], "big").bit_count(), read[3:]) == (23, bytes(600))
-    assert disk.pread(descriptor, 10, 603) == b""
-    assert (disk.durable_bytes(FILE), disk.counts["flip_read"]) == (content, 50)
-
-
-def test_overwritten_sector_holds_no_zeros_and_is_the_only_one() -> None:
-    disk = new_disk()
-    descriptor = make(disk, FILE, bytes(511) + b"a" * 600)
-    found = disk.overwrite_sector(Random(1))
-    assert found is not None
-    path, offset = found
-    assert (path, offset % SECTOR_SIZE) == (FILE, 0)
-    content = disk.pread(descriptor, 2000, 0)
-    end = min(offset + SECTOR_SIZE, 1111)
-    assert 0 not in content[offset:end]
-    before = bytes(511) + b"a" * 600
-    assert content[:offset] + content[end:] == before[:offset] + before[end:]
-    assert disk.durable_bytes(FILE) == content
-
-
 def test_faults_of_a_file_need_one_with_bytes_and_a_durable_name() -> None:
     disk = new_disk()
     make(disk, FILE, b"content", sync=False)

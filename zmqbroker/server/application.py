@@ -110,18 +110,28 @@ class _Application:
             self._orderly = stop.is_set()
         except Corruption as error:
             if self._data is None or not self._data.distrust(error):
+                self._close()
                 raise
             log.error("damaged: %s; nothing was deleted", error)
-        finally:
-            self._close()
+        except BaseException:
+            self._close()  # on a disk that fails this fails, too, and is not why the node ends
+            raise
+        if (failure := self._close()) is not None:
+            raise StorageError(f"not closed in order: {failure}") from failure
         if not self._orderly:
             return True
         log.info("stopped")
         return False
 
-    def _close(self) -> None:
+    def _close(self) -> OSError | StorageError | None:
+        """Undo everything, whatever fails; the first error of the disk."""
+        failure: OSError | StorageError | None = None
         while self._closers:
-            self._closers.pop()()
+            try:
+                self._closers.pop()()
+            except (OSError, StorageError) as error:
+                failure = failure or error
+        return failure
 
     async def _until_room(self, loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> NodeData | None:
         """Open what the node owns as soon as its disk has the room for that; None when it is to stop before."""

@@ -82,7 +82,7 @@ class Writer:
 
 
 def _make(path: Path) -> None:
-    """Make an empty environment in a directory; its name is there when all of it is durable. Raises OSError or lmdb.Error.
+    """Make an empty environment in a directory; all of it is durable before its name is there. Raises OSError or lmdb.Error.
 
     LMDB itself writes two first pages and syncs them with the first commit: a power cut in between may leave one of them.
     """
@@ -92,8 +92,6 @@ def _make(path: Path) -> None:
     environment.sync(True)
     environment.close()
     OS_DISK.rename(new, path / _DATA)
-    OS_DISK.sync_directory(path)
-    OS_DISK.sync_directory(path.parent)
 
 
 class LmdbEnvironment:
