@@ -199,6 +199,7 @@ class Cluster:
         self.nodes: dict[str, Node] = {}
         for number, name in enumerate(names):
             settings = {
+                "ZMQBROKER_STORAGE_RESERVE_SEGMENTS": "1",  # many nodes on one disk, which is not full
                 "ZMQBROKER_NODE_NAME": name,
                 "ZMQBROKER_NODE_DATA_DIR": str(directory / name),
                 "ZMQBROKER_CLUSTER_PEERS": peers,

@@ -122,9 +122,11 @@ def child_environment(plan: NodePlan, plans: list[NodePlan], volume: str, inheri
         "listen.client": plan.endpoint,
         "listen.peer": f"127.0.0.1:{plan.peer_port}",
     }
+    # To try things out, on one disk: a full one is not to be expected, and nine nodes with four spare segments each take 2 GiB.
+    thrifty = {variable_name("storage", "reserve_segments"): "1"}
     kept = {name: value for name, value in inherited.items() if name not in RESERVED_VARIABLES - {"ZMQBROKER_PURE"}}
     ours = {variable_name(*key.split(".")): value for key, value in settings.items()}
-    return {**kept, **ours, "ZMQBROKER_OWNER": "dev"}
+    return {**thrifty, **kept, **ours, "ZMQBROKER_OWNER": "dev"}
 
 
 @contextmanager
