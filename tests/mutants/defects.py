@@ -365,21 +365,21 @@ _FILES = (
 
 _DISKS = (
     Mutant(
-        id="N13",
+        id="N15",
         breaks="a start takes a torn record for whole",
         apply=storing.trust_records,
         caught_by=_any("I9", "I14", "I21"),
         options={"faults": ("power_cut", "power_cut_all", "torn_call"), "segment_bytes": 1 << 16, "body_bytes_max": 2000},
     ),
     Mutant(
-        id="N14",
+        id="N16",
         breaks="a payload is read without a look at its checksum",
         apply=storing.trust_payloads,
         caught_by=_any("I14", "I21"),
         options={"faults": ("flip_read", "flip_read", "partition", "kill"), "segment_bytes": 1 << 16},
     ),
     Mutant(
-        id="N15",
+        id="N17",
         breaks="a sync does nothing, and shows it only when the power fails",
         apply=storing.lie_until_power_cut,
         caught_by=_any("I9", "I21"),

@@ -114,7 +114,7 @@ def forget_idle_groups(patch: pytest.MonkeyPatch) -> None:
 
 def keep_torn_tail(patch: pytest.MonkeyPatch) -> None:
     """Recovery goes on in front of a torn record, and leaves its rest where it is."""
-    patch.setattr(_Scan, "_cut", lambda scan: None)
+    patch.setattr(_Scan, "cut", lambda scan: None)
 
 
 def pretend_room(patch: pytest.MonkeyPatch) -> None:

@@ -118,12 +118,12 @@ def sync_again(patch: pytest.MonkeyPatch) -> None:
 
 
 def trust_records(patch: pytest.MonkeyPatch) -> None:
-    """N13: a start takes every record with a good header for whole."""
+    """N15: a start takes every record with a good header for whole."""
     patch.setattr(recovery, "restore_payload", _unchecked)
 
 
 def trust_payloads(patch: pytest.MonkeyPatch) -> None:
-    """N14: a payload is read from the log without a look at its checksum."""
+    """N16: a payload is read from the log without a look at its checksum."""
     patch.setattr(segment_log, "restore_payload", _unchecked)
 
 
@@ -134,7 +134,7 @@ def _unchecked(header: RecordHeader, stored: bytes, key: SegmentKey) -> bytes | 
 
 
 def lie_until_power_cut(patch: pytest.MonkeyPatch) -> None:
-    """N15: a disk says that it has synced, and everybody believes it, onlookers too; then the power fails."""
+    """N17: a disk says that it has synced, and everybody believes it, onlookers too; then the power fails."""
 
     def synced(disk: SimDisk, descriptor: int) -> None:
         file = disk._file(descriptor)

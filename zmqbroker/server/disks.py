@@ -169,6 +169,11 @@ class Disks:
             log.info("sends are taken again")
         led.lacking = lacking
 
+    def has_room(self, member_id: int) -> bool:
+        """Whether a follower may have room for more: its last report in this leadership does not say otherwise."""
+        heard = self._heard.get(member_id)
+        return heard is None or not heard[1].short
+
     def refusal(self, group: Group) -> StorageFull | None:
         """Why a group that this node leads takes no publishes; None while it does."""
         led = self._led.get(group.number)

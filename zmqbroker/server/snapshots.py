@@ -150,13 +150,19 @@ class Snapshots:
         number, asked = group.number, group.core.compacted_probes
         if not group.leading or number in self._making:
             self._asked[number] = asked
-        elif asked == self._asked.get(number, 0) or self._now_ns < self._unmade_ns.get(number, 0):
+        elif asked == self._asked.get(number, 0) or self._now_ns < self._unmade_ns.get(number, 0) or not self._is_wanted(group):
             return
         elif self._flusher.flushed(number) >= group.machine.roster.index:  # else it would lack who came last
             self._asked[number] = asked
             self._making.add(number)
             self._flusher.hold(number)
             self._start(self._tasks, number, self._make(group))
+
+    def _is_wanted(self, group: Group) -> bool:
+        """Whether a member that lacks dropped entries has room for a snapshot: one that cannot be stored only holds the log."""
+        first_index, own = self._log.view(group.number).first_index(), group.core.id
+        behind = [id for id, status in group.core.progress().items() if id != own and status.match_index < first_index - 1]
+        return any(self._node.disks.has_room(id) for id in behind)
 
     async def _make(self, group: Group) -> None:
         number = group.number

@@ -11,7 +11,7 @@ from tests.unit.server.harness import Site, batch, pending, trio
 from zmqbroker.config import NodeConfig
 from zmqbroker.errors import StorageFull
 from zmqbroker.raft import Membership, ProgressState, ProgressStatus
-from zmqbroker.raft.messages import MessageType, Role, StorageAppend
+from zmqbroker.raft.messages import Message, MessageType, Role, StorageAppend
 from zmqbroker.server.disks import (
     FORGIVING_TICKS,
     RETRY_TICKS,
@@ -21,7 +21,7 @@ from zmqbroker.server.disks import (
     fit_successor,
     lacking_room,
 )
-from zmqbroker.server.space import LOOK_NS, DiskReport, OwnSpace
+from zmqbroker.server.space import LOOK_NS, DiskReport, OwnSpace, put_report
 
 ROOM, SHORT, SLOW = DiskReport(100, 10), DiskReport(5, 10, short=True), DiskReport(100, 10, slow=True)
 GROUP = 1
@@ -50,6 +50,19 @@ def test_lacking_room_names_the_full_disks_when_no_majority_has_room(
     short: tuple[int, ...], present: tuple[int, ...], membership: Membership, lacking: tuple[int, ...]
 ) -> None:
     assert lacking_room(short, present, membership) == lacking
+
+
+def test_follower_has_room_until_it_says_otherwise_in_this_leadership() -> None:
+    disks = Disks(NodeConfig.for_test(), OwnSpace("/", 1, lambda: 0))
+    assert disks.has_room(2)
+    for report in (SHORT, ROOM, SHORT):
+        message = Message(MessageType.HEARTBEAT_RESPONSE, to=1, sender=2, group=GROUP, term=1)
+        put_report(message, report)
+        disks.heard(message)
+        assert disks.has_room(2) is (report is ROOM)
+        assert disks.has_room(3)
+    disks.begin(GROUP)
+    assert disks.has_room(2)
 
 
 # --- a slow disk -----------------------------------------------------------------------------------------------------

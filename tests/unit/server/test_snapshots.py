@@ -18,6 +18,7 @@ from tests.unit.server.snapshot_sites import GROUP, Cut, Site, Sites
 from zmqbroker.commands import Delivery
 from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.server import snapshot_making, snapshot_transfer, snapshots, trimming
+from zmqbroker.server.disks import Disks
 from zmqbroker.server.membership import membership_of
 from zmqbroker.server.snapshot_receiving import read_snapshot
 from zmqbroker.wire.peer import PeerKind
@@ -334,6 +335,26 @@ def failing(real: Callable[..., Any], error: Exception, times: int = 1) -> Calla
         return real(*arguments)
 
     return call
+
+
+def test_no_snapshot_is_made_for_a_node_without_room_before_it_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(sites: Sites) -> None:
+        await left_behind(sites)
+        full = [True]
+        monkeypatch.setattr(Disks, "has_room", lambda _disks, member_id: not (full and member_id == 3))
+        sites[3].open()
+        for _ in range(200):
+            await sites.tick()
+        assert sites[1].group.core.compacted_probes > 0
+        assert sites[1].counters["snapshots_made"] == 0
+        full.clear()
+        await sites.until(lambda: installed(sites), "a snapshot")
+        await sites.settle()
+        assert_caught_up(sites, sites[3])
+
+    drive(tmp_path, test)
 
 
 def test_snapshot_whose_bodies_find_no_room_is_sent_again_later(tmp_path: Path) -> None:
