@@ -14,7 +14,7 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 ARGUMENTS ?=
 SECONDS ?= 3600
 
-.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes sim sim-long \
+.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes test-processes-one test-processes-two sim sim-long \
 	exhaustive mutants bench failover fault-long deps-full clean
 
 help: ## list the targets
@@ -56,9 +56,9 @@ check: .venv/dev.stamp ## style, format and types
 	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 
-# Two lanes: the nodes of the second mostly wait for something.
+# Three lanes: the nodes of the second and third mostly wait for something.
 test: check ## everything but the long runs
-	@$(MAKE) --no-print-directory -j2 --output-sync=recurse test-alone test-processes
+	@$(MAKE) --no-print-directory -j3 --output-sync=recurse test-alone test-processes-one test-processes-two
 
 test-alone: .venv/dev.stamp ## all that starts no node
 	@$(MAKE) --no-print-directory -j1 test-unit test-pure sim test-mutants test-exhaustive
@@ -93,8 +93,17 @@ test-mutants: .venv/dev.stamp ## the gate: every known defect, put into the code
 mutants: .venv/dev.stamp ## the same as a table (ARGUMENTS="--only M3,M22")
 	@$(BIN)/python -m tests.mutants $(ARGUMENTS)
 
-test-processes: .venv/dev.stamp ## real nodes: integration and fault tests
-	$(BIN)/python -m pytest -m 'not long' tests/integration tests/fault
+test-processes: test-processes-one test-processes-two ## real nodes: integration and fault tests
+
+# Halves that take about the same time.
+ONE := $(sort $(wildcard tests/fault/test_[a-d]*.py))
+TWO := $(filter-out $(ONE),$(sort $(wildcard tests/fault/test_*.py)))
+
+test-processes-one: .venv/dev.stamp
+	$(BIN)/python -m pytest -m 'not long' $(ONE)
+
+test-processes-two: .venv/dev.stamp
+	$(BIN)/python -m pytest -m 'not long' tests/integration $(TWO)
 
 fault-long: .venv/dev.stamp ## the fault tests in their long versions; power-cut-ledger.json adds up the power cuts of all runs
 	$(BIN)/python -m pytest -m long tests/fault tests/exhaustive tests/simulation $(ARGUMENTS)

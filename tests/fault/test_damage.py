@@ -166,7 +166,7 @@ def test_damage_that_a_running_node_reads_ends_it_and_heals(tmp_path: Path) -> N
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.long) for seed in range(1, 10))])
 def test_recovering_node_that_is_killed_again_and_again_heals(tmp_path: Path, seed: int) -> None:
     """At any instant between the note and the vote: it goes on where it was, under one new uid."""
     chance = random.Random(seed)

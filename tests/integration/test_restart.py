@@ -156,7 +156,6 @@ def test_log_of_what_was_acked_is_dropped_on_every_node(small: Cluster) -> None:
             message.ack()
     for name, node in small.nodes.items():
         wait_until(partial(are_gone, first[name], node), 15, f"the first segments of {name} are gone")
-        assert len(segments(node)) <= BUDGET_BYTES // SEGMENT_BYTES
         wait_until(partial(has_its_reserve, node), 15, f"{name} has its reserve")
         wait_until(partial(within_budget, small, name), 15, f"the log of {name} has its budget")
 
@@ -230,6 +229,8 @@ def test_log_that_a_member_holds_back_refuses_sends_until_the_member_is_back(sma
 
 
 def test_full_log_answers_a_repeat_of_what_is_stored(small: Cluster) -> None:
+    if len(small.nodes) == 1:
+        pytest.skip("nobody holds the log of a single node")
     body, channel, endpoint = os.urandom(SEGMENT_BYTES // 4), unique_channel(), small.leader().endpoint
     frame = batch(channel, b"once", producer=77, base=1)
     with zmqbroker.SyncClient(small.url) as client, Wild(endpoint) as wild:
@@ -238,10 +239,13 @@ def test_full_log_answers_a_repeat_of_what_is_stored(small: Cluster) -> None:
         assert wild.ask(Request.OPEN_PRODUCER, {"channel": channel, "producer": 77}).command == Reply.PRODUCER
         stored = wild.ask(SEND_BATCH, {}, [frame])
         assert stored.command == Reply.SENT, stored.fields
+        away = next(node for node in small.nodes.values() if node is not small.leader())
+        away.kill()
         fill(queue, body)
         again = wild.ask(SEND_BATCH, {}, [frame])
         assert (again.command, again.fields) == (Reply.SENT, {**stored.fields, "duplicate": True})
         assert wild.ask(SEND_BATCH, {}, [batch(channel, body, producer=77, base=2)]).code == "STORAGE_FULL"
+        away.start()
         while messages := queue.receive(max=100, wait_ms=500):
             queue.ack(messages)
 

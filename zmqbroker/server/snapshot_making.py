@@ -15,12 +15,15 @@ from typing import Any
 
 from zmqbroker.broker import snapshot
 from zmqbroker.errors import StorageError
+from zmqbroker.raft import RaftCore
 from zmqbroker.raft.messages import Snapshot
+from zmqbroker.raft.view import LogView
+from zmqbroker.server.disks import Disks
 from zmqbroker.storage.interfaces import LogStore, StateStore
 from zmqbroker.storage.snapshot_file import SnapshotHead, SnapshotWriter
 from zmqbroker.wire.membership import decode_membership
 
-__all__ = ["MadeSnapshot", "make_snapshot"]
+__all__ = ["MadeSnapshot", "is_wanted", "make_snapshot"]
 
 #: Payloads read from the log in one go: a few milliseconds of a disk that has to be asked.
 SLICE_BYTES = 1 << 20
@@ -36,6 +39,12 @@ class MadeSnapshot:
     path: Path
     size: int
     snapshot: Snapshot
+
+
+def is_wanted(core: RaftCore, view: LogView, disks: Disks) -> bool:
+    """Whether a member that lacks dropped entries may have room for a snapshot: one that cannot be stored only holds the log."""
+    behind = [id for id, status in core.progress().items() if id != core.id and status.match_index < view.first_index() - 1]
+    return any(disks.has_room(id) for id in behind)
 
 
 async def make_snapshot(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zmqbroker.errors import BrokerError, Corruption, MalformedFrame, NoRoom, StorageError
 from zmqbroker.raft.messages import Message, MessageType
-from zmqbroker.server.snapshot_making import MadeSnapshot, make_snapshot
+from zmqbroker.server.snapshot_making import MadeSnapshot, is_wanted, make_snapshot
 from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, read_snapshot, store_bodies, store_snapshot
 from zmqbroker.server.snapshot_transfer import Chunk, Incoming, Outgoing, read_chunk
 from zmqbroker.server.state_flusher import StateFlusher
@@ -150,19 +150,15 @@ class Snapshots:
         number, asked = group.number, group.core.compacted_probes
         if not group.leading or number in self._making:
             self._asked[number] = asked
-        elif asked == self._asked.get(number, 0) or self._now_ns < self._unmade_ns.get(number, 0) or not self._is_wanted(group):
+        elif asked == self._asked.get(number, 0) or self._now_ns < self._unmade_ns.get(number, 0):
             return
+        elif not is_wanted(group.core, self._log.view(number), self._node.disks):
+            pass  # it is asked for again and again
         elif self._flusher.flushed(number) >= group.machine.roster.index:  # else it would lack who came last
             self._asked[number] = asked
             self._making.add(number)
             self._flusher.hold(number)
             self._start(self._tasks, number, self._make(group))
-
-    def _is_wanted(self, group: Group) -> bool:
-        """Whether a member that lacks dropped entries has room for a snapshot: one that cannot be stored only holds the log."""
-        first_index, own = self._log.view(group.number).first_index(), group.core.id
-        behind = [id for id, status in group.core.progress().items() if id != own and status.match_index < first_index - 1]
-        return any(self._node.disks.has_room(id) for id in behind)
 
     async def _make(self, group: Group) -> None:
         number = group.number

@@ -54,12 +54,13 @@ def give_up_ballast(directory: Path) -> None:
 def keep_ballast(directory: Path, free_bytes: FreeBytes = _free_bytes) -> None:
     """Have as much of the ballast as there is room for now. Raises OSError for anything but a full disk."""
     path = directory / BALLAST_NAME
-    size = path.stat().st_size if path.exists() else 0
+    there = path.exists()
+    size = path.stat().st_size if there else 0
     wanted = min(BALLAST_BYTES, (size + free_bytes(directory)) // _STEP_BYTES * _STEP_BYTES)
     if wanted <= size:
         return
     try:
-        descriptor = OS_DISK.open(path) if size else OS_DISK.create(path)
+        descriptor = OS_DISK.open(path) if there else OS_DISK.create(path)
         try:
             OS_DISK.allocate(descriptor, wanted)
         finally:

@@ -171,3 +171,10 @@ def test_lock_that_cannot_be_written_is_given_up(tmp_path: Path, monkeypatch: py
         with pytest.raises(NoRoom):
             opened(tmp_path)
     opened(tmp_path).close()
+
+
+def test_ballast_that_is_empty_is_filled(tmp_path: Path) -> None:
+    """As a process leaves it that died before there was room, or somebody who emptied it."""
+    (tmp_path / BALLAST_NAME).touch()
+    keep_ballast(tmp_path)
+    assert (tmp_path / BALLAST_NAME).stat().st_size == BALLAST_BYTES
