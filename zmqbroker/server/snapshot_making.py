@@ -42,7 +42,7 @@ class MadeSnapshot:
 
 
 def is_wanted(core: RaftCore, view: LogView, disks: Disks) -> bool:
-    """Whether a member that lacks dropped entries may have room for a snapshot: one that cannot be stored only holds the log."""
+    """Whether a member that lacks dropped entries may have room for a snapshot; one that cannot store it only holds the log."""
     behind = [id for id, status in core.progress().items() if id != core.id and status.match_index < view.first_index() - 1]
     return any(disks.has_room(id) for id in behind)
 

@@ -148,13 +148,12 @@ class Snapshots:
 
     def _consider(self, group: Group) -> None:
         number, asked = group.number, group.core.compacted_probes
+        whole = self._flusher.flushed(number) >= group.machine.roster.index  # else it would lack who came last
         if not group.leading or number in self._making:
             self._asked[number] = asked
         elif asked == self._asked.get(number, 0) or self._now_ns < self._unmade_ns.get(number, 0):
             return
-        elif not is_wanted(group.core, self._log.view(number), self._node.disks):
-            pass  # it is asked for again and again
-        elif self._flusher.flushed(number) >= group.machine.roster.index:  # else it would lack who came last
+        elif whole and is_wanted(group.core, self._log.view(number), self._node.disks):
             self._asked[number] = asked
             self._making.add(number)
             self._flusher.hold(number)

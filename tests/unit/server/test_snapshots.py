@@ -5,106 +5,22 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.broker.builders import acked_by
-from tests.unit.server.harness import receive, waiting
+from tests.unit.server.snapshot_scenes import ack, assert_caught_up, drive, failing, installed, left_behind
 from tests.unit.server.snapshot_sites import GROUP, Cut, Site, Sites
-from zmqbroker.commands import Delivery
-from zmqbroker.errors import Corruption, NoRoom, StorageError
-from zmqbroker.server import snapshot_making, snapshot_transfer, snapshots, trimming
-from zmqbroker.server.disks import Disks
+from zmqbroker.errors import Corruption, StorageError
+from zmqbroker.server import snapshot_making, snapshot_transfer, snapshots
 from zmqbroker.server.membership import membership_of
 from zmqbroker.server.snapshot_receiving import read_snapshot
 from zmqbroker.wire.peer import PeerKind
 
 READ = "zmqbroker.server.snapshots.read_snapshot"
-Test = Callable[[Sites], Awaitable[None]]
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small chunks and a short patience, so that everything takes many steps and few ticks."""
-    monkeypatch.setattr(snapshot_transfer, "CHUNK_BYTES", 8 << 10)
-    monkeypatch.setattr(snapshot_transfer, "REPEAT_NS", 0)
-    monkeypatch.setattr(snapshots, "RETRY_NS", 0)
-    monkeypatch.setattr(snapshot_making, "SLICE_BYTES", 16 << 10)
-    monkeypatch.setattr(trimming, "AWAY_TICKS", 5)
-    monkeypatch.setattr(trimming, "WINDOW_MARKS", 1)
-
-
-def drive(directory: Path, test: Test) -> None:
-    """Run a test on three nodes; none may end by itself."""
-
-    async def whole() -> None:
-        sites = Sites(directory)
-        bugs: list[dict[str, Any]] = []
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
-        try:
-            await test(sites)
-            assert [context for context in bugs if not isinstance(context.get("exception"), Cut)] == []
-        finally:
-            await sites.close()
-
-    asyncio.run(whole())
-
-
-async def left_behind(sites: Sites) -> None:
-    """Nodes 1 and 2 hold messages, and their log begins behind the end of node 3's, which does not run."""
-    for site in sites.sites.values():
-        site.open()
-    await sites.lead(1)
-    await sites.write(3)
-    await sites[3].kill()
-    await sites.write(60)
-
-    def beyond() -> bool:
-        return sites[1].log.view(GROUP).first_index() > 10
-
-    # The log of live messages stays, so they are taken away: all but those at the end.
-    await ack(sites, 55)
-    await sites.write(20)
-    await sites.write(5)
-    assert beyond(), sites[1].log.view(GROUP).first_index()
-
-
-async def ack(sites: Sites, count: int) -> None:
-    """Receive and ack the oldest messages, through the log."""
-    assert sites.leader is not None
-    group, node = sites.leader.group, sites.leader.node
-    delivered: list[Delivery] = []
-    node.deliver = lambda _pending, delivery, _number: delivered.append(delivery)  # type: ignore
-    for request in range(count):
-        asked = waiting(100_000 + request)
-        group.submit(receive(asked, count_max=1), asked)
-    await sites.settle()
-    assert len(delivered) == count
-    for delivery in delivered:
-        group.submit(acked_by(delivery))
-    await sites.settle()
-
-
-def assert_caught_up(sites: Sites, site: Site) -> None:
-    """The node has what the others have, messages included."""
-    leader = sites.leader
-    assert leader is not None
-    assert sites.equal
-    assert len(sites.digests()) == 1
-    assert site.group.core.membership == membership_of(site.group.machine.roster) == leader.group.core.membership
-    live = [index for index in range(1, leader.group.machine.applied_index + 1) if leader.group.machine.is_live(index)]
-    assert len(live) >= 20
-    for index in live:
-        assert site.node.read(GROUP, index) == leader.node.read(GROUP, index)
-
-
-def installed(sites: Sites) -> bool:
-    """Whether node 3 has installed a snapshot."""
-    return sites[3].counters["snapshots_installed"] > 0
 
 
 def test_node_left_behind_gets_a_snapshot_and_goes_on_with_it(tmp_path: Path) -> None:
@@ -325,88 +241,6 @@ def test_snapshot_that_is_damaged_as_a_whole_is_made_anew(tmp_path: Path) -> Non
     drive(tmp_path, test)
 
 
-def failing(real: Callable[..., Any], error: Exception, times: int = 1) -> Callable[..., Any]:
-    """`real`, which fails the first times."""
-    left = [error] * times
-
-    def call(*arguments: Any) -> Any:
-        if left:
-            raise left.pop()
-        return real(*arguments)
-
-    return call
-
-
-def test_no_snapshot_is_made_for_a_node_without_room_before_it_has_some(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def test(sites: Sites) -> None:
-        await left_behind(sites)
-        full = [True]
-        monkeypatch.setattr(Disks, "has_room", lambda _disks, member_id: not (full and member_id == 3))
-        sites[3].open()
-        for _ in range(200):
-            await sites.tick()
-        assert sites[1].group.core.compacted_probes > 0
-        assert sites[1].counters["snapshots_made"] == 0
-        full.clear()
-        await sites.until(lambda: installed(sites), "a snapshot")
-        await sites.settle()
-        assert_caught_up(sites, sites[3])
-
-    drive(tmp_path, test)
-
-
-def test_snapshot_whose_bodies_find_no_room_is_sent_again_later(tmp_path: Path) -> None:
-    async def test(sites: Sites) -> None:
-        await left_behind(sites)
-        third = sites[3]
-        third.open()
-        put_bodies, full = third.state.put_bodies, [10]
-
-        def half(group: int, bodies: Any) -> None:
-            if full:
-                put_bodies(group, islice(bodies, full.pop()))
-                raise NoRoom("the volume is full")
-            put_bodies(group, bodies)
-
-        third.state.put_bodies = half  # type: ignore[method-assign]
-        await sites.until(lambda: third.counters["snapshots_failed"], "a failure")
-        assert (third.failures, third.files()) == ([], [])
-        await sites.until(lambda: installed(sites), "a snapshot")
-        await sites.settle()
-        assert_caught_up(sites, third)
-
-    drive(tmp_path, test)
-
-
-@pytest.mark.parametrize("ends", [False, True])
-def test_snapshot_whose_state_finds_no_room_waits_for_it_unless_the_node_ends(tmp_path: Path, ends: bool) -> None:
-    async def test(sites: Sites) -> None:
-        await left_behind(sites)
-        third = sites[3]
-        third.open()
-        state, install, tries = third.state, third.state.install, Counter[str]()
-
-        def full(*_: Any) -> None:
-            tries["made"] += 1
-            raise NoRoom("the volume is full")
-
-        state.install = full  # type: ignore
-        await sites.until(lambda: tries["made"] > 1, "two tries")
-        assert (third.failures, third.counters["snapshots_installed"]) == ([], 0)
-        if ends:
-            await third.stop()
-            third.open()
-        else:
-            state.install = install  # type: ignore[method-assign]
-        await sites.until(lambda: installed(sites), "a snapshot")
-        await sites.settle()
-        assert_caught_up(sites, third)
-
-    drive(tmp_path, test)
-
-
 @pytest.mark.parametrize("what", ["opened", "read"])
 def test_snapshot_that_cannot_be_read_any_more_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     async def test(sites: Sites) -> None:
@@ -462,21 +296,6 @@ def test_making_that_fails_is_not_tried_again_at_once(tmp_path: Path, monkeypatc
         for _ in range(100):
             await sites.tick()
         assert (sites[1].counters["snapshots_failed"], sites[1].counters["snapshots_made"]) == (1, 0)
-
-    drive(tmp_path, test)
-
-
-def test_receiver_without_room_goes_on_and_takes_it_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def test(sites: Sites) -> None:
-        await left_behind(sites)
-        full = failing(snapshot_transfer.Incoming.take, OSError(28, "no space left"), times=3)
-        monkeypatch.setattr(snapshot_transfer.Incoming, "take", lambda self, *arguments: full(self, *arguments))
-        sites[3].open()
-        await sites.until(lambda: sites[3].counters["snapshots_failed"] == 3, "three failures")
-        await sites.until(lambda: installed(sites), "a snapshot")
-        await sites.settle()
-        assert_caught_up(sites, sites[3])
-        assert (sites[3].failures, sites[3].files()) == ([], [])
 
     drive(tmp_path, test)
 
