@@ -23,23 +23,30 @@ from typing import Any
 import zmq
 
 from bench.backlog import RESULTS
-from bench.load import BenchError, Connection, build_requests, check, publish
+from bench.load import BenchError, Connection, build_requests, check
 from bench.macro import NODES, find_leader
-from bench.meter import Meter
 from bench.plan import PublishCase
 from bench.report import environment
 from tests.processes import Cluster, Node
-from zmqbroker.wire.frames import Reply
+from zmqbroker.wire.frames import Reply, decode_header
 
 BATCH_BYTES = 256 << 10
 BODY_BYTES = 1 << 10
-#: Bytes whose frames are built and sent at a time while the follower is away.
-CHUNK_BYTES = 128 << 20
 BEFORE_S = 20.0
 #: The follower has this long; ten times what is asked for.
 CATCH_UP_S = 1200.0
+#: A refused publisher waits so long.
+PAUSE_S = 0.02
 #: Requests of the background publisher that may be unanswered.
 WINDOW = 8
+
+
+def _is_confirmed(reply: bytes) -> bool:
+    """Whether a send was confirmed; False when there was no room for it. Raises `BenchError` for anything else."""
+    if reply[3] == Reply.ERROR and decode_header(reply)[2]["code"] == "STORAGE_FULL":
+        return False
+    check(reply)
+    return True
 
 
 def _case(count: int) -> PublishCase:
@@ -61,6 +68,7 @@ class Publisher:
     connection: Connection
     rate: int  # messages per second; 0: as many as go
     confirmed_s: list[float] = field(default_factory=list)
+    refused: int = 0  # batches, because the bodies of earlier ones had not left the log yet
     failure: str = ""
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -82,11 +90,11 @@ class Publisher:
                 socket.send_multipart([header, body])
                 under_way, sent = under_way + 1, sent + 1
             elif under_way and (under_way == WINDOW or self.stop.is_set() or socket.poll(2)):
-                reply = socket.recv()
-                if reply[3] != Reply.SENT:
-                    check(reply)
-                    raise BenchError("a reply nobody waits for")
-                self.confirmed_s.append(time.perf_counter())
+                if _is_confirmed(socket.recv()):
+                    self.confirmed_s.append(time.perf_counter())
+                else:
+                    self.refused += 1
+                    time.sleep(PAUSE_S)
                 under_way -= 1
             elif not under_way:
                 time.sleep(0.002)
@@ -117,7 +125,7 @@ def measure(directory: Path, volume: str, behind_bytes: int, budget_bytes: int, 
         endpoint = find_leader(context, [node.endpoint for node in cluster.nodes.values()])
         away = next(node for node in cluster.nodes.values() if node.endpoint != endpoint)
         away.kill()
-        found: dict[str, Any] = {"fill": list(_fill(Connection(context, endpoint), behind_bytes))}
+        found: dict[str, Any] = {"fill_per_s": round(_fill(context, endpoint, behind_bytes))}
         publisher = Publisher(Connection(context, endpoint), rate)
         thread = threading.Thread(target=publisher.run)
         thread.start()
@@ -134,15 +142,18 @@ def measure(directory: Path, volume: str, behind_bytes: int, budget_bytes: int, 
         cluster.close()
 
 
-def _fill(connection: Connection, size: int) -> list[float]:
-    rates = []
-    for start in range(0, size, CHUNK_BYTES):
-        case = _case(min(CHUNK_BYTES, size - start) // BATCH_BYTES)
-        first_id = connection.take_ids(case.request_count)
-        requests = build_requests(case, first_id)
-        rates.append(publish(connection, Meter([]), case, requests, first_id).summary()["messages_per_s"])
-    connection.close()
-    return rates
+def _fill(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, size: int) -> float:
+    """Publish `size` bytes, as fast as there is room for them; messages per second."""
+    publisher, started = Publisher(Connection(context, endpoint), 0), time.perf_counter()
+    thread = threading.Thread(target=publisher.run)
+    thread.start()
+    while thread.is_alive() and len(publisher.confirmed_s) * BATCH_BYTES < size:
+        time.sleep(0.1)
+    publisher.stop.set()
+    thread.join()
+    if publisher.failure:
+        raise BenchError(publisher.failure)
+    return len(publisher.confirmed_s) * (BATCH_BYTES // BODY_BYTES) / (time.perf_counter() - started)
 
 
 def _bring_up(cluster: Cluster, away: Node, publisher: Publisher) -> dict[str, Any]:
@@ -158,6 +169,7 @@ def _bring_up(cluster: Cluster, away: Node, publisher: Publisher) -> dict[str, A
     during = publisher.rate_between(started, ended)
     return {
         "caught_up_s": round(ended - started, 2),
+        "refused_batches": publisher.refused,
         "snapshots_installed": _counter(cluster, away, "snapshots_installed"),
         "before_per_s": round(before),
         "during_per_s": round(during),
