@@ -99,10 +99,10 @@ test-processes: test-processes-one test-processes-two ## real nodes: integration
 ONE := $(sort $(wildcard tests/fault/test_[a-d]*.py))
 TWO := $(filter-out $(ONE),$(sort $(wildcard tests/fault/test_*.py)))
 
-test-processes-one: .venv/dev.stamp
+test-processes-one: .venv/dev.stamp ## the first half of them
 	$(BIN)/python -m pytest -m 'not long' $(ONE)
 
-test-processes-two: .venv/dev.stamp
+test-processes-two: .venv/dev.stamp ## the second half
 	$(BIN)/python -m pytest -m 'not long' tests/integration $(TWO)
 
 fault-long: .venv/dev.stamp ## the fault tests in their long versions; power-cut-ledger.json adds up the power cuts of all runs
