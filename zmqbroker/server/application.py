@@ -344,6 +344,7 @@ class _Application:
         finally:
             flushing.cancel()
             await asyncio.gather(flushing, return_exceptions=True)
+            await flusher.settle()  # a flush goes on when whoever waits for it is ended
             await backups.close()
             await snapshots.close()
 

@@ -76,6 +76,7 @@ class StateFlusher:
         self._failure: Exception | None = None  # the store failed for good
         self._on_full = on_full  # makes room for the next try, if anything can be given up
         self._turn = asyncio.Lock()  # one flush at a time
+        self._under_way: set[asyncio.Task[None]] = set()  # flushes, whether anybody still waits for them or not
         self.out_of_room = False  # the volume was full when something was to be stored last
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="state")
 
@@ -92,7 +93,14 @@ class StateFlusher:
         Raises StorageError; then nothing is ever flushed again.
         """
         # Whoever waits for this flush may be ended: what the machine has handed out is stored all the same.
-        await asyncio.shield(asyncio.ensure_future(self._flush_all()))
+        task = asyncio.ensure_future(self._flush_all())
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        await asyncio.shield(task)
+
+    async def settle(self) -> None:
+        """Wait for the flushes under way, all of their steps; to be called before `close`, when nobody begins another one."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _flush_all(self) -> None:
         async with self._turn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from collections.abc import Coroutine, Iterable
 from typing import Any
@@ -198,6 +199,34 @@ def test_flush_whose_caller_is_ended_stores_what_it_took_all_the_same() -> None:
 
     run(node, job())
     assert Machine.restore(2, node.state.load(1)).digest() == node.machines[1].digest()
+
+
+@pytest.mark.parametrize("steps", range(3))
+def test_flush_whose_caller_is_ended_is_over_before_the_thread_ends(steps: int) -> None:
+    node = Node()
+
+    async def job() -> None:
+        node.apply(publish())
+        node.state.put_bodies(1, [(99, b"of no message")])
+        node.flusher._bodies[1].append(99)  # so that the flush has two steps
+        flushing = asyncio.ensure_future(node.flusher.flush())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        flushing.cancel()
+        await asyncio.gather(flushing, return_exceptions=True)
+        await node.flusher.settle()
+        node.flusher.close()
+
+    bugs: list[dict[str, Any]] = []
+
+    async def watched() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: bugs.append(context))
+        await job()
+        gc.collect()
+
+    asyncio.run(watched())
+    assert bugs == []
+    assert (node.state.applied_index(1), node.state.body_indexes(1)) == ((1, []) if steps else (0, [99]))
 
 
 def test_flush_under_way_when_a_snapshot_is_installed_does_not_undo_it() -> None:
