@@ -216,6 +216,8 @@ def test_flush_whose_caller_is_ended_is_over_before_the_thread_ends(steps: int) 
         await asyncio.gather(flushing, return_exceptions=True)
         await node.flusher.settle()
         node.flusher.close()
+        for _ in range(10):
+            await asyncio.sleep(0)
 
     bugs: list[dict[str, Any]] = []
 
