@@ -34,7 +34,7 @@ from zmqbroker.storage.record import (
     to_entry,
     to_hard_state,
 )
-from zmqbroker.storage.segment import GroupBase, Segment
+from zmqbroker.storage.segment import GroupBase, Segment, decode_segment_header
 
 __all__ = ["Recovered", "recover"]
 
@@ -113,6 +113,8 @@ class _Scan:
         self.segment = segment
         self.successor = successor
         self.data = segment.read(0, segment.size_bytes)
+        # Read again, and maybe written again: what went wrong on the way from the disk must not get there.
+        decode_segment_header(self.data, str(segment.path))
         self.cursor = RecordCursor(segment.key, segment.header.size, segment.header.first_lsn)
         self.offsets = array("Q")  # where each record begins
         self.synced_lsn = 0  # the highest that a record here attests

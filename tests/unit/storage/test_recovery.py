@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.storage.support import append, change, contents, open_log, run, segments
 from zmqbroker.errors import Corruption
 from zmqbroker.raft.messages import Entry, HardState, Membership, Snapshot, StorageAppend
+from zmqbroker.storage.disk import OsDisk
 from zmqbroker.storage.record import PAYLOAD_OFFSET, Record, RecordCursor, RecordType, record_of_entry
 from zmqbroker.storage.segment import Segment
 from zmqbroker.storage.segment_log import SegmentLog
@@ -52,6 +53,24 @@ def test_open_after_a_kill_shows_everything_written(tmp_path: Path, sync: bool) 
     again = open_log(tmp_path / "log-killed", sync=sync)
     assert (again.read(1, 30), again.read(1, 31)) == (b"written, never completed", b"more")
     again.close()
+
+
+class _FlippingDisk(OsDisk):
+    """The last bit of the first 4 KiB is another in long reads, on the way from the disk alone."""
+
+    def pread(self, descriptor: int, size: int, offset: int) -> bytes:
+        data = super().pread(descriptor, size, offset)
+        return data if len(data) <= 4096 or offset else data[:4095] + bytes([data[4095] ^ 1]) + data[4096:]
+
+
+def test_header_that_reads_differently_the_second_time_is_damage_and_is_not_written_again(tmp_path: Path) -> None:
+    log = open_log(tmp_path / "log", sync=True)
+    run(log, append(1, b"a" * 3000))
+    log.close()
+    before = _images(tmp_path / "log")
+    with pytest.raises(Corruption, match="the segment header is damaged"):
+        SegmentLog.open(tmp_path / "log", sync=True, segment_bytes=1 << 16, disk=_FlippingDisk())
+    assert _images(tmp_path / "log") == before
 
 
 def _two_passes(directory: Path) -> tuple[int, int]:
