@@ -150,15 +150,15 @@ def waits(run: Run, history: History) -> str:
 
 
 def found_after_a_cut(run: Run) -> list[str]:
-    """What is wrong then: what the clients saw, or what nodes say that refuse to start."""
+    """What is wrong then: what the clients saw, or what nodes say that do not trust their data."""
     run.work()
     try:
         run.cut()
         run.work()
         return [str(violation) for violation in check(run.end(), stats(run.nodes)["last_sequence"])]
     except AssertionError:
-        last_lines = [node.log().splitlines()[-1] for node in run.nodes.nodes.values() if not node.running]
-        return [line for line in last_lines if "damaged" in line]
+        said = [line for node in run.nodes.nodes.values() for line in node.log().splitlines()]
+        return [line for line in said if "recovering:" in line]
 
 
 @pytest.mark.long
