@@ -8,14 +8,10 @@ long is it gone.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,13 +22,12 @@ from bench.load import BenchError, Connection, build_requests, publish
 from bench.macro import cluster_pids, find_leader
 from bench.meter import Meter
 from bench.plan import PublishCase
-from bench.report import environment
+from bench.single import run_single
 from tests.processes import Cluster
 from zmqbroker.commands import Receipt
 from zmqbroker.wire.frames import decode_header
 from zmqbroker.wire.requests import AckRequest, CloseRequest, ReceiveRequest, Send
 
-RESULTS = Path(__file__).resolve().parent / "results"
 NODES = 3
 BATCH_BYTES = 64 << 10
 #: Messages of one probe: about a second of either direction.
@@ -171,21 +166,12 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=10_000_000)
     parser.add_argument("--body-bytes", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--volume", choices=("ephemeral", "persistent"), default="persistent")
-    parser.add_argument("--directory", default=tempfile.gettempdir())
-    parser.add_argument("--out", type=Path, help="result file (default: bench/results/<time>-backlog.json)")
-    options = parser.parse_args()
-    started = datetime.now(UTC)
-    load = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="zmqbroker-bench-", dir=options.directory) as data:
-        found = measure(Path(data), options.volume, options.messages, options.body_bytes, options.rounds)
-        about = {**environment([], Path(data)), "command": f"python -m bench.backlog {' '.join(sys.argv[1:])}".strip()}
-    parameters = {name: value for name, value in vars(options).items() if name not in ("out", "directory")}
-    result = {"benchmark": "a long queue", **about, "load_before": load, "parameters": parameters, "figures": found}
-    path = options.out or RESULTS / f"{started:%Y%m%dT%H%M%SZ}-backlog.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
-    return 0
+    return run_single(
+        "backlog",
+        "a long queue",
+        parser,
+        lambda directory, chosen: measure(directory, chosen.volume, chosen.messages, chosen.body_bytes, chosen.rounds),
+    )
 
 
 if __name__ == "__main__":

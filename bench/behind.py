@@ -8,25 +8,20 @@ publisher either sends as fast as it is let (`--rate 0`) or at a fixed rate.
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import zmq
 
-from bench.backlog import RESULTS
 from bench.load import BenchError, Connection, build_requests, check
 from bench.macro import NODES, find_leader
 from bench.plan import PublishCase
-from bench.report import environment
+from bench.single import run_single
 from tests.processes import Cluster, Node
 from zmqbroker.wire.frames import Reply, decode_header
 
@@ -185,22 +180,14 @@ def main() -> int:
     """Run it, print the result and write it to bench/results."""
     parser = argparse.ArgumentParser(prog="python -m bench.behind", description="A follower that missed much.")
     parser.add_argument("--behind-bytes", type=int, default=2 << 30)
-    parser.add_argument("--budget-bytes", type=int, default=256 << 20, help="log that each node keeps (default: 256 MiB)")
-    parser.add_argument("--rate", type=int, default=0, help="messages per second meanwhile (default: as many as go)")
-    parser.add_argument("--volume", choices=("ephemeral", "persistent"), default="persistent")
-    parser.add_argument("--directory", default=tempfile.gettempdir())
-    parser.add_argument("--out", type=Path, help="result file (default: bench/results/<time>-behind.json)")
-    options = parser.parse_args()
-    started, load = datetime.now(UTC), os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="zmqbroker-bench-", dir=options.directory) as data:
-        found = measure(Path(data), options.volume, options.behind_bytes, options.budget_bytes, options.rate)
-        about = {**environment([], Path(data)), "command": f"python -m bench.behind {' '.join(sys.argv[1:])}".strip()}
-    parameters = {name: value for name, value in vars(options).items() if name not in ("out", "directory")}
-    result = {"benchmark": "a follower far behind", **about, "load_before": load, "parameters": parameters, "figures": found}
-    path = options.out or RESULTS / f"{started:%Y%m%dT%H%M%SZ}-behind.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
-    return 0
+    parser.add_argument("--budget-bytes", type=int, default=1 << 30, help="log that each node keeps (default: 1 GiB)")
+    parser.add_argument("--rate", type=int, default=20_000, help="messages of 1 KiB per second meanwhile; 0: as many as go")
+    return run_single(
+        "behind",
+        "a follower far behind",
+        parser,
+        lambda directory, chosen: measure(directory, chosen.volume, chosen.behind_bytes, chosen.budget_bytes, chosen.rate),
+    )
 
 
 if __name__ == "__main__":
