@@ -81,6 +81,17 @@ def run(config: NodeConfig, owner: str = "serve") -> int:
     return 0
 
 
+async def _together(*jobs: Coroutine[Any, Any, None]) -> None:
+    """Run jobs that only end by failing: when one does, the others are ended, and its error is raised."""
+    tasks = [asyncio.ensure_future(job) for job in jobs]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 class _Application:
     """What a node owns, in the order in which it is opened."""
 
@@ -316,16 +327,14 @@ class _Application:
         await self._greeting.until_formed()
         if not self._machines:
             self._start_groups(data)
-        node, storage = self._node, self._config.storage
-        give_up = data.directory.give_up_ballast
-        flusher = StateFlusher(data.log, data.state, self._machines, storage.flush_ms, storage.log_budget_bytes, give_up)
-        self._closers.append(flusher.close)
+        node, scrub_bytes_per_s = self._node, self._config.storage.scrub_bytes_per_s
+        flusher = self._make_flusher(data)
         place = data.directory.path / "snapshots"
         snapshots = Snapshots(place, node, data.log, data.state, flusher, self._counters, self._die)
         node.snapshots = snapshots
         backups = Backups(place, node, data.log, data.state, flusher, self._counters, time.time_ns)
         node.backups = backups
-        flushing = asyncio.gather(flusher.run(), scrub(data.state, flusher.job, storage.scrub_bytes_per_s))
+        flushing = asyncio.ensure_future(_together(flusher.run(), scrub(data.state, flusher.job, scrub_bytes_per_s)))
         try:
             while not flushing.done():
                 self._node.network.send_hello()
@@ -333,10 +342,11 @@ class _Application:
                 with suppress(TimeoutError):
                     await self._change()
                 self._changed.clear()
-                # Others hear of a change of the members only after it is stored here: this node must not need, after a power
-                # cut, the vote of one that has left.
+                # Others hear of a change of the members only after it is stored here, unless the store has no room: this node
+                # must not need, after a power cut, the vote of one that has left.
                 await flusher.flush()
-                data.proven()
+                if not flusher.out_of_room:
+                    data.proven()
                 self._tidy(data)
                 self._formation.known.forget_silent(time.monotonic_ns())
                 await self._greeting.connect()
@@ -347,6 +357,12 @@ class _Application:
             await flusher.settle()  # a flush goes on when whoever waits for it is ended
             await backups.close()
             await snapshots.close()
+
+    def _make_flusher(self, data: NodeData) -> StateFlusher:
+        storage, give_up = self._config.storage, data.directory.give_up_ballast
+        flusher = StateFlusher(data.log, data.state, self._machines, storage.flush_ms, storage.log_budget_bytes, give_up)
+        self._closers.append(flusher.close)
+        return flusher
 
     async def _change(self) -> None:
         """Wait until members or roles are others. Raises TimeoutError when the next HELLO is due."""

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from zmqbroker.config import NodeConfig
-from zmqbroker.server.application import _Application
+from zmqbroker.errors import Corruption
+from zmqbroker.server.application import _Application, _together
 
 
 @pytest.mark.parametrize("steps", range(6))
@@ -50,3 +51,27 @@ def test_change_that_came_before_is_not_waited_for(monkeypatch: pytest.MonkeyPat
             await application._change()
 
     asyncio.run(test())
+
+
+def test_job_that_fails_ends_those_beside_it_and_its_error_is_raised() -> None:
+    """A flush that went on beside a failed scrub could begin after the store's thread had ended."""
+
+    async def test() -> list[str]:
+        ended: list[str] = []
+
+        async def endless() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                ended.append("endless")
+
+        async def failing() -> None:
+            await asyncio.sleep(0)
+            raise Corruption("the value of a key is damaged")
+
+        with pytest.raises(Corruption, match="the value of a key"):
+            await _together(endless(), failing())
+        return ended
+
+    assert asyncio.run(test()) == ["endless"]
