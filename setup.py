@@ -18,6 +18,10 @@ from setuptools.errors import BaseError, CCompilerError
 SOURCES = {
     "ext/_codec.pyx": "zmqbroker.wire._codec",
 }
+#: Those of the server, which runs on Linux.
+LINUX_SOURCES = {
+    "ext/_log.pyx": "zmqbroker.storage._log",
+}
 
 MISSING = "zmqbroker: compiled code was left out, the slower Python twins are used instead: "
 
@@ -33,7 +37,8 @@ def extensions() -> list[Extension]:
         print(MISSING + "Cython is not installed")
         return []
     arguments = [] if sys.platform == "win32" else ["-O3", "-g0"]
-    modules = [Extension(name, [source], extra_compile_args=arguments) for source, name in SOURCES.items()]
+    sources = SOURCES | LINUX_SOURCES if sys.platform == "linux" else SOURCES
+    modules = [Extension(name, [source], extra_compile_args=arguments) for source, name in sources.items()]
     made: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives={"language_level": 3})
     for module in made:
         module.optional = True  # set here because cythonize makes new objects that do not keep it

@@ -23,9 +23,9 @@ import zmq
 
 from zmqbroker.server.sockets import ClientPort, PeerLink, PeerPort
 from zmqbroker.storage.disk import OS_DISK, write_all
-from zmqbroker.storage.interfaces import WriteJob
+from zmqbroker.storage.interfaces import PlainWrite, WriteJob
 from zmqbroker.storage.record import PAYLOAD_OFFSET, aligned
-from zmqbroker.storage.writer import InlineWriter, LogWriter
+from zmqbroker.storage.writer import ROOM_RETRY_S, InlineWriter, LogWriter
 from zmqbroker.wire.frames import Reply, encode_header
 
 __all__ = ["Journal", "Relay", "Settings", "written_at_majority"]
@@ -76,20 +76,30 @@ class _Write:
     def sync(self) -> None:
         os.fdatasync(self.descriptor)
 
+    def plain(self) -> PlainWrite:
+        return self.descriptor, self.offset, list(self.buffers)
+
+    def mark_synced(self) -> None:
+        pass
+
 
 class Journal:
     """A file that was written once with zeros and is written round and round: the cheapest log there can be."""
 
     def __init__(self, path: Path, size: int, *, sync: bool) -> None:
         self.durable = 0  # number of the last pass that is written, and synced if `sync`
-        self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)  # readable when the writer's thread moved `durable`
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         for offset in range(0, size, 1 << 20):
             write_all(OS_DISK, self._file, [bytes(min(1 << 20, size - offset))], offset)
         os.fsync(self._file)
         self._size, self._position, self._sync = size, 0, sync
-        writer = LogWriter if sync else InlineWriter
-        self._writer: LogWriter | InlineWriter = writer(self._finished, self._failed)
+        self._writer: LogWriter | InlineWriter
+        self.descriptor = -1  # readable when `collect` may move `durable`; -1: it moves at once
+        if sync:
+            self._writer = LogWriter(self._finished, self._failed, lambda: None, lambda _: None, retry_s=ROOM_RETRY_S)
+            self.descriptor = self._writer.descriptor
+        else:
+            self._writer = InlineWriter(self._finished, self._failed, lambda: None, lambda _: None)
 
     def submit(self, number: int, payload: Sequence[bytes]) -> None:
         """Write a pass behind the last one, or at the start of the file when it does not fit behind it."""
@@ -101,20 +111,22 @@ class Journal:
         self._writer.submit(_Write(self._file, self._position, buffers, number, self._sync, size))
         self._position += size
 
+    def collect(self) -> None:
+        """Take what the writer's thread has done."""
+        assert isinstance(self._writer, LogWriter), self._writer
+        self._writer.collect()
+
     def close(self) -> None:
         """Wait for the writes under way and close the file."""
         self._writer.close()
         os.close(self._file)
-        os.close(self.descriptor)
 
     def _finished(self, jobs: Sequence[WriteJob]) -> None:
         last = jobs[-1]
         assert isinstance(last, _Write), last
         self.durable = last.number
-        if self._sync:
-            os.eventfd_write(self.descriptor, 1)
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: BaseException) -> None:
         print(f"the file cannot be written: {error}", file=sys.stderr, flush=True)
         os._exit(1)
 
@@ -142,7 +154,8 @@ class Relay:
         if self._clients is not None:
             ports.append(self._clients)
         for descriptor in (sys.stdin.fileno(), self._journal.descriptor, *(port.descriptor for port in ports)):
-            poller.register(descriptor, select.POLLIN)
+            if descriptor >= 0:
+                poller.register(descriptor, select.POLLIN)
         gc.collect()
         gc.freeze()
         while True:
@@ -153,7 +166,7 @@ class Relay:
                 if any(descriptor == sys.stdin.fileno() for descriptor, _ in events):
                     return
                 if any(descriptor == self._journal.descriptor for descriptor, _ in events):
-                    os.eventfd_read(self._journal.descriptor)
+                    self._journal.collect()
 
     def close(self) -> None:
         """Close file and sockets."""

@@ -44,10 +44,8 @@ def test_verify_finds_the_node_and_the_channel_that_differ(tmp_path: Path) -> No
         assert third.stop() == 0
         nodes.leader()
         ended = verify(nodes)
-        assert (ended.returncode, ended.stderr) == (
-            3,
-            "zmqbroker: not compared, because they do not answer: node-3\n",
-        )
+        assert ended.returncode == 3, ended.stderr
+        assert ended.stderr.startswith("zmqbroker: not compared, because they do not answer: node-3 ("), ended.stderr
         falsify(third.directory, "orders")
         third.start()
         wait_until(lambda: nodes.caught_up(third), 30, "node-3 to be back")

@@ -130,6 +130,12 @@ class _Job:
         """Everything in the page cache is durable."""
         self.device.sync()
 
+    def plain(self) -> None:
+        """There is no file."""
+
+    def mark_synced(self) -> None:
+        """Nothing to do."""
+
 
 class _Log(MemoryLog):
     """A MemoryLog whose jobs go through a device."""

@@ -34,7 +34,7 @@ class _Verified:
     index: int
     digest: str  # hex
     nodes: tuple[str, ...]
-    unreachable: tuple[str, ...]
+    unreachable: dict[str, str]  # with each, why
 
 
 @click.command()
@@ -50,12 +50,13 @@ def verify(context: CommandContext, url: str, timeout_ms: int, as_json: bool) ->
     """
     found = asyncio.run(_verify(context.connect, url, timeout_ms))
     if as_json:
-        emit_json({"index": found.index, "digest": found.digest, "nodes": found.nodes, "unreachable": found.unreachable})
+        emit_json({"index": found.index, "digest": found.digest, "nodes": found.nodes, "unreachable": list(found.unreachable)})
     else:
         emit_line(f"{len(found.nodes)} nodes have equal state at index {found.index}: {', '.join(found.nodes)}")
         emit_line(f"digest {found.digest}")
     if found.unreachable:
-        note(f"zmqbroker: not compared, because they do not answer: {', '.join(found.unreachable)}")
+        reasons = "; ".join(f"{label} ({reason})" for label, reason in found.unreachable.items())
+        note(f"zmqbroker: not compared, because they do not answer: {reasons}")
         return Exit.UNREACHABLE
     return Exit.DONE
 
@@ -75,7 +76,7 @@ async def _attempt(connect: Connect, url: str, timeout_ms: int) -> _Verified:
         index = await client.cluster.audit()
         members = _labelled((await client.cluster.info())["members"])
     answers = await asyncio.gather(*(_kept(connect, member, index, timeout_ms) for member in members.values()))
-    kept = {label: answer for label, answer in zip(members, answers, strict=True) if answer is not None}
+    kept = {label: answer for label, answer in zip(members, answers, strict=True) if not isinstance(answer, str)}
     if not kept:
         raise NoMajority("no member answered")
     first, *others = kept
@@ -84,7 +85,7 @@ async def _attempt(connect: Connect, url: str, timeout_ms: int) -> _Verified:
             endpoints = {name: members[name]["client"] for name in (first, other)}
             difference = await _difference(connect, timeout_ms, index, endpoints, kept)
             raise Divergence(f"{first} and {other} differ at index {index}: {difference}")
-    unreachable = tuple(label for label in members if label not in kept)
+    unreachable = {label: answer for label, answer in zip(members, answers, strict=True) if isinstance(answer, str)}
     return _Verified(index, kept[first]["digest"].hex(), tuple(kept), unreachable)
 
 
@@ -97,10 +98,10 @@ def _labelled(members: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, An
     }
 
 
-async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout_ms: int) -> dict[str, Any] | None:
-    """What one member kept; None when it does not answer. Raises InvalidRequest when it keeps it no more."""
+async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout_ms: int) -> dict[str, Any] | str:
+    """What one member kept, or why it does not say. Raises InvalidRequest when it keeps it no more."""
     if not member["client"]:
-        return None
+        return "its endpoint is not known"
     try:
         async with connect(member["client"], min(timeout_ms, _THERE_MS)) as client:
             await client.cluster.info()
@@ -108,9 +109,9 @@ async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout
             answer = await client.cluster.audited(index)
     except InvalidRequest:
         raise
-    except BrokerError:
-        return None
-    return answer if answer.get("node") == member["name"] else None
+    except BrokerError as error:
+        return str(error)
+    return answer if answer.get("node") == member["name"] else f"{answer.get('node')} is there in its place"
 
 
 async def _difference(

@@ -41,6 +41,7 @@ from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
 from zmqbroker.server.space import OwnSpace
 from zmqbroker.server.state_flusher import StateFlusher
+from zmqbroker.storage import writer
 from zmqbroker.storage.directory import raise_file_limit
 from zmqbroker.wire import codec
 
@@ -286,9 +287,9 @@ class _Application:
         gc.freeze()  # what start-up made stays: no collection need look at it again
         config = self._config
         log.info(
-            "%s of %d nodes, tolerates %d down, volume %s, clients at %s, codec %s",
+            "%s of %d nodes, tolerates %d down, volume %s, clients at %s, codec %s, log writer %s",
             config.node.name, config.size, config.tolerated, config.cluster.volume, config.client_endpoint,
-            "compiled" if codec.compiled else "pure Python",
+            *("compiled" if compiled else "pure Python" for compiled in (codec.compiled, writer.compiled)),
         )  # fmt: skip
         if codec.fallback_reason:
             log.warning("%s", codec.fallback_reason)

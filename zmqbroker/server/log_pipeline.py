@@ -44,13 +44,8 @@ class LogPipeline:
         self._retry: asyncio.TimerHandle | None = None  # of an inline writer, while there is no room
         self._writer: InlineWriter | LogWriter
         if sync:
-            self._writer = LogWriter(
-                lambda jobs: loop.call_soon_threadsafe(self._finished_elsewhere, jobs),
-                lambda error: loop.call_soon_threadsafe(on_failure, error),
-                housekeep,
-                lambda out_of_room: loop.call_soon_threadsafe(self._tell_room, out_of_room),
-                retry_s=ROOM_RETRY_S,
-            )
+            self._writer = LogWriter(self._finished, on_failure, housekeep, self._tell_room, retry_s=ROOM_RETRY_S)
+            loop.add_reader(self._writer.descriptor, self._collect, self._writer)
         else:
             self._writer = InlineWriter(self._finished, on_failure, housekeep, self._tell_room)
 
@@ -91,9 +86,10 @@ class LogPipeline:
             self._log.complete(job)
             self._durable.extend(works)
 
-    def _finished_elsewhere(self, jobs: Sequence[WriteJob]) -> None:
-        self._finished(jobs)
-        self._on_durable()
+    def _collect(self, writer: LogWriter) -> None:
+        writer.collect()
+        if self._durable:
+            self._on_durable()
 
     def _tell_room(self, out_of_room: bool) -> None:
         self._out_of_room = out_of_room
@@ -117,4 +113,6 @@ class LogPipeline:
         """Wait for the writes under way; drop those that wait for room."""
         if self._retry is not None:
             self._retry.cancel()
+        if isinstance(self._writer, LogWriter):
+            self._loop.remove_reader(self._writer.descriptor)
         self._writer.close()

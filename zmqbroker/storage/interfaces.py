@@ -11,12 +11,14 @@ from typing import Protocol
 from zmqbroker.raft.messages import Snapshot, StorageAppend
 from zmqbroker.raft.view import LogView
 
-__all__ = ["Item", "LogStore", "Scrubbed", "StateStore", "WriteJob"]
+__all__ = ["Item", "LogStore", "PlainWrite", "Scrubbed", "StateStore", "WriteJob"]
 
 #: A key of the state and its value.
 Item = tuple[bytes, bytes]
 #: How far a scrub is: which half of the store, and the last key that was read.
 Scrubbed = tuple[int, bytes]
+#: A write to an open file of the operating system: descriptor, offset, and what to write there, one after the other.
+PlainWrite = tuple[int, int, list[bytes]]
 
 
 class WriteJob(Protocol):
@@ -42,6 +44,17 @@ class WriteJob(Protocol):
 
     def sync(self) -> None:
         """Make this job's writes durable, and with them those of every earlier job; nothing in a store that never syncs."""
+        ...
+
+    def plain(self) -> PlainWrite | None:
+        """The job as one write, when that and an fdatasync of the file are all that `write` and `sync` would do; or None.
+
+        Whoever makes that write then calls neither, and `mark_synced` when the fdatasync has returned.
+        """
+        ...
+
+    def mark_synced(self) -> None:
+        """Say that this job and every earlier one are durable, to be called before `LogStore.complete`."""
         ...
 
 

@@ -38,6 +38,12 @@ class MemoryJob:
     def sync(self) -> None:
         """Nothing to do."""
 
+    def plain(self) -> None:
+        """There is no file."""
+
+    def mark_synced(self) -> None:
+        """Nothing to do."""
+
 
 class MemoryView:
     """One group's log as a list; also the group's LogView."""

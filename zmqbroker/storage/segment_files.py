@@ -73,6 +73,14 @@ class SegmentFiles:
         """How many spares there are. May be asked from any thread."""
         return len(self._spares)
 
+    @property
+    def only_writes(self) -> bool:
+        """True when `write` and `sync` call nothing but the operating system, and `housekeep` would do nothing.
+
+        May be asked from any thread.
+        """
+        return self._sync and self._disk is OS_DISK and not self._doomed and len(self._spares) >= self._reserve_segments
+
     def resume(self, segment: Segment) -> None:
         """Go on in a segment that recovery found."""
         self._current = segment

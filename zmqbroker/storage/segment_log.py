@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -41,8 +41,9 @@ from zmqbroker.storage.segment import (
     segment_name,
 )
 from zmqbroker.storage.segment_files import RESERVE_SEGMENTS, SegmentFiles, SegmentWrite
+from zmqbroker.storage.segment_job import SegmentJob
 
-__all__ = ["CACHE_BYTES_MAX", "SEGMENT_BYTES", "GroupView", "SegmentJob", "SegmentLog"]
+__all__ = ["CACHE_BYTES_MAX", "SEGMENT_BYTES", "GroupView", "SegmentLog"]
 
 #: Half a second of one disk's sequential speed: rare enough roll-overs, small enough steps of dropping.
 SEGMENT_BYTES = 64 << 20
@@ -50,33 +51,6 @@ SEGMENT_BYTES = 64 << 20
 CACHE_BYTES_MAX = 64 << 20
 
 _random_uuid = partial(os.urandom, 16)
-
-
-@dataclass(slots=True)
-class SegmentJob:
-    """One pass, encoded; see `interfaces.WriteJob` for who calls what."""
-
-    files: SegmentFiles
-    must_sync: bool
-    size_bytes: int = 0
-    synced: bool = False  # set by the writer's thread before it hands the job back
-    writes: list[SegmentWrite] = field(default_factory=list)
-    changes: list[tuple[int, Entry | Snapshot, int]] = field(default_factory=list)  # group, what, position; in order
-    hard_states: list[tuple[int, HardState]] = field(default_factory=list)
-    last_lsn: int = 0
-    sequence: int = 0  # of the segment that the job ends in
-    written: int = 0  # of `writes`, so that a job that found no room goes on where it stopped
-
-    def write(self) -> None:
-        """Write to the operating system, creating segments on the way. After NoRoom it may be called again."""
-        for write in self.writes[self.written :]:
-            self.files.write(write)
-            self.written += 1
-
-    def sync(self) -> None:
-        """Make this job and every earlier one durable."""
-        self.files.sync()
-        self.synced = True
 
 
 class GroupView:

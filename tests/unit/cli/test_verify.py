@@ -183,13 +183,13 @@ def test_verify_without_one_node_ends_with_status_3_and_names_it(nodes: FakeNode
     assert nodes.run() == Exit.UNREACHABLE
     told = capsys.readouterr()
     assert told.out.startswith("2 nodes have equal state at index 2: n1, n2\n")
-    assert told.err == "zmqbroker: not compared, because they do not answer: n3\n"
+    assert told.err == "zmqbroker: not compared, because they do not answer: n3 (no answer)\n"
 
 
 def test_verify_member_whose_endpoint_is_unknown_is_not_compared(nodes: FakeNodes, capsys: pytest.CaptureFixture[str]) -> None:
     nodes.members[0]["client"] = ""
     assert nodes.run() == Exit.UNREACHABLE
-    assert capsys.readouterr().err.endswith("they do not answer: n1\n")
+    assert capsys.readouterr().err.endswith("they do not answer: n1 (its endpoint is not known)\n")
 
 
 def test_verify_another_node_at_a_members_endpoint_is_not_compared(
@@ -197,7 +197,7 @@ def test_verify_another_node_at_a_members_endpoint_is_not_compared(
 ) -> None:
     nodes.members[1] = {**nodes.members[1], "client": "tcp://h1:5590"}
     assert nodes.run() == Exit.UNREACHABLE
-    assert capsys.readouterr().err.endswith("they do not answer: n2\n")
+    assert capsys.readouterr().err.endswith("they do not answer: n2 (n1 is there in its place)\n")
 
 
 def test_verify_without_any_node_has_no_majority(nodes: FakeNodes, capsys: pytest.CaptureFixture[str]) -> None:

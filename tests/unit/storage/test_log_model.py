@@ -11,7 +11,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.unit.storage.support import Model, append, holds, open_log
 from zmqbroker.raft.messages import HardState, StorageAppend
-from zmqbroker.storage.segment_log import SegmentJob, SegmentLog
+from zmqbroker.storage.segment_job import SegmentJob
+from zmqbroker.storage.segment_log import SegmentLog
 
 _PAYLOADS = st.lists(
     st.one_of(st.binary(max_size=40), st.integers(0, 3000).map(bytes), st.integers(1, 3000).map(lambda size: b"\x01" * size)),
