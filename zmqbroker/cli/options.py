@@ -11,8 +11,19 @@ import click
 
 if TYPE_CHECKING:
     from zmqbroker.client import Client
+    from zmqbroker.wire.requests import AnyRequest
 
-__all__ = ["CommandContext", "Connect", "connect_lazily", "json_option", "timeout_option", "together", "url_option"]
+__all__ = [
+    "Ask",
+    "CommandContext",
+    "Connect",
+    "ask_lazily",
+    "connect_lazily",
+    "json_option",
+    "timeout_option",
+    "together",
+    "url_option",
+]
 
 #: Ends a request for which the command has no option of its own.
 TIMEOUT_MS = 30_000
@@ -35,11 +46,28 @@ def connect_lazily(url: str, timeout_ms: int = TIMEOUT_MS) -> Client:
     return Client(url, client_id="zmqbroker command line", timeout_ms=timeout_ms)
 
 
+class Ask(Protocol):
+    """The way to ask one node, and no other in its place."""
+
+    def __call__(self, endpoint: str, request: AnyRequest, timeout_ms: int) -> dict[str, Any]:
+        """The fields of the answer of the node at `endpoint`. Raises RequestError or DeadlineExceeded."""
+        ...
+
+
+def ask_lazily(endpoint: str, request: AnyRequest, timeout_ms: int) -> dict[str, Any]:
+    """Ask over a connection of its own; the module is loaded now."""
+    from zmqbroker.client.node import NodeConnection
+
+    with NodeConnection(endpoint) as node:
+        return node.ask(request, timeout_ms).fields
+
+
 @dataclass(frozen=True)
 class CommandContext:
-    """What commands get from outside: the way to make a client."""
+    """What commands get from outside: the ways to the nodes."""
 
     connect: Connect = connect_lazily
+    ask: Ask = ask_lazily
 
 
 def url_option(function: _Function) -> _Function:

@@ -1,6 +1,7 @@
 """`zmqbroker cluster verify`: whether every node has the same state at one index of the log.
 
-The leader has an audit taken, every node keeps checksums of its state there, and they are compared; where they differ, the keys
+The leader has an audit taken, every node keeps checksums of its state there and is asked for them, itself and no other that
+would answer sooner, and they are compared; where they differ, the keys
 of the differing buckets are fetched until the first difference is known.
 """
 
@@ -14,9 +15,10 @@ from typing import Any
 import click
 
 from zmqbroker.cli.exits import Exit
-from zmqbroker.cli.options import CommandContext, Connect, json_option, timeout_option, url_option
+from zmqbroker.cli.options import Ask, CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line, note
 from zmqbroker.errors import BrokerError, Divergence, InvalidRequest, NoMajority
+from zmqbroker.wire.requests import AuditRequest, Info
 
 __all__ = ["verify"]
 
@@ -48,7 +50,7 @@ def verify(context: CommandContext, url: str, timeout_ms: int, as_json: bool) ->
     Ends with status 6, naming the first difference, when two differ, and with 3 when a node cannot be asked. It takes time and
     memory in proportion to the state on every node.
     """
-    found = asyncio.run(_verify(context.connect, url, timeout_ms))
+    found = asyncio.run(_verify(context, url, timeout_ms))
     if as_json:
         emit_json({"index": found.index, "digest": found.digest, "nodes": found.nodes, "unreachable": list(found.unreachable)})
     else:
@@ -61,21 +63,22 @@ def verify(context: CommandContext, url: str, timeout_ms: int, as_json: bool) ->
     return Exit.DONE
 
 
-async def _verify(connect: Connect, url: str, timeout_ms: int) -> _Verified:
+async def _verify(context: CommandContext, url: str, timeout_ms: int) -> _Verified:
     for attempt in range(_ATTEMPTS):
         try:
-            return await _attempt(connect, url, timeout_ms)
+            return await _attempt(context, url, timeout_ms)
         except InvalidRequest:
             if attempt == _ATTEMPTS - 1:
                 raise
     raise AssertionError("the last attempt returns or raises")
 
 
-async def _attempt(connect: Connect, url: str, timeout_ms: int) -> _Verified:
-    async with connect(url, timeout_ms) as client:
+async def _attempt(context: CommandContext, url: str, timeout_ms: int) -> _Verified:
+    ask = context.ask
+    async with context.connect(url, timeout_ms) as client:
         index = await client.cluster.audit()
         members = _labelled((await client.cluster.info())["members"])
-    answers = await asyncio.gather(*(_kept(connect, member, index, timeout_ms) for member in members.values()))
+    answers = await asyncio.gather(*(_kept(ask, member, index, timeout_ms) for member in members.values()))
     kept = {label: answer for label, answer in zip(members, answers, strict=True) if not isinstance(answer, str)}
     if not kept:
         raise NoMajority("no member answered")
@@ -83,7 +86,7 @@ async def _attempt(connect: Connect, url: str, timeout_ms: int) -> _Verified:
     for other in others:
         if kept[other]["digest"] != kept[first]["digest"]:
             endpoints = {name: members[name]["client"] for name in (first, other)}
-            difference = await _difference(connect, timeout_ms, index, endpoints, kept)
+            difference = await _difference(ask, timeout_ms, index, endpoints, kept)
             raise Divergence(f"{first} and {other} differ at index {index}: {difference}")
     unreachable = {label: answer for label, answer in zip(members, answers, strict=True) if isinstance(answer, str)}
     return _Verified(index, kept[first]["digest"].hex(), tuple(kept), unreachable)
@@ -98,15 +101,13 @@ def _labelled(members: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, An
     }
 
 
-async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout_ms: int) -> dict[str, Any] | str:
+async def _kept(ask: Ask, member: Mapping[str, Any], index: int, timeout_ms: int) -> dict[str, Any] | str:
     """What one member kept, or why it does not say. Raises InvalidRequest when it keeps it no more."""
     if not member["client"]:
         return "its endpoint is not known"
     try:
-        async with connect(member["client"], min(timeout_ms, _THERE_MS)) as client:
-            await client.cluster.info()
-        async with connect(member["client"], timeout_ms) as client:
-            answer = await client.cluster.audited(index)
+        await asyncio.to_thread(ask, member["client"], Info(), min(timeout_ms, _THERE_MS))
+        answer = await asyncio.to_thread(ask, member["client"], AuditRequest(index), timeout_ms)
     except InvalidRequest:
         raise
     except BrokerError as error:
@@ -115,7 +116,7 @@ async def _kept(connect: Connect, member: Mapping[str, Any], index: int, timeout
 
 
 async def _difference(
-    connect: Connect, timeout_ms: int, index: int, endpoints: Mapping[str, str], kept: Mapping[str, Mapping[str, Any]]
+    ask: Ask, timeout_ms: int, index: int, endpoints: Mapping[str, str], kept: Mapping[str, Mapping[str, Any]]
 ) -> str:
     """The first key, in the order of the state, in which the two nodes of `endpoints` differ."""
     checksums = [kept[name]["buckets"] for name in endpoints]
@@ -123,7 +124,7 @@ async def _difference(
     differing = [at // _CHECKSUM_BYTES for at in positions if len({sums[at : at + _CHECKSUM_BYTES] for sums in checksums}) > 1]
     found: list[tuple[bytes, str]] = []
     for bucket in differing:
-        one, two = [await _keys(connect, endpoint, timeout_ms, index, bucket) for endpoint in endpoints.values()]
+        one, two = [await _keys(ask, endpoint, timeout_ms, index, bucket) for endpoint in endpoints.values()]
         for key in sorted({*one, *two}):
             if one.get(key, (None,))[0] != two.get(key, (None,))[0]:
                 what = (one.get(key) or two[key])[1]
@@ -136,13 +137,12 @@ async def _difference(
     return min(found)[1] + more
 
 
-async def _keys(connect: Connect, endpoint: str, timeout_ms: int, index: int, bucket: int) -> dict[bytes, tuple[int, str]]:
+async def _keys(ask: Ask, endpoint: str, timeout_ms: int, index: int, bucket: int) -> dict[bytes, tuple[int, str]]:
     """All keys of a bucket: checksum of the value, and what the key is in words."""
     keys: dict[bytes, tuple[int, str]] = {}
-    async with connect(endpoint, timeout_ms) as client:
-        more = True
-        while more:
-            answer = await client.cluster.audited(index, bucket, max(keys, default=b""))
-            keys.update({key: (value, what) for key, value, what in answer["items"]})
-            more = bool(answer["more"] and answer["items"])
+    more = True
+    while more:
+        answer = await asyncio.to_thread(ask, endpoint, AuditRequest(index, bucket, max(keys, default=b"")), timeout_ms)
+        keys.update({key: (value, what) for key, value, what in answer["items"]})
+        more = bool(answer["more"] and answer["items"])
     return keys

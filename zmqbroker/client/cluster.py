@@ -51,10 +51,6 @@ class Cluster:
         """Take an audit of the replicated state on every node; the index that it was taken at."""
         return int((await self._ask(AuditRequest())).get("index", 0))
 
-    async def audited(self, index: int, bucket: int | None = None, after: bytes = b"") -> dict[str, Any]:
-        """What a node kept of an audit (PROTOCOL §3, AUDITED). Raises InvalidRequest when it keeps it no more."""
-        return await self._ask(AuditRequest(index, bucket, after))
-
     async def _change(self, request: ChangeMembers) -> list[dict[str, Any]]:
         return list((await self._ask(request)).get("members", ()))
 

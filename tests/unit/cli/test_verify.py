@@ -15,6 +15,7 @@ from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.options import CommandContext, Connect
 from zmqbroker.commands import TakeAudit
 from zmqbroker.errors import BrokerError, DeadlineExceeded, InvalidRequest, NoMajority
+from zmqbroker.wire.requests import AnyRequest, AuditRequest, Info
 
 URL = "tcp://127.0.0.1:5590"
 #: Keys of one answer: few, so that there are pages.
@@ -55,7 +56,27 @@ class FakeNodes:
     @property
     def context(self) -> CommandContext:
         """What to give to `app.run`."""
-        return CommandContext(connect=cast(Connect, lambda url, timeout_ms: FakeClient(self, url)))
+        return CommandContext(connect=cast(Connect, lambda url, timeout_ms: FakeClient(self, url)), ask=self.ask)
+
+    def ask(self, endpoint: str, request: AnyRequest, timeout_ms: int) -> dict[str, Any]:
+        """What one node says, or kept."""
+        if endpoint in self.down:
+            raise DeadlineExceeded("no answer")
+        if isinstance(request, Info):
+            return {"members": self.members}
+        assert isinstance(request, AuditRequest), request
+        machine = self.machines[endpoint]
+        audit = machine.audit
+        if audit is None or audit.index != request.index:
+            raise InvalidRequest(f"keeps no audit of index {request.index}")
+        name = next(member["name"] for member in self.members if member["client"] == endpoint)
+        fields = {"index": request.index, "node": name, "digest": audit.digest}
+        if request.bucket is None:
+            return {**fields, "buckets": audit.bucket_checksums()}
+        self.pages += 1
+        keys = [key for key in audit.buckets[request.bucket] if key > request.after]
+        items = [[key, audit.buckets[request.bucket][key], machine.describe(key)] for key in keys[:PAGE]]
+        return {**fields, "items": items, "more": len(keys) > PAGE}
 
     def run(self, *arguments: str) -> int:
         """Run the command."""
@@ -89,23 +110,6 @@ class FakeClient:
     async def info(self) -> dict[str, Any]:
         """NODE, as far as it is used."""
         return {"members": self._nodes.members}
-
-    async def audited(self, index: int, bucket: int | None = None, after: bytes = b"") -> dict[str, Any]:
-        """What one node kept."""
-        if self._url in self._nodes.down:
-            raise DeadlineExceeded("no answer")
-        machine = self._nodes.machines[self._url]
-        audit = machine.audit
-        if audit is None or audit.index != index:
-            raise InvalidRequest(f"keeps no audit of index {index}")
-        name = next(member["name"] for member in self._nodes.members if member["client"] == self._url)
-        fields = {"index": index, "node": name, "digest": audit.digest}
-        if bucket is None:
-            return {**fields, "buckets": audit.bucket_checksums()}
-        self._nodes.pages += 1
-        keys = [key for key in audit.buckets[bucket] if key > after]
-        items = [[key, audit.buckets[bucket][key], machine.describe(key)] for key in keys[:PAGE]]
-        return {**fields, "items": items, "more": len(keys) > PAGE}
 
     async def __aenter__(self) -> FakeClient:
         self._nodes.open_clients += 1

@@ -34,13 +34,6 @@ def test_audit_taken_is_its_index() -> None:
     assert driver.asked == [(AuditRequest(), 900)]
 
 
-def test_audited_asks_for_all_that_it_is_told_to() -> None:
-    driver = Answers({"index": 70, "more": False})
-    cluster = Cluster(cast(Driver, driver), 900)
-    assert asyncio.run(cluster.audited(70)) == asyncio.run(cluster.audited(70, 3, b"key")) == driver.fields
-    assert [request for request, _ in driver.asked] == [AuditRequest(70), AuditRequest(70, 3, b"key")]
-
-
 @pytest.mark.parametrize(
     ("request_", "anywhere"), [(AuditRequest(), False), (AuditRequest(70), True), (AuditRequest(70, 0), True)]
 )
