@@ -21,6 +21,7 @@ SOURCES = {
 #: Those of the server, which runs on Linux.
 LINUX_SOURCES = {
     "ext/_log.pyx": "zmqbroker.storage._log",
+    "ext/_zmqio.pyx": "zmqbroker.server._zmqio",
 }
 
 MISSING = "zmqbroker: compiled code was left out, the slower Python twins are used instead: "

@@ -26,6 +26,7 @@ import zmq
 from zmqbroker.broker import Machine
 from zmqbroker.config import NodeConfig
 from zmqbroker.errors import Compacted, ConfigError, Corruption, DataDirectoryError, NoRoom, RemovedFromCluster, StorageError
+from zmqbroker.server import zmqio
 from zmqbroker.server.backups import Backups
 from zmqbroker.server.data import NodeData
 from zmqbroker.server.desk import DATA_GROUP
@@ -287,9 +288,9 @@ class _Application:
         gc.freeze()  # what start-up made stays: no collection need look at it again
         config = self._config
         log.info(
-            "%s of %d nodes, tolerates %d down, volume %s, clients at %s, codec %s, log writer %s",
+            "%s of %d nodes, tolerates %d down, volume %s, clients at %s, codec %s, log writer %s, sockets %s",
             config.node.name, config.size, config.tolerated, config.cluster.volume, config.client_endpoint,
-            *("compiled" if compiled else "pure Python" for compiled in (codec.compiled, writer.compiled)),
+            *("compiled" if compiled else "pure Python" for compiled in (codec.compiled, writer.compiled, zmqio.compiled)),
         )  # fmt: skip
         if codec.fallback_reason:
             log.warning("%s", codec.fallback_reason)

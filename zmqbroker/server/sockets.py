@@ -1,8 +1,8 @@
 """ZeroMQ sockets of a node: one ROUTER for clients, one ROUTER and one DEALER per peer for the other nodes.
 
-The only place that calls pyzmq on the server. Every call is non-blocking. A peer whose pipe is full, or that is not connected,
-loses the message (Raft sends again); a client whose pipe is full keeps its replies here, in order, up to a bound. Options are
-set before bind and never changed (DESIGN §3).
+The only place that makes sockets on the server; messages go through `zmqio`, which never waits. A peer whose pipe is full, or
+that is not connected, loses the message (Raft sends again); a client whose pipe is full keeps its replies here, in order, up to
+a bound. Options are set before bind and never changed (DESIGN §3).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from zmqbroker.errors import ConfigError
+from zmqbroker.server.zmqio import ZmqIo
 from zmqbroker.wire.batch import Buffer
 
 __all__ = ["ClientPort", "PeerLink", "PeerPort"]
@@ -49,25 +50,10 @@ def _harden(socket: zmq.Socket[bytes], high_water_mark: int) -> None:
     socket.setsockopt(zmq.HANDSHAKE_IVL, 3000)
 
 
-def _drain(socket: zmq.Socket[bytes], count_max: int) -> list[list[bytes]]:
-    """Whole messages until the socket is empty or a bound is reached; ask `readable` afterwards."""
-    messages: list[list[bytes]] = []
-    size = 0
-    receive = socket.recv_multipart
-    try:
-        while len(messages) < count_max and size < DRAIN_BYTES_MAX:
-            frames = receive(zmq.NOBLOCK)
-            size += sum(map(len, frames))
-            messages.append(frames)
-    except zmq.Again:
-        pass
-    return messages
-
-
-def _readable(socket: zmq.Socket[bytes]) -> bool:
-    events = socket.getsockopt(zmq.EVENTS)
-    assert isinstance(events, int)
-    return bool(events & zmq.POLLIN)
+def _expect_gone(refused: int) -> None:
+    """A reply is refused because the pipe is full or the client gone; anything else is a bug."""
+    if refused != zmq.EHOSTUNREACH:
+        raise zmq.ZMQError(refused)
 
 
 class ClientPort:
@@ -82,6 +68,7 @@ class ClientPort:
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 15000)
         for endpoint in endpoints:
             _bind(self._socket, endpoint)
+        self._io = ZmqIo(self._socket)
         self._outboxes: dict[bytes, deque[Frames]] = {}  # replies that a full pipe refused, oldest first
         self._outbox_bytes: dict[bytes, int] = {}  # their size per client, at most OUTBOX_BYTES_MAX
         self.dropped = 0  # replies lost because a client was gone or its outbox full
@@ -93,11 +80,11 @@ class ClientPort:
 
     def drain(self, count_max: int) -> list[list[bytes]]:
         """Messages as [routing id, frames …]."""
-        return _drain(self._socket, count_max)
+        return self._io.drain(count_max, DRAIN_BYTES_MAX)
 
     def readable(self) -> bool:
         """Whether a message waits; sends can swallow the wake-up, so this is asked after the last send of a pass."""
-        return _readable(self._socket)
+        return self._io.readable()
 
     @property
     def blocked(self) -> bool:
@@ -108,13 +95,11 @@ class ClientPort:
         """Send or keep one reply; False when the client is gone or over its bound, and the reply is dropped."""
         if routing_id in self._outboxes:
             return self._keep(routing_id, frames)
-        try:
-            self._socket.send_multipart([routing_id, *frames], zmq.NOBLOCK)
-        except zmq.Again:
+        refused = self._io.send([routing_id, *frames])
+        if refused == zmq.EAGAIN:
             return self._keep(routing_id, frames)
-        except zmq.ZMQError as error:
-            if error.errno != zmq.EHOSTUNREACH:
-                raise
+        if refused:
+            _expect_gone(refused)
             self.dropped += 1
             return False
         return True
@@ -137,13 +122,11 @@ class ClientPort:
     def _flush_client(self, routing_id: bytes) -> None:
         outbox = self._outboxes[routing_id]
         while outbox:
-            try:
-                self._socket.send_multipart([routing_id, *outbox[0]], zmq.NOBLOCK)
-            except zmq.Again:
+            refused = self._io.send([routing_id, *outbox[0]])
+            if refused == zmq.EAGAIN:
                 return
-            except zmq.ZMQError as error:
-                if error.errno != zmq.EHOSTUNREACH:
-                    raise
+            if refused:
+                _expect_gone(refused)
                 self.dropped += len(outbox)
                 break
             self._outbox_bytes[routing_id] -= sum(len(frame) for frame in outbox.popleft())
@@ -163,6 +146,7 @@ class PeerPort:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 500)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 1500)
         _bind(self._socket, endpoint)
+        self._io = ZmqIo(self._socket)
 
     @property
     def descriptor(self) -> int:
@@ -171,11 +155,11 @@ class PeerPort:
 
     def drain(self, count_max: int) -> list[list[bytes]]:
         """Messages without their routing id: who speaks is in the envelope."""
-        return [frames[1:] for frames in _drain(self._socket, count_max)]
+        return [frames[1:] for frames in self._io.drain(count_max, DRAIN_BYTES_MAX)]
 
     def readable(self) -> bool:
         """Whether a message waits."""
-        return _readable(self._socket)
+        return self._io.readable()
 
     def close(self) -> None:
         """Close the socket."""
@@ -197,6 +181,7 @@ class PeerLink:
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 500)
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 1500)
         self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        self._io, self._monitor_io = ZmqIo(self._socket), ZmqIo(self._monitor)
         self.on_close: Callable[[], object] | None = None  # called before the descriptor goes
         self._socket.connect(f"tcp://{address}")
 
@@ -207,13 +192,14 @@ class PeerLink:
 
     def broke(self) -> bool:
         """Whether the connection broke since this was last asked; libzmq makes a new one by itself."""
-        return bool(_drain(self._monitor, EVENTS_MAX))
+        return bool(self._monitor_io.drain(EVENTS_MAX, DRAIN_BYTES_MAX))
 
     def send(self, frames: Frames) -> bool:
         """Send one message whole, or drop it whole."""
-        try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK)
-        except zmq.Again:
+        refused = self._io.send(frames)
+        if refused:
+            if refused != zmq.EAGAIN:
+                raise zmq.ZMQError(refused)
             self.dropped += 1
             return False
         return True
