@@ -128,4 +128,4 @@ def pretend_room(patch: pytest.MonkeyPatch) -> None:
                 continue
         return len(jobs)
 
-    patch.setattr(writer, "_run", run)
+    patch.setattr(writer, "run", run)
