@@ -17,7 +17,7 @@ class LiveNode:
     """A core with its disk. Works that `Replica` leaves out as good as done are done with the one before them."""
 
     def __init__(self, name: int) -> None:
-        config = RaftConfig(id=name, group=1, pre_vote=False, check_quorum=False)
+        config = RaftConfig(id=name, group=1, pre_vote=False, check_quorum=False, commit_at_tick=False)
         self.node = Node(config, Membership((1, 2, 3)), MemoryLog(), name)
         self.batches: deque[list[StorageAppend]] = deque()
 

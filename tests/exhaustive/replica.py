@@ -185,7 +185,7 @@ class Runner:
     def __init__(self, *, pre_vote: bool = False, names: tuple[int, int, int] = (1, 2, 3)) -> None:
         self._names = (0, *names)
         self._relative = {0: 0, **{name: position for position, name in enumerate(names, start=1)}}
-        self._config = RaftConfig(id=names[0], group=1, pre_vote=pre_vote, check_quorum=False)
+        self._config = RaftConfig(id=names[0], group=1, pre_vote=pre_vote, check_quorum=False, commit_at_tick=False)
 
     # --- inputs ----------------------------------------------------------------------------------------------------
 

@@ -112,6 +112,8 @@ class RaftCore(RaftStatus):
         if state.heartbeat_elapsed >= state.config.heartbeat_ticks:
             state.heartbeat_elapsed = 0
             replication.broadcast_heartbeat(state)
+        if state.config.commit_at_tick:
+            replication.tell_commit(state)
 
     def _check_quorum(self) -> bool:
         """Step down when no majority was heard from for an election timeout (thesis §6.2); False then."""

@@ -29,6 +29,7 @@ __all__ = [
     "report_unreachable",
     "send_append",
     "start_term",
+    "tell_commit",
 ]
 
 
@@ -157,16 +158,34 @@ def handle_append_response(state: RaftState, message: Message) -> bool:
         return False
     _stream(state, message, progress)
     remote = message.sender != state.id
-    if maybe_commit(state):
-        broadcast_append(state)
-    elif remote and progress.can_bump_commit(state.log.commit_index):
-        # The next heartbeat would tell it too, but later.
-        send_append(state, message.sender, send_if_empty=True)
+    moved = maybe_commit(state)
+    if not _waits_for_tick(state):
+        if moved:
+            broadcast_append(state)
+        elif remote and progress.can_bump_commit(state.log.commit_index):
+            # The next heartbeat would tell it too, but later.
+            send_append(state, message.sender, send_if_empty=True)
     if remote:
         # One answer may have freed room for several messages. Ends: each sends entries, or nothing is left, or it is full.
         while send_append(state, message.sender, send_if_empty=False):
             pass
     return True
+
+
+def _waits_for_tick(state: RaftState) -> bool:
+    """Whether followers hear of a commit with the next entries, or at the next tick.
+
+    Nobody waits for what a follower knows to be committed, and to tell it at once doubles the messages of a client that sends
+    one thing at a time. A change of members is told at once: a leader that it removes is gone at the next tick.
+    """
+    return state.config.commit_at_tick and state.pending_change_index <= state.log.applied_index
+
+
+def tell_commit(state: RaftState) -> None:
+    """Tell those followers what is committed that no message has told yet."""
+    for node in state.others:
+        if state.progress[node].can_bump_commit(state.log.commit_index):
+            send_append(state, node, send_if_empty=True)
 
 
 def _stream(state: RaftState, message: Message, progress: Progress) -> None:

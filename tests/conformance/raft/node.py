@@ -89,6 +89,7 @@ def _config(id: int, options: Command) -> RaftConfig:
         step_down_on_removal=options.flag("step-down-on-removal"),
         validate_changes=not options.flag("disable-conf-change-validation"),
         share_commit_in_votes=False,
+        commit_at_tick=False,
         lease_reads=options.option("read-only") == "lease-based",
         forward_to_leader=True,
         campaign_before_durable=True,

@@ -112,7 +112,7 @@ def test_message_with_one_large_entry_travels_all_the_same() -> None:
 
 
 def test_follower_missing_only_the_commit_index_is_told_once() -> None:
-    leader = make_leader(size=3)
+    leader = make_leader(size=3, commit_at_tick=False)
     leader.say(RESPONSE, 2, 1, index=1)
     sent = of_type(leader.say(RESPONSE, 3, 1, index=1), APPEND)
     assert [(message.to, message.commit, message.entries) for message in sent] == [(3, 1, ())]

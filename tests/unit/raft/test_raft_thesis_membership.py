@@ -245,6 +245,7 @@ def test_committed_change_that_cannot_be_made_changes_nothing_anywhere(payload: 
     state.send(Message(MessageType.APPEND_ENTRIES_RESPONSE, to=1, index=state.log.last_index))
     leader.core.propose(b"behind it")
     group.deliver()
+    group.tick()  # by which all hear that it is committed
     for node in group.nodes.values():
         assert node.core.membership == Membership((1, 2, 3))
         assert node.committed[-1].data == b"behind it"
