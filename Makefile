@@ -15,7 +15,7 @@ ARGUMENTS ?=
 SECONDS ?= 3600
 
 .PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes test-processes-one test-processes-two sim sim-long \
-	exhaustive mutants bench failover fault-long deps-full clean
+	exhaustive mutants bench bench-soak failover fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ run: .venv/run.stamp ## three nodes here, with messages through all of them (ARG
 
 bench: .venv/run.stamp ## throughput and latency of this machine, in both modes
 	@$(BIN)/python -m bench $(ARGUMENTS)
+
+bench-soak: .venv/run.stamp ## a steady load for SECONDS (3600): is it as fast and as small at the end? (ARGUMENTS="--directory DIR")
+	@$(BIN)/python -m bench.soak --seconds $(SECONDS) $(ARGUMENTS)
 
 failover: .venv/dev.stamp ## how long a failover takes, 50 trials of each kind (ARGUMENTS="--volume persistent --trials 20")
 	@$(BIN)/python -m tests.fault.failover_trials $(ARGUMENTS)

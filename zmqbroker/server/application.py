@@ -362,7 +362,9 @@ class _Application:
 
     def _make_flusher(self, data: NodeData) -> StateFlusher:
         storage, give_up = self._config.storage, data.directory.give_up_ballast
-        flusher = StateFlusher(data.log, data.state, self._machines, storage.flush_ms, storage.log_budget_bytes, give_up)
+        flusher = StateFlusher(
+            data.log, data.state, self._machines, storage.flush_ms, storage.log_budget_bytes, give_up, self._node.durations
+        )
         self._closers.append(flusher.close)
         return flusher
 

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from zmqbroker.raft.messages import StorageAppend
+from zmqbroker.server.durations import Histogram
 from zmqbroker.storage.interfaces import LogStore, WriteJob
 from zmqbroker.storage.writer import ROOM_RETRY_S, InlineWriter, LogWriter
 
@@ -37,7 +39,8 @@ class LogPipeline:
     ) -> None:
         self._log, self._loop = log, loop
         self._on_durable = on_durable
-        self._under_way: deque[tuple[WriteJob, Sequence[StorageAppend]]] = deque()
+        self.durations = Histogram()  # of jobs, from `submit` until this loop knows that they are durable
+        self._under_way: deque[tuple[WriteJob, Sequence[StorageAppend], int]] = deque()  # and when it began, in ns
         self._durable: list[StorageAppend] = []
         self._held: dict[int, list[StorageAppend]] = {}  # works of groups that are held, in order
         self._out_of_room = False
@@ -62,7 +65,7 @@ class LogPipeline:
         free = [work for work in works if work.group not in self._held]
         if free:
             job = self._log.prepare(free)
-            self._under_way.append((job, free))
+            self._under_way.append((job, free, time.monotonic_ns()))
             self._writer.submit(job)
 
     def hold(self, group: int) -> None:
@@ -81,9 +84,10 @@ class LogPipeline:
 
     def _finished(self, jobs: Sequence[WriteJob]) -> None:
         for job in jobs:
-            expected, works = self._under_way.popleft()
+            expected, works, began_ns = self._under_way.popleft()
             assert job is expected, "the writer finished jobs out of order"
             self._log.complete(job)
+            self.durations.note(time.monotonic_ns() - began_ns)
             self._durable.extend(works)
 
     def _collect(self, writer: LogWriter) -> None:

@@ -23,6 +23,7 @@ from zmqbroker.server.backups import Backups
 from zmqbroker.server.data import NodeData
 from zmqbroker.server.desk import Desk
 from zmqbroker.server.disks import Disks
+from zmqbroker.server.durations import Durations
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
 from zmqbroker.server.log_pipeline import LogPipeline
@@ -76,7 +77,6 @@ class Node:
         self.snapshots: Snapshots | None = None  # until then, too
         self.backups: Backups | None = None  # and these
         self.disks = disks
-        self._state = state
         self._last_read: tuple[tuple[int, int], bytes] = ((0, 0), b"")  # the entry of the last `read`: place, payload
         self._state, self.data = state, data
         self.started_ns = time.monotonic_ns()
@@ -84,6 +84,7 @@ class Node:
         sync = config.cluster.volume == "persistent"
         self.confirm = "quorum+fsync" if sync else "quorum"
         self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._wake, on_failure=on_failure)
+        self.durations = Durations(self._pipeline.durations)
         self._desk = Desk(self, port)
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
         self._succession = Succession(loop.call_later, self._wake, random.Random())

@@ -20,6 +20,7 @@ from typing import TypeVar
 from zmqbroker.broker import Machine
 from zmqbroker.errors import NoRoom, StorageError
 from zmqbroker.server.body_moves import Move, chunks, plan_move, trimmable
+from zmqbroker.server.durations import Durations, timed
 from zmqbroker.storage.interfaces import LogStore, StateStore
 
 __all__ = ["StateFlusher"]
@@ -64,6 +65,7 @@ class StateFlusher:
         interval_ms: int,
         log_budget_bytes: int | None = None,
         on_full: Callable[[], None] = lambda: None,
+        durations: Durations | None = None,
     ) -> None:
         self._log, self._state, self._machines = log, state, machines
         self._interval_s, self._budget_bytes = interval_ms / 1000, log_budget_bytes
@@ -74,6 +76,7 @@ class StateFlusher:
         self._held: Counter[int] = Counter()  # groups whose state stays as it is for the moment, and for how many reasons
         self._pins: dict[int, int] = {}  # group -> the log above this index stays, for a follower that gets a snapshot
         self._failure: Exception | None = None  # the store failed for good
+        self._durations = durations or Durations()
         self._on_full = on_full  # makes room for the next try, if anything can be given up
         self._turn = asyncio.Lock()  # one flush at a time
         self._under_way: set[asyncio.Task[None]] = set()  # flushes, whether anybody still waits for them or not
@@ -138,7 +141,8 @@ class StateFlusher:
             taken = self._take(group, machine, changed)
         if taken.applied_index != self._flushed[group]:
             self._kept[group] = taken
-            await self.job(partial(self._state.commit, group, taken.applied_index, taken.changes))
+            with timed(self._durations.state_flush):
+                await self.job(partial(self._state.commit, group, taken.applied_index, taken.changes))
             if self._machines[group] is not machine:
                 return  # a snapshot has replaced what was stored here
             self._flushed[group] = taken.applied_index
@@ -186,7 +190,8 @@ class StateFlusher:
             self._bodies[group].extend(dead)
             return
         try:
-            await self.job(partial(self._state.drop_bodies, group, dead))
+            with timed(self._durations.bodies_dropped):
+                await self.job(partial(self._state.drop_bodies, group, dead))
         except NoRoom:
             self._bodies[group].extend(dead)
             raise
@@ -197,7 +202,8 @@ class StateFlusher:
         for bodies, mark in chunks(move, partial(self._log.read, group), CHUNK_BYTES):
             if self._is_taken(group, machine):
                 return
-            await self.job(partial(self._state.put_bodies, group, bodies))  # one transaction: all of them or none
+            with timed(self._durations.bodies_stored):
+                await self.job(partial(self._state.put_bodies, group, bodies))  # one transaction: all of them or none
             self._bodies[group].extend(index for index, _ in bodies)
             if self._is_taken(group, machine):
                 return

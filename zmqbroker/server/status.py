@@ -95,6 +95,7 @@ def node_fields(node: Node) -> dict[str, Any]:
         "data": data_fields(node),
         "log": {"used_bytes": node.log.size_bytes, "budget_bytes": config.storage.log_budget_bytes},
         "counters": dict(node.counters),
+        "durations": node.durations.fields(),
     }
 
 

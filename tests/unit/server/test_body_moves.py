@@ -15,6 +15,7 @@ from zmqbroker.errors import NoRoom, StorageError
 from zmqbroker.raft.messages import Entry, StorageAppend
 from zmqbroker.server import body_moves, state_flusher
 from zmqbroker.server.body_moves import Move, chunks, plan_move, trimmable
+from zmqbroker.server.durations import Durations
 from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage.memory import MemoryLog, MemoryState
 
@@ -274,6 +275,26 @@ def test_move_in_chunks_marks_and_trims_after_each_and_ends_when_there_is_room(m
         assert node.state.done == ["commit 20", "put [6, 7]", "mark 7"], "the rest comes with the next flush"
 
     run(node, job)
+
+
+def test_durations_count_commits_and_what_bodies_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state_flusher, "CHUNK_BYTES", 10)
+    node, durations = Node(50), Durations()
+    node.flusher.close()
+    node.flusher = StateFlusher(node.log, node.state, {1: node.machine}, 1, 50, durations=durations)
+    node.publish(8)
+
+    async def job() -> None:
+        await node.flusher.flush()
+        assert node.state.done == ["commit 8", "put [1]", "mark 1", "put [2]", "mark 2", "put [3]", "mark 3"]
+        node.ack(3)
+        await node.flusher.flush()
+        await node.flusher.flush()
+
+    run(node, job)
+    found: Any = durations.fields()
+    for name, step in (("state_flush", "commit"), ("bodies_stored", "put"), ("bodies_dropped", "drop")):
+        assert found[name]["count"] == sum(done.startswith(step) for done in node.state.done) > 0, name
 
 
 def test_hold_in_the_middle_of_a_move_ends_it_and_it_goes_on_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,3 +151,11 @@ def test_pipeline_without_room_closes(tmp_path: Path, sync: bool) -> None:
     reopened = SegmentLog.open(tmp_path, sync=sync, segment_bytes=64 << 10)
     assert reopened.view(1).last_index() == 0
     reopened.close()
+
+
+def test_pipeline_counts_how_long_each_job_took() -> None:
+    pipe = pipeline(MemoryLog())
+    assert pipe.durations.fields()["count"] == 0
+    pipe.submit([work(1, 1), work(2, 1)])
+    pipe.submit([work(1, 2)])
+    assert pipe.durations.fields()["count"] == 2
