@@ -58,7 +58,7 @@ class Snapshots:
         self._directory, self._node, self._log, self._state = directory, node, log, state
         self._flusher, self._counters, self._on_failure = flusher, counters, on_failure
         self._now_ns = 0  # of the last tick
-        self._making: set[int] = set()  # groups whose snapshot is being made
+        self._making: dict[int, int] = {}  # group -> bytes so far of the snapshot that is being made
         self._asked: dict[int, int] = {}  # group -> compacted_probes when it was looked at last
         self._unmade_ns: dict[int, int] = {}  # group -> until when none is made, after a failure
         self._outgoing: dict[tuple[int, int], tuple[Outgoing, BinaryIO]] = {}  # (group, member id)
@@ -150,14 +150,22 @@ class Snapshots:
             return
         elif whole and not self._kept.serves(group) and is_wanted(group.core, self._log.view(number), self._node.disks):
             self._asked[number] = asked
-            self._making.add(number)
+            self._making[number] = 0
             self._flusher.hold(number)
             self._start(self._tasks, number, self._make(group))
 
     async def _make(self, group: Group) -> None:
         number = group.number
         try:
-            made = await make_snapshot(self._directory, number, self._log, self._state, self._node.read, self._flusher.job)
+            made = await make_snapshot(
+                self._directory,
+                number,
+                self._log,
+                self._state,
+                self._node.read,
+                self._flusher.job,
+                partial(self._making.__setitem__, number),
+            )
         except BaseException as error:
             self._unmade_ns[number] = self._now_ns + RETRY_NS
             if isinstance(error, Corruption):  # of log or store: trying again would not help
@@ -165,13 +173,18 @@ class Snapshots:
             raise
         finally:
             self._flusher.release(number)
-            self._making.discard(number)
+            del self._making[number]
         if not group.leading or made.snapshot.index < self._log.view(number).first_index() - 1:
             made.path.unlink()  # nobody can be brought up with it any more
             return
         self._kept.keep(number, made, self._now_ns)
         self._counters["snapshots_made"] += 1
         log.info("made a snapshot of group %d at index %d: %d bytes", number, made.snapshot.index, made.size)
+
+    @property
+    def bytes_under_way(self) -> int:
+        """Size of the largest snapshot that is being made, as far as it is, or sent; 0 for none."""
+        return max((*self._making.values(), *(outgoing.size for outgoing, _ in self._outgoing.values())), default=0)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
