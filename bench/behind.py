@@ -1,8 +1,9 @@
 """`python -m bench.behind`: what it costs to bring up a follower that missed more than the others keep of their log.
 
 Three nodes. One follower is killed, gigabytes are published that nobody receives, then it is started again while publishing
-goes on. Two figures: seconds until it has all, and the rate of publishing meanwhile, beside that of the minute before. The
-publisher either sends as fast as it is let (`--rate 0`) or at a fixed rate.
+goes on. Two figures: seconds until it has all, and the rate of publishing meanwhile, beside that of the time before. What was
+refused for lack of room, and the rate of the time after, show whether that was paid for by sends; when the snapshot was made,
+had arrived and was installed, where the seconds went. The publisher sends as fast as it is let (`--rate 0`) or at a fixed rate.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from zmqbroker.wire.frames import Reply, decode_header
 BATCH_BYTES = 256 << 10
 BODY_BYTES = 1 << 10
 BEFORE_S = 20.0
+#: Longer than a snapshot is kept that nobody is sent any more.
+AFTER_S = 35.0
 #: The follower has this long; ten times what is asked for.
 CATCH_UP_S = 1200.0
 #: A refused publisher waits so long.
@@ -73,6 +76,8 @@ class Publisher:
             self._publish()
         except (BenchError, zmq.ZMQError) as error:
             self.failure = str(error) or type(error).__name__
+        finally:
+            self.connection.close()
 
     def _publish(self) -> None:
         socket, under_way, started = self.connection.socket, 0, time.perf_counter()
@@ -105,9 +110,21 @@ class Publisher:
         return min((self.rate_between(start_s + number, start_s + number + 1) for number in seconds), default=0.0)
 
 
-def _counter(cluster: Cluster, node: Node, name: str) -> int:
+def _counters(cluster: Cluster, node: Node) -> dict[str, int]:
     info = cluster.info(node.name, timeout_ms=5_000)
-    return int(info["counters"].get(name, 0)) if info else 0
+    return dict(info["counters"]) if info else {}
+
+
+#: Stages of a snapshot, and the counter that tells of its end at the node that does it.
+STAGES = (("made_s", "snapshots_made"), ("arrived_s", "snapshots_sent"), ("installed_s", "snapshots_installed"))
+
+
+def _note_stages(cluster: Cluster, found: dict[str, float], elapsed_s: float) -> None:
+    """Note when each stage of the snapshot was first seen to have ended."""
+    seen = [_counters(cluster, node) for node in cluster.nodes.values()]
+    for stage, name in STAGES:
+        if any(counters.get(name) for counters in seen):
+            found.setdefault(stage, round(elapsed_s, 2))
 
 
 def measure(directory: Path, volume: str, behind_bytes: int, budget_bytes: int, rate: int) -> dict[str, Any]:
@@ -153,21 +170,34 @@ def _fill(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, size: int) -> 
 
 def _bring_up(cluster: Cluster, away: Node, publisher: Publisher) -> dict[str, Any]:
     time.sleep(BEFORE_S)
+    refused = [publisher.refused]
     started = time.perf_counter()
     away.start()
+    stages: dict[str, float] = {}
     while not cluster.caught_up(away):
         if publisher.failure or time.perf_counter() - started > CATCH_UP_S:
             raise BenchError(publisher.failure or f"{away.name} has not caught up in {CATCH_UP_S:.0f} s")
+        _note_stages(cluster, stages, time.perf_counter() - started)
         time.sleep(0.1)
     ended = time.perf_counter()
+    refused.append(publisher.refused)
+    _note_stages(cluster, stages, ended - started)
+    time.sleep(AFTER_S)
+    refused.append(publisher.refused)
     before = publisher.rate_between(started - BEFORE_S + 1, started)
     during = publisher.rate_between(started, ended)
+    made = sum(_counters(cluster, node).get("snapshots_made", 0) for node in cluster.nodes.values())
     return {
+        **stages,
         "caught_up_s": round(ended - started, 2),
-        "refused_batches": publisher.refused,
-        "snapshots_installed": _counter(cluster, away, "snapshots_installed"),
+        "refused_batches_before": refused[0],
+        "refused_batches": refused[1] - refused[0],
+        "refused_batches_after": refused[2] - refused[1],
+        "snapshots_made": made,
+        "snapshots_installed": _counters(cluster, away).get("snapshots_installed", 0),
         "before_per_s": round(before),
         "during_per_s": round(during),
+        "after_per_s": round(publisher.rate_between(ended, ended + AFTER_S - 1)),
         "ratio": round(during / before, 3),
         "slowest_second_per_s": round(publisher.slowest_second(started, ended)),
         "before_median_second_per_s": round(

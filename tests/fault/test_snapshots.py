@@ -64,9 +64,12 @@ def counter(nodes: Cluster, node: Node, name: str) -> int:
 
 
 @contextmanager
-def left_behind(directory: Path, *, volume: str, live: int, size: int) -> Iterator[tuple[Cluster, SyncClient, Node]]:
+def left_behind(
+    directory: Path, *, volume: str, live: int, size: int, budget_bytes: int = 4 << 30
+) -> Iterator[tuple[Cluster, SyncClient, Node]]:
     """A cluster that has dropped log which the third node, a follower that was killed, would need; `live` messages wait."""
-    with cluster(directory, environment=SETTINGS, volume=volume) as nodes, SyncClient(nodes.url) as client:
+    settings = {**SETTINGS, "ZMQBROKER_STORAGE_LOG_BUDGET_BYTES": str(budget_bytes)}
+    with cluster(directory, environment=settings, volume=volume) as nodes, SyncClient(nodes.url) as client:
         client.queue("kept").send(b"from the time before")
         away = next(node for node in nodes.nodes.values() if node is not nodes.leader())
         wait_until(lambda: nodes.caught_up(away), PATIENCE_S, f"{away.name} to have all")
@@ -179,3 +182,25 @@ def test_node_killed_in_the_middle_of_a_snapshot_costs_only_a_new_beginning(tmp_
         receive_kept(client, live, size)
         verify(nodes)
         assert not incoming(away)
+
+
+def test_sends_go_on_while_a_snapshot_is_on_its_way_and_the_log_shrinks_afterwards(tmp_path: Path) -> None:
+    """The log behind the snapshot outgrows twice its budget, and comes down when the node that got it has that, too."""
+    live, size, budget_bytes = 1024, 64 << 10, 2 << 20
+    with left_behind(tmp_path, volume="ephemeral", live=live, size=size, budget_bytes=budget_bytes) as (nodes, client, away):
+        leader = nodes.leader()
+        away.start()
+        in_the_middle(away)
+        away.pause()
+        refused = counter(nodes, leader, "refused_storage_full")
+        more = 4 * budget_bytes // size
+        for number in range(live, live + more):
+            client.queue("kept").send(numbered(number, size))
+        assert log_bytes(nodes, leader) > 3 * budget_bytes
+        assert counter(nodes, leader, "refused_storage_full") == refused
+        away.resume()
+        wait_until(lambda: installed(nodes, away), PATIENCE_S, "a snapshot")
+        wait_until(lambda: log_bytes(nodes, leader) <= budget_bytes, PATIENCE_S, "a log within its budget")
+        assert counter(nodes, leader, "snapshots_made") == 1
+        receive_kept(client, live + more, size)
+        verify(nodes)

@@ -47,10 +47,6 @@ __all__ = ["DATA_GROUP", "Desk"]
 #: The group that holds every channel. Group 0 is kept for the cluster's own metadata.
 DATA_GROUP = 1
 
-#: Sends are refused when the log is so many times its budget. Bodies that wait move to the store above one budget, so the log
-#: gets this large only when that cannot keep up, a member holds it back, or the volume is full.
-LOG_OVERRUN = 2
-
 #: Columns of a batch frame that this version serves: ids and headers.
 COLUMNS_SERVED = 0b11
 
@@ -238,13 +234,14 @@ class Desk:
             self.send(pending.route, code, pending.request_id, fields)
             return
         node.counters["messages_in"] += header.count
+        node.log_room.taken(len(batch))
         group.publish(batch, 0, pending)
 
     def _no_room(self, group: Group, size: int) -> StorageFull | None:
         """Why a batch of `size` bytes cannot be taken now."""
-        used, budget = self._node.log.size_bytes, LOG_OVERRUN * self._node.config.storage.log_budget_bytes
-        if used + size > budget:
-            return StorageFull(f"the log has {used} of {budget} bytes in use", used_bytes=used, budget_bytes=budget)
+        used, limit = self._node.log.size_bytes, self._node.log_room.limit_bytes
+        if used + size > limit:
+            return StorageFull(f"the log has {used} of {limit} bytes in use", used_bytes=used, budget_bytes=limit)
         return self._node.disks.refusal(group)
 
     def _receive(self, group: Group, request: requests.ReceiveRequest, pending: Pending) -> None:

@@ -27,6 +27,7 @@ from zmqbroker.server.durations import Durations
 from zmqbroker.server.formation import Formation
 from zmqbroker.server.group import Group
 from zmqbroker.server.log_pipeline import LogPipeline
+from zmqbroker.server.log_room import LogRoom
 from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.rejoining import Rejoining
@@ -76,7 +77,7 @@ class Node:
         self.groups: dict[int, Group] = {}  # empty until the cluster is formed
         self.snapshots: Snapshots | None = None  # until then, too
         self.backups: Backups | None = None  # and these
-        self.disks = disks
+        self.disks, self.log_room = disks, LogRoom(config.storage.log_budget_bytes)
         self._last_read: tuple[tuple[int, int], bytes] = ((0, 0), b"")  # the entry of the last `read`: place, payload
         self._state, self.data = state, data
         self.started_ns = time.monotonic_ns()
@@ -243,6 +244,7 @@ class Node:
         self.disks.tick(self.groups.values(), now_ns, out_of_room=self._pipeline.out_of_room)
         if self.snapshots is not None:
             self.snapshots.tick(now_ns)
+            self.log_room.tick(self.snapshots.bytes_under_way, short=self.disks.own.short)
         if self.backups is not None:
             self.backups.tick(now_ns)
         self._pump()
@@ -379,4 +381,5 @@ class Node:
         if soft_state.role == Role.LEADER:
             self._liveness.restart()
             self.disks.begin(number)
+            self.log_room.begin(self.log.size_bytes)
         self._on_change()

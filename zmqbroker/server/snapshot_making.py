@@ -48,9 +48,18 @@ def is_wanted(core: RaftCore, view: LogView, disks: Disks) -> bool:
 
 
 async def make_snapshot(
-    directory: Path, number: int, log: LogStore, state: StateStore, read: Callable[[int, int], bytes], job: Job
+    directory: Path,
+    number: int,
+    log: LogStore,
+    state: StateStore,
+    read: Callable[[int, int], bytes],
+    job: Job,
+    progress: Callable[[int], None] = lambda _: None,
 ) -> MadeSnapshot:
-    """Make a file in `directory` of what is stored of group `number`. Raises BrokerError or OSError."""
+    """Make a file in `directory` of what is stored of group `number`. Raises BrokerError or OSError.
+
+    `progress` is told now and then how many bytes it has.
+    """
     id = os.urandom(16)
     path = directory / f"outgoing-{number}-{id.hex()}"
     try:
@@ -62,6 +71,7 @@ async def make_snapshot(
             indexes = await job(partial(_write_items, writer, state, head))
             for payloads in _slices(partial(read, number), indexes):
                 await job(partial(_write_bodies, writer, payloads))
+                progress(file.tell())
             size = await job(writer.finish)
     except BaseException:
         path.unlink(missing_ok=True)

@@ -71,10 +71,9 @@ class Outgoing:
 
     def __init__(self, message: Message, id: bytes, file: BinaryIO, size: int, now_ns: int) -> None:
         self.message = message
-        self.id = id
+        self.id, self.size = id, size
         self.outcome: bool | None = None  # what the receiver made of the whole: it is right, or not; None while unknown
         self._file = file
-        self._size = size
         self._wanted = 0  # the receiver has everything below
         self._sent = 0  # everything below was sent at least once since the last repeat
         self._heard_ns = now_ns  # when the receiver last said anything
@@ -88,7 +87,7 @@ class Outgoing:
     def heard(self, fields: dict[str, Any], now_ns: int) -> None:
         """A SNAPSHOT_ACK has come; nonsense, and what is of another transfer, is ignored."""
         offset, done = fields.get("offset"), fields.get("done")
-        if fields.get("id") != self.id or type(offset) is not int or not 0 <= offset <= self._size:
+        if fields.get("id") != self.id or type(offset) is not int or not 0 <= offset <= self.size:
             return
         self._heard_ns = now_ns
         if isinstance(done, bool):
@@ -106,14 +105,14 @@ class Outgoing:
         """What is to be sent now. Raises OSError."""
         if now_ns - self._repeated_ns > REPEAT_NS:
             # With nothing wanted the last chunk asks what came of the whole.
-            self._sent = min(self._wanted, (self._size - 1) // CHUNK_BYTES * CHUNK_BYTES)
+            self._sent = min(self._wanted, (self.size - 1) // CHUNK_BYTES * CHUNK_BYTES)
             self._repeated_ns = now_ns
-        while self._sent < self._size and self._sent < self._wanted + WINDOW * CHUNK_BYTES:
+        while self._sent < self.size and self._sent < self._wanted + WINDOW * CHUNK_BYTES:
             self._file.seek(self._sent)
             data = self._file.read(CHUNK_BYTES)
-            if len(data) != min(CHUNK_BYTES, self._size - self._sent):
-                raise OSError(f"a snapshot's file of {self._size} bytes ends after {self._sent + len(data)}")
-            chunk = Chunk(self.id, self.message.group, self.message.term, self._size, self._sent, data)
+            if len(data) != min(CHUNK_BYTES, self.size - self._sent):
+                raise OSError(f"a snapshot's file of {self.size} bytes ends after {self._sent + len(data)}")
+            chunk = Chunk(self.id, self.message.group, self.message.term, self.size, self._sent, data)
             self._sent += len(data)
             yield chunk
 

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from zmqbroker.errors import BrokerError, Corruption, MalformedFrame, NoRoom, StorageError
 from zmqbroker.raft.messages import Message, MessageType
-from zmqbroker.server.snapshot_making import MadeSnapshot, is_wanted, make_snapshot
+from zmqbroker.server.snapshot_keeping import KeptSnapshots
+from zmqbroker.server.snapshot_making import is_wanted, make_snapshot
 from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, read_snapshot, store_bodies, store_snapshot
 from zmqbroker.server.snapshot_transfer import Chunk, Incoming, Outgoing, read_chunk
 from zmqbroker.server.state_flusher import StateFlusher
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Snapshots"]
 
-#: A snapshot that nobody is sent any more is kept so long; another follower may need it too.
-KEEP_NS = 30_000_000_000
 #: A transfer whose sender says nothing for so long is forgotten.
 FORGET_NS = 30_000_000_000
 #: After a failure nothing is made, or received, for so long: what fails at once must not keep disk and network busy.
@@ -59,9 +58,7 @@ class Snapshots:
         self._directory, self._node, self._log, self._state = directory, node, log, state
         self._flusher, self._counters, self._on_failure = flusher, counters, on_failure
         self._now_ns = 0  # of the last tick
-        self._kept: dict[int, MadeSnapshot] = {}  # by group
-        self._used_ns: dict[int, int] = {}  # group -> when its kept snapshot was made, or sent last
-        self._making: set[int] = set()  # groups whose snapshot is being made
+        self._making: dict[int, int] = {}  # group -> bytes so far of the snapshot that is being made
         self._asked: dict[int, int] = {}  # group -> compacted_probes when it was looked at last
         self._unmade_ns: dict[int, int] = {}  # group -> until when none is made, after a failure
         self._outgoing: dict[tuple[int, int], tuple[Outgoing, BinaryIO]] = {}  # (group, member id)
@@ -79,6 +76,7 @@ class Snapshots:
             self._clean()
         except OSError as error:
             raise StorageError(f"{directory}: cannot be used for snapshots: {error}") from error
+        self._kept = KeptSnapshots(log, flusher, node.config.storage.log_budget_bytes)
 
     def _clean(self) -> None:
         for leftover in self._directory.iterdir():
@@ -98,11 +96,8 @@ class Snapshots:
         self._forget(now_ns)
 
     def _forget(self, now_ns: int) -> None:
-        for number in list(self._kept):
-            if any(group == number for group, _ in self._outgoing):
-                self._used_ns[number] = now_ns
-            elif now_ns - self._used_ns[number] > KEEP_NS:
-                self._withdraw(number)
+        for group in self._node.groups.values():
+            self._kept.tick(group, now_ns, sending=any(number == group.number for number, _ in self._outgoing))
         for number, (incoming, _, _) in list(self._incoming.items()):
             if now_ns - incoming.heard_ns > FORGET_NS:
                 self._drop_incoming(number)
@@ -140,8 +135,8 @@ class Snapshots:
             self._outgoing.pop(key)[1].close()
         for number in list(self._incoming):
             self._drop_incoming(number)
-        for number in list(self._kept):
-            self._withdraw(number)
+        for number in self._node.groups:
+            self._kept.clear(number)
         self._clean()
 
     # --- making ------------------------------------------------------------------------------------------------------
@@ -153,16 +148,24 @@ class Snapshots:
             self._asked[number] = asked
         elif asked == self._asked.get(number, 0) or self._now_ns < self._unmade_ns.get(number, 0):
             return
-        elif whole and is_wanted(group.core, self._log.view(number), self._node.disks):
+        elif whole and not self._kept.serves(group) and is_wanted(group.core, self._log.view(number), self._node.disks):
             self._asked[number] = asked
-            self._making.add(number)
+            self._making[number] = 0
             self._flusher.hold(number)
             self._start(self._tasks, number, self._make(group))
 
     async def _make(self, group: Group) -> None:
         number = group.number
         try:
-            made = await make_snapshot(self._directory, number, self._log, self._state, self._node.read, self._flusher.job)
+            made = await make_snapshot(
+                self._directory,
+                number,
+                self._log,
+                self._state,
+                self._node.read,
+                self._flusher.job,
+                partial(self._making.__setitem__, number),
+            )
         except BaseException as error:
             self._unmade_ns[number] = self._now_ns + RETRY_NS
             if isinstance(error, Corruption):  # of log or store: trying again would not help
@@ -170,24 +173,18 @@ class Snapshots:
             raise
         finally:
             self._flusher.release(number)
-            self._making.discard(number)
+            del self._making[number]
         if not group.leading or made.snapshot.index < self._log.view(number).first_index() - 1:
             made.path.unlink()  # nobody can be brought up with it any more
             return
-        self._withdraw(number)
-        self._kept[number], self._used_ns[number] = made, self._now_ns
-        self._flusher.pin(number, made.snapshot.index)
-        self._log.offer(number, made.snapshot)
+        self._kept.keep(number, made, self._now_ns)
         self._counters["snapshots_made"] += 1
         log.info("made a snapshot of group %d at index %d: %d bytes", number, made.snapshot.index, made.size)
 
-    def _withdraw(self, number: int) -> None:
-        """Offer the group's snapshot no more."""
-        kept = self._kept.pop(number, None)
-        if kept is not None:
-            self._log.offer(number, None)
-            self._flusher.pin(number, None)
-            kept.path.unlink(missing_ok=True)
+    @property
+    def bytes_under_way(self) -> int:
+        """Size of the largest snapshot that is being made, as far as it is, or sent; 0 for none."""
+        return max((*self._making.values(), *(outgoing.size for outgoing, _ in self._outgoing.values())), default=0)
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -227,7 +224,7 @@ class Snapshots:
 
     def _discard(self, number: int) -> None:
         """The snapshot is of no use: another one has to be made, but not at once."""
-        self._withdraw(number)
+        self._kept.withdraw(number)
         self._unmade_ns[number] = self._now_ns + RETRY_NS
 
     def _end_sending(self, number: int, to: int, *, ok: bool | None) -> None:
@@ -237,6 +234,9 @@ class Snapshots:
         ended[1].close()
         if ok is None:  # it begins anew
             return
+        snapshot = ended[0].message.snapshot
+        if ok and snapshot is not None:
+            self._kept.sent(number, to, snapshot.index, self._now_ns)
         self._counters["snapshots_sent" if ok else "snapshots_given_up"] += 1
         self._node.groups[number].core.report_snapshot(to, ok=ok)
         if not any(member == to for _, member in self._outgoing):
@@ -371,7 +371,7 @@ class Snapshots:
         """The core has taken the snapshot that was given to it: replace the state, then `release` the group's log."""
         received = self._received.pop(number)
         self._installing.add(number)
-        self._withdraw(number)  # the log behind it goes
+        self._kept.clear(number)  # the log behind it goes
         self._flusher.hold(number)
         self._start(self._installs, number, self._install(number, received, release))
 

@@ -93,7 +93,11 @@ def node_fields(node: Node) -> dict[str, Any]:
         "members": _member_fields(node),
         "disk": node.disks.own._asdict(),
         "data": data_fields(node),
-        "log": {"used_bytes": node.log.size_bytes, "budget_bytes": config.storage.log_budget_bytes},
+        "log": {
+            "used_bytes": node.log.size_bytes,
+            "budget_bytes": config.storage.log_budget_bytes,
+            "limit_bytes": node.log_room.limit_bytes,
+        },
         "counters": dict(node.counters),
         "durations": node.durations.fields(),
     }

@@ -15,12 +15,19 @@ import pytest
 from tests.unit.server.snapshot_scenes import ack, assert_caught_up, drive, failing, installed, left_behind
 from tests.unit.server.snapshot_sites import GROUP, Cut, Site, Sites
 from zmqbroker.errors import Corruption, StorageError
-from zmqbroker.server import snapshot_making, snapshot_transfer, snapshots
+from zmqbroker.server import snapshot_keeping, snapshot_making, snapshot_transfer, snapshots
 from zmqbroker.server.membership import membership_of
 from zmqbroker.server.snapshot_receiving import read_snapshot
 from zmqbroker.wire.peer import PeerKind
 
 READ = "zmqbroker.server.snapshots.read_snapshot"
+
+
+def kept_at(site: Site) -> Path:
+    """The file of the snapshot that a node keeps."""
+    kept = site.snapshots._kept.get(GROUP)
+    assert kept is not None
+    return kept.path
 
 
 def test_node_left_behind_gets_a_snapshot_and_goes_on_with_it(tmp_path: Path) -> None:
@@ -225,8 +232,8 @@ def test_snapshot_that_is_damaged_as_a_whole_is_made_anew(tmp_path: Path) -> Non
         await left_behind(sites)
         sites.loses = lambda _sender, _to, frame: isinstance(frame, tuple)  # until it lies on the leader's disk
         sites[3].open()
-        await sites.until(lambda: sites[1].snapshots._kept, "a snapshot that is to be sent")
-        path = sites[1].snapshots._kept[GROUP].path
+        await sites.until(lambda: sites[1].snapshots._kept.get(GROUP), "a snapshot that is to be sent")
+        path = kept_at(sites[1])
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 1
         path.write_bytes(content)
@@ -254,7 +261,7 @@ def test_snapshot_that_cannot_be_read_any_more_is_made_anew(tmp_path: Path, monk
 
             def without_file(message: Any, now_ns: int) -> None:
                 if first.counters["snapshots_made"] == 1:
-                    first.snapshots._kept[GROUP].path.unlink()
+                    kept_at(first).unlink()
                 sent(message, now_ns)
 
             first.snapshots.send = without_file  # type: ignore[method-assign]
@@ -372,7 +379,7 @@ def test_snapshot_that_nobody_is_sent_any_more_is_deleted(tmp_path: Path, monkey
         sites[3].open()
         await sites.until(lambda: installed(sites), "a snapshot")
         assert len(sites[1].files()) == 1
-        monkeypatch.setattr(snapshots, "KEEP_NS", -1)
+        monkeypatch.setattr(snapshot_keeping, "KEEP_NS", -1)
         await sites.until(lambda: not sites[1].files(), "an empty directory")
         assert (sites[1].log.offered(GROUP), sites[1].flusher._pins) == (None, {})
 
@@ -457,7 +464,7 @@ def test_snapshot_kept_by_a_node_that_gets_one_itself_is_offered_no_more(tmp_pat
         sites[3].open()
         await sites.until(lambda: installed(sites), "a snapshot")
         await sites.settle()
-        assert sites[1].snapshots._kept
+        assert kept_at(sites[1])
         sites.loses = lambda sender, to, _frame: 1 in (sender, to)
         await sites.until(lambda: sites.leader in (sites[2], sites[3]), "a leader without node 1")
         cut_off, sites[1].running = sites[1], False
@@ -467,7 +474,7 @@ def test_snapshot_kept_by_a_node_that_gets_one_itself_is_offered_no_more(tmp_pat
         cut_off.running = True
         sites.loses = lambda *_: False
         await sites.until(lambda: cut_off.counters["snapshots_installed"], "a snapshot for node 1")
-        assert (cut_off.snapshots._kept, cut_off.log.offered(GROUP), cut_off.files()) == ({}, None, [])
+        assert (cut_off.snapshots._kept.get(GROUP), cut_off.log.offered(GROUP), cut_off.files()) == (None, None, [])
         await sites.settle()
         assert_caught_up(sites, cut_off)
 
