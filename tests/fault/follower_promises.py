@@ -39,6 +39,7 @@ class Promises:
         self.told: defaultdict[int, list[Entry]] = defaultdict(list)  # by index: all entries that it was told, in order
         self.kept: dict[int, int] = {}  # by index: from which of those on it must hold one
         self.held = 0  # entries up to there must be there, in the log or in the state
+        self.final = 0  # entries up to there are those that will be committed
         self.flushed = 0  # the stored state is of this index or a later one
         self.commit = 0  # the highest index that it may have applied
 
@@ -62,6 +63,8 @@ class Promises:
     def _begins(self, number: int) -> None:
         step = self.script.steps[number]
         self.steps, self.commit = self.steps + 1, max(self.commit, step.commit)
+        if step.chunks:
+            self.held = min(self.held, step.reached)  # the log may end there
         for entry in step.message.entries if step.message is not None else ():
             versions = self.told[entry.index]
             if versions and versions[-1] != entry:
@@ -75,6 +78,9 @@ class Promises:
             if one in self.told:
                 self.kept[one] = len(self.told[one]) - 1
         self.held = index
+        step, final = self.script.steps[self.steps - 1], self.script.entries
+        while self.final < index and (step.chunks or self.told[self.final + 1][-1] == final.get(self.final + 1)):
+            self.final += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,10 @@ def _start(directory: Path, promises: Promises, boot: str) -> Found | None:
         return _Start(data, promises).found()
     except StorageError as error:
         raise Broken(f"it is damaged: {error}") from error
+    except Broken:
+        raise
+    except AssertionError as error:
+        raise Broken(f"the node ends: {error}") from error
     finally:
         data.close(orderly=False)
 
@@ -194,8 +204,8 @@ class _Start:
                 _apply(machine, entry)
                 if machine.digest() != script.digests[entry.index]:
                     raise Broken(f"applied again, entry {entry.index} leaves another state")
-        if machine.applied_index < min(self._promises.held, self._promises.commit):
-            raise Broken(f"the state comes to index {machine.applied_index}, and {self._promises.held} was acknowledged")
+        if machine.applied_index < min(self._promises.final, self._promises.commit):
+            raise Broken(f"the state comes to index {machine.applied_index}, and {self._promises.final} was acknowledged")
 
 
 def _apply(machine: Machine, entry: Entry) -> None:

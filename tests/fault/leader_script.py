@@ -112,7 +112,7 @@ class Script:
         for number in count(1):
             kind = random.random()
             if number in (total // 3, 2 * total // 3) or kind < 0.03:
-                yield self._install()
+                yield from self._install()
             elif number == total // 2:
                 yield Step(restarts=True, commit=self._commit)
             elif kind < 0.1:
@@ -144,14 +144,28 @@ class Script:
     def _replace(self) -> Iterator[Step]:
         """A leader dies with entries that the follower alone has made durable; the next one has others at their place."""
         yield self._append(2)
+        self._lose()
         self._term += 1
-        del self._log[self._commit :]
-        self._sent = self._commit
         self._begin_term()
         yield self._append(self._random.choice((0, 3)))
 
-    def _install(self) -> Step:
-        """The follower has missed some entries, and the leader does not have them any more."""
+    def _lose(self) -> None:
+        """What is not committed is gone, but for the follower's copy."""
+        del self._log[self._commit :]
+        self._sent = self._commit
+
+    def _install(self) -> Iterator[Step]:
+        """The follower has missed some entries, and the leader does not have them any more.
+
+        It may not have heard of the leader's term, and hold entries that were never committed, even beyond the snapshot.
+        """
+        fate = self._random.choice(("same leader", "next leader", "other entries"))
+        if fate == "other entries":
+            yield self._append(4)
+            self._lose()
+        if fate != "same leader":
+            self._term += 1
+            self._begin_term()
         for _ in range(self._random.randint(1, 8)):
             self._add(self._payload())
             self._commit_up_to(len(self._log))
@@ -169,7 +183,7 @@ class Script:
             Chunk(id, DATA_GROUP, self._term, len(data), offset, data[offset : offset + _CHUNK_BYTES])
             for offset in range(0, len(data), _CHUNK_BYTES)
         )
-        return Step(chunks=chunks, reached=index, commit=index, flush=self._flush())
+        yield Step(chunks=chunks, reached=index, commit=index, flush=self._flush())
 
     def _flush(self) -> str:
         return self._random.choice(("after", "beside", "", ""))

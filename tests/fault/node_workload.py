@@ -1,7 +1,8 @@
-"""A follower's work that can be told again: `python -m tests.fault.node_workload DIRECTORY SEED STEPS [MODULE:FUNCTION]`.
+"""A follower's work that can be told again: `python -m tests.fault.node_workload DIRECTORY [SEED STEPS [MODULE:FUNCTION]]`.
 
-What is begun and what has left the follower is written to DIRECTORY/marks, so that it stands between the system calls that a
-tracer sees. The function, if one is named, puts a defect into the product first (tests/mutants).
+Without a seed it only starts, on what is in the directory, and ends. What is begun and what has left the follower is written to
+DIRECTORY/marks, so that it stands between the system calls that a tracer sees. The function, if one is named, puts a defect
+into the product first (tests/mutants).
 """
 
 from __future__ import annotations
@@ -68,19 +69,27 @@ async def _work(directory: Path, script: Script, marks: _Marks) -> None:
     await follower.close(orderly=True)
 
 
-def main(directory: Path, seed: int, steps: int, defect: str = "") -> None:
+async def _start(directory: Path) -> None:
+    await Follower(directory, lambda _message: None).close(orderly=False)
+
+
+def main(place: str, seed: str = "", steps: str = "", defect: str = "") -> None:
     """Do the work."""
     make_small()
+    directory = Path(place)
+    if not seed:
+        asyncio.run(_start(directory))
+        return
     with pytest.MonkeyPatch.context() as patch:
         if defect:
             module, _, name = defect.partition(":")
             getattr(import_module(module), name)(patch)
-        asyncio.run(_work(directory, Script(seed, steps), _Marks(directory)))
+        asyncio.run(_work(directory, Script(int(seed), int(steps)), _Marks(directory)))
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+        main(*sys.argv[1:])
     except BaseException:
         traceback.print_exc()
         os._exit(1)  # the log's thread would keep the process

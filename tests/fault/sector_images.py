@@ -92,14 +92,30 @@ class _Open:
 
 
 class Replay:
-    """The files below `directory`, as the calls that it is given leave them on a simulated disk, whose root that is."""
+    """The files below `directory`, as the calls that it is given leave them on a simulated disk, whose root that is.
 
-    def __init__(self, directory: Path, marks: str) -> None:
+    The directory was empty in the beginning, or held what `found` holds, all of it durable.
+    """
+
+    def __init__(self, directory: Path, marks: str, found: Path | None = None) -> None:
         self._root = directory
         self._marks = directory / marks  # a file that is only there to be seen in the trace
         self._disk = SimDisk(Random(0))
         self._open: dict[int, _Open] = {}
         self._dirty: set[Path] = set()  # files with writes that nothing has synced
+        if found is not None:
+            self._load(found, Path("/"))
+
+    def _load(self, directory: Path, place: Path) -> None:
+        for path in directory.iterdir():
+            if path.is_dir():
+                self._disk.make_directory(place / path.name)
+                self._load(path, place / path.name)
+            else:
+                descriptor = self._disk.create(place / path.name)
+                self._disk.pwritev(descriptor, [path.read_bytes()], 0)
+                self._disk.fdatasync(descriptor)
+        self._disk.sync_directory(place)
 
     def steps(self, calls: Iterable[Call]) -> Iterator[bytes]:
         """Make the calls; returns to the caller whenever the disk has changed, with what was written to the marks meanwhile."""

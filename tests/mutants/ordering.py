@@ -15,14 +15,14 @@ import pytest
 from tests.fault import test_node_crash_images
 from tests.mutants.mutant import Mutant, check
 from zmqbroker.raft.messages import StorageAppend
-from zmqbroker.server import snapshots
+from zmqbroker.server import opening, snapshots
 from zmqbroker.server.snapshot_receiving import ReceivedSnapshot, store_bodies, store_snapshot
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.state_flusher import StateFlusher
 from zmqbroker.storage.interfaces import StateStore
 from zmqbroker.storage.lmdb_state import LmdbState
 
-__all__ = ["MUTANTS", "begin_log_first", "drop_bodies_first", "install_state_first", "mark_first", "trim_first"]
+__all__ = ["MUTANTS"]
 
 _PUT, _MARK, _COMMIT = LmdbState.put_bodies, LmdbState.mark_bodies, LmdbState.commit
 
@@ -30,9 +30,14 @@ Defect = Callable[[pytest.MonkeyPatch], object]
 
 
 def _recorded(defect: Defect) -> Defect:
-    """The defect, in the recorded process alone."""
+    """The defect, in the recorded process and in those that open what a power cut left of it."""
     place = f"{defect.__module__}:{defect.__name__}"
-    return lambda patch: patch.setattr(test_node_crash_images, "DEFECT", place)
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(test_node_crash_images, "DEFECT", place)
+        defect(patch)
+
+    return apply
 
 
 class _Late:
@@ -129,6 +134,11 @@ def begin_log_first(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Snapshots, "_install", installed)
 
 
+def forget_snapshot(patch: pytest.MonkeyPatch) -> None:
+    """A start leaves the log as it is where the state is an installed snapshot's already, and the log is not."""
+    patch.setattr(opening, "begin_behind_snapshot", lambda *_: None)
+
+
 _IMAGES = check(test_node_crash_images.test_node_after_any_crash_of_a_short_work_keeps_what_it_promised)
 _BREAKS: tuple[tuple[str, str, Defect], ...] = (
     ("L9", "the mark of the bodies moves before they are stored", mark_first),
@@ -136,6 +146,7 @@ _BREAKS: tuple[tuple[str, str, Defect], ...] = (
     ("L11", "bodies are deleted before the state that does not need them is stored", drop_bodies_first),
     ("L12", "a snapshot's state is stored before its bodies", install_state_first),
     ("L13", "the log begins behind a snapshot before its state is stored", begin_log_first),
+    ("L14", "a start does not begin the log behind a snapshot whose state is stored", forget_snapshot),
 )
 
 MUTANTS = tuple(Mutant(id=id, breaks=breaks, apply=_recorded(defect), check=_IMAGES) for id, breaks, defect in _BREAKS)
