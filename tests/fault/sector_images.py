@@ -4,7 +4,8 @@
 what a power cut leaves there), and draws images in between: for a program whose calls go past any interface of ours, as
 LMDB's do.
 
-It understands the calls in `CALLS` only, and refuses a trace in which data was cut off. Writes through mmap are not seen.
+It understands the calls in `CALLS` only, and refuses a trace in which data was cut off. Writes through mmap are not seen. A
+file that is shortened becomes zeros, which a power cut may undo in any sector.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ __all__ = ["CALLS", "Call", "Replay", "parse", "record"]
 
 _WRITES = ("pwrite64", "pwritev", "pwritev2", "writev", "write")
 _BY_PATH = ("openat", "mkdir", "rename", "unlink")
-_BY_DESCRIPTOR = (*_WRITES, "lseek", "fdatasync", "fsync", "ftruncate")
+_BY_DESCRIPTOR = (*_WRITES, "lseek", "fdatasync", "fsync", "ftruncate", "fallocate", "close")
 CALLS = (*_BY_PATH, *_BY_DESCRIPTOR)
 #: Longer than any single buffer; of hexadecimal text, strace writes four times as much.
 _DATA_MAX = 1 << 24
@@ -91,60 +92,81 @@ class _Open:
 
 
 class Replay:
-    """The files below `directory`, as the calls that it is given leave them on a simulated disk, whose root that is."""
+    """The files below `directory`, as the calls that it is given leave them on a simulated disk, whose root that is.
 
-    def __init__(self, directory: Path, marks: str) -> None:
+    The directory was empty in the beginning, or held what `found` holds, all of it durable.
+    """
+
+    def __init__(self, directory: Path, marks: str, found: Path | None = None) -> None:
         self._root = directory
         self._marks = directory / marks  # a file that is only there to be seen in the trace
         self._disk = SimDisk(Random(0))
         self._open: dict[int, _Open] = {}
         self._dirty: set[Path] = set()  # files with writes that nothing has synced
+        if found is not None:
+            self._load(found, Path("/"))
+
+    def _load(self, directory: Path, place: Path) -> None:
+        for path in directory.iterdir():
+            if path.is_dir():
+                self._disk.make_directory(place / path.name)
+                self._load(path, place / path.name)
+            else:
+                descriptor = self._disk.create(place / path.name)
+                self._disk.pwritev(descriptor, [path.read_bytes()], 0)
+                self._disk.fdatasync(descriptor)
+        self._disk.sync_directory(place)
 
     def steps(self, calls: Iterable[Call]) -> Iterator[bytes]:
         """Make the calls; returns to the caller whenever the disk has changed, with what was written to the marks meanwhile."""
         for call in calls:
             held = self._open.get(_number(call, 0)) if call.name in _BY_DESCRIPTOR else None
-            if call.name in _BY_PATH:
-                self._by_path(call)
-            elif held is None:
-                continue
-            elif held.path == self._marks:
+            if held is not None and held.path == self._marks and call.name in _WRITES:
                 yield b"".join(call.texts)
-                continue
-            elif call.name == "lseek":
-                held.position = call.result
-            elif call.name == "ftruncate":
-                self._disk.allocate(held.descriptor, _number(call, 1))
-            elif call.name in _WRITES:
-                self._write(call, held)
-            else:
-                self._sync(held)
-            yield b""
+            elif self._changed_by(call, held):
+                yield b""
             if held is not None and held.dsync and call.name in _WRITES:
                 self._disk.fdatasync(held.descriptor)
                 yield b""
+
+    def _changed_by(self, call: Call, held: _Open | None) -> bool:
+        """Make one call; whether the disk is another one now."""
+        if call.name in _BY_PATH:
+            return self._by_path(call)
+        if held is None or held.path == self._marks:
+            return False
+        if call.name == "close":
+            self._close(call)
+        elif call.name == "lseek":
+            held.position = call.result
+        elif call.name in ("ftruncate", "fallocate"):
+            self._resize(call, held)
+        elif call.name in _WRITES:
+            self._write(call, held)
+        else:
+            self._sync(held)
+        return call.name not in ("close", "lseek")
 
     def image(self, random: Random, target: Path) -> None:
         """Write to `target`, an empty directory, what a power cut now could leave."""
         disk = deepcopy(self._disk)
         disk.crash(random)
+        for path in disk.directories():
+            (target / path.relative_to("/")).mkdir()
         for path in disk.paths():
-            copy = target / path.relative_to("/")
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            copy.write_bytes(disk.durable_bytes(path) or b"")
+            (target / path.relative_to("/")).write_bytes(disk.durable_bytes(path) or b"")
 
     def _place(self, text: bytes) -> Path | None:
         """Where a path of the program is on the simulated disk; None when it is not below the directory."""
         path = Path(text.decode())
         return Path("/") / path.relative_to(self._root) if path.is_relative_to(self._root) and path != self._root else None
 
-    def _by_path(self, call: Call) -> None:
+    def _by_path(self, call: Call) -> bool:
         if call.name == "openat":
-            self._opened(call)
-            return
+            return self._opened(call)
         places = [self._place(text) for text in call.texts]
         if places[0] is None:
-            return
+            return False
         if call.name == "mkdir":
             self._disk.make_directory(places[0])
         elif call.name == "rename":
@@ -152,8 +174,9 @@ class Replay:
             self._disk.rename(places[0], places[1])
         else:
             self._disk.unlink(places[0])
+        return True
 
-    def _opened(self, call: Call) -> None:
+    def _opened(self, call: Call) -> bool:
         path = Path(call.texts[0].decode())
         self._open.pop(call.result, None)
         if "O_DIRECTORY" in call.arguments and path.is_relative_to(self._root):
@@ -162,8 +185,11 @@ class Replay:
             self._open[call.result] = _Open(path, -1, dsync=False)
         elif (place := self._place(call.texts[0])) is not None:
             found = place.name in self._disk.names(place.parent)
+            assert not (found and "O_TRUNC" in call.arguments), f"{place}: to empty a file while it is opened is not understood"
             descriptor = self._disk.open(place) if found else self._disk.create(place)
             self._open[call.result] = _Open(place, descriptor, dsync="SYNC" in call.arguments)
+            return not found
+        return False
 
     def _write(self, call: Call, held: _Open) -> None:
         data = b"".join(call.texts)[: call.result]
@@ -177,6 +203,22 @@ class Replay:
         written = self._disk.pwritev(held.descriptor, [data], offset)
         assert written == len(data)
         held.position = held.position if placed else offset + written
+
+    def _resize(self, call: Call, held: _Open) -> None:
+        if call.name == "ftruncate":
+            size = _number(call, 1)
+        else:
+            offset, length = _number(call, 2), _number(call, 3)
+            assert not offset, "to allocate the middle of a file is not understood"
+            size = length
+        if "ZERO_RANGE" in call.arguments or size < self._disk.size(held.descriptor):
+            self._disk.zero(held.descriptor, self._disk.size(held.descriptor))
+        self._disk.allocate(held.descriptor, size)
+
+    def _close(self, call: Call) -> None:
+        held = self._open.pop(_number(call, 0))
+        if held.descriptor >= 0:
+            self._disk.close(held.descriptor)
 
     def _sync(self, held: _Open) -> None:
         if held.descriptor < 0:

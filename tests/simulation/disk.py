@@ -380,6 +380,16 @@ class SimDisk:
         """Every file that the process can open, in the order of their making."""
         return [self._path(file) for file in self._files(self._root)]
 
+    def directories(self) -> list[Path]:
+        """Every directory but the root, each behind the one that it is in."""
+        found: list[Path] = []
+        waiting = [self._root]
+        for directory in waiting:
+            inside = [node for node in directory.entries.values() if isinstance(node, _Directory)]
+            found += [self._path(node) for node in inside]
+            waiting += inside
+        return found
+
     # --- inside --------------------------------------------------------------------------------------------------------
 
     def _end(self, how: str) -> None:

@@ -121,6 +121,15 @@ def test_disk_refuses_as_posix_does(
         call(disk, directory)
 
 
+def test_disk_tells_of_every_directory_behind_the_one_that_it_is_in() -> None:
+    disk = SimDisk(Random(0))
+    for name in ("/a/b", "/c"):
+        disk.make_directory(Path(name))
+    assert disk.directories() == [Path("/a"), Path("/c"), Path("/a/b")]
+    disk.wipe()
+    assert disk.directories() == []
+
+
 def test_disk_closed_descriptor_is_refused() -> None:
     disk = new_disk()
     descriptor = make(disk, FILE, b"content")
