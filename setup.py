@@ -33,8 +33,13 @@ def extensions() -> list[Extension]:
         print(MISSING + "Cython is not installed")
         return []
     arguments = [] if sys.platform == "win32" else ["-O3", "-g0"]
-    modules = [Extension(name, [source], extra_compile_args=arguments) for source, name in SOURCES.items()]
-    made: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives={"language_level": 3})
+    modules = [
+        Extension(name, [source], include_dirs=["ext"], depends=["ext/checksum.h"], extra_compile_args=arguments)
+        for source, name in SOURCES.items()
+    ]
+    made: list[Extension] = cythonize(
+        modules, include_path=["ext"], build_dir="build/cython", compiler_directives={"language_level": 3}
+    )
     for module in made:
         module.optional = True  # set here because cythonize makes new objects that do not keep it
     return made
