@@ -17,6 +17,7 @@ from setuptools.errors import BaseError, CCompilerError
 #: Cython source -> the module that it becomes, beside its Python twin.
 SOURCES = {
     "ext/_codec.pyx": "zmqbroker.wire._codec",
+    "ext/_store.pyx": "zmqbroker.storage._store",
 }
 
 MISSING = "zmqbroker: compiled code was left out, the slower Python twins are used instead: "
@@ -34,7 +35,9 @@ def extensions() -> list[Extension]:
         return []
     arguments = [] if sys.platform == "win32" else ["-O3", "-g0"]
     modules = [
-        Extension(name, [source], include_dirs=["ext"], depends=["ext/checksum.h"], extra_compile_args=arguments)
+        Extension(
+            name, [source], include_dirs=["ext"], depends=["ext/checksum.h", "ext/lmdb_api.h"], extra_compile_args=arguments
+        )
         for source, name in SOURCES.items()
     ]
     made: list[Extension] = cythonize(

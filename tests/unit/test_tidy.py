@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "raft": BASE,
     "broker": BASE,
     "wire": BASE | {"raft.messages", "raft.view", "_build"},
-    "storage": BASE | {"raft.messages", "raft.view", "checksum"},
+    "storage": BASE | {"raft.messages", "raft.view", "checksum", "_build"},
     "server": BASE | {"raft", "wire", "broker", "storage", "checksum"},
     "client": BASE | {"wire"},
     "cli": BASE | {"wire", "client"},

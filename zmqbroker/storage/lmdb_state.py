@@ -16,10 +16,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from zmqbroker.errors import Corruption, NoRoom, StorageError
+from zmqbroker.storage.engine import Change
 from zmqbroker.storage.headroom import Headroom
 from zmqbroker.storage.interfaces import Item, Scrubbed
 from zmqbroker.storage.lmdb_environment import LmdbEnvironment
@@ -42,6 +43,27 @@ _DROP_COUNT = 128
 
 #: Largest key that a caller may use: LMDB's 511 bytes less the group.
 KEY_SIZE_MAX = 511 - _GROUP.size
+
+
+def _slices(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    """Changes in lists of a bounded number."""
+    waiting = iter(changes)
+    while some := list(islice(waiting, _SLICE_COUNT)):
+        yield some
+
+
+def _pieces(bodies: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """Bodies in lists of TRANSACTION_BYTES, or one body more."""
+    some: list[tuple[int, bytes]] = []
+    size = 0
+    for index, body in bodies:
+        some.append((index, body))
+        size += len(body)
+        if size >= TRANSACTION_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 class LmdbState:
@@ -134,13 +156,10 @@ class LmdbState:
 
     def _commit(self, group: int, applied_index: int, changes: list[tuple[bytes, bytes | None]]) -> None:
         prefix = _GROUP.pack(group)
-        with self._state.write() as writer:
-            for key, value in changes:
-                if value is None:
-                    writer.delete(self._key(prefix, key))
-                else:
-                    writer.put(self._key(prefix, key), value)
-            writer.put(prefix, _INDEX.pack(applied_index))
+        self._state.write([*self._keyed(prefix, changes), (prefix, _INDEX.pack(applied_index))])
+
+    def _keyed(self, prefix: bytes, changes: Iterable[Change]) -> Iterator[Change]:
+        return ((self._key(prefix, key), value) for key, value in changes)
 
     def _key(self, prefix: bytes, key: bytes) -> bytes:
         if not 0 < len(key) <= KEY_SIZE_MAX:
@@ -156,13 +175,12 @@ class LmdbState:
         """
         prefix = _GROUP.pack(group)
         self.put_bodies(group, bodies)
-        with self._state.write() as writer:
-            writer.delete_all(prefix)
-            for key, value in items:
-                writer.put(self._key(prefix, key), value)
-            writer.put(prefix, _INDEX.pack(index))
-            writer.put(_GROUP.pack(_INSTALLED | group), _PLACE.pack(index, term))
-            writer.put(_GROUP.pack(_MARK | group), _INDEX.pack(index))
+        place = [
+            (prefix, _INDEX.pack(index)),
+            (_GROUP.pack(_INSTALLED | group), _PLACE.pack(index, term)),
+            (_GROUP.pack(_MARK | group), _INDEX.pack(index)),
+        ]
+        self._state.write_slices(_slices(chain(self._keyed(prefix, items), place)), cleared=prefix)
 
     def installed(self, group: int) -> tuple[int, int]:
         """Index and term of the snapshot that was installed last; (0, 0) for none. Raises Corruption."""
@@ -180,20 +198,8 @@ class LmdbState:
         Storing one again changes nothing: entries of one index that were committed are equal. Raises as `commit`; the bodies
         of earlier transactions are there then.
         """
-        waiting = iter(bodies)
-        while self._put_some(group, waiting):
-            pass
-
-    def _put_some(self, group: int, bodies: Iterator[tuple[int, bytes]]) -> bool:
-        """One transaction of bodies; False when it took the last ones."""
-        size = 0
-        with self._bodies.write() as writer:
-            for index, body in bodies:
-                writer.put(_BODY.pack(group, index), body)
-                size += len(body)
-                if size >= TRANSACTION_BYTES:
-                    return True
-        return False
+        for some in _pieces(bodies):
+            self._bodies.write([(_BODY.pack(group, index), body) for index, body in some])
 
     def drop_bodies(self, group: int, indexes: Iterable[int]) -> None:
         """Delete bodies, those that there are, in transactions of a bounded number. Raises as `put_bodies`."""
@@ -206,17 +212,14 @@ class LmdbState:
                     self._freeing(partial(self._drop, group, [index]))
 
     def _drop(self, group: int, indexes: Iterable[int]) -> None:
-        with self._bodies.write() as writer:
-            for index in indexes:
-                writer.delete(_BODY.pack(group, index))
+        self._bodies.write([(_BODY.pack(group, index), None) for index in indexes])
 
     def mark_bodies(self, group: int, index: int) -> None:
         """Say that all bodies up to `index` which the state needs are stored. Raises as `commit`."""
         self._freeing(partial(self._mark, group, index))
 
     def _mark(self, group: int, index: int) -> None:
-        with self._state.write() as writer:
-            writer.put(_GROUP.pack(_MARK | group), _INDEX.pack(index))
+        self._state.write([(_GROUP.pack(_MARK | group), _INDEX.pack(index))])
 
     def bodies_mark(self, group: int) -> int:
         """What `mark_bodies`, or `install`, said last; 0 for nothing. Raises Corruption."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import resource
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,9 +15,12 @@ import pytest
 from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.storage import LmdbState, MemoryState
 from zmqbroker.storage.disk import OsDisk
+from zmqbroker.storage.engine import Change, EngineError
 from zmqbroker.storage.interfaces import Scrubbed
 
 MAP_SIZE = 8 << 20
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def _open(path: Path, *, sync: bool = False, map_size: int = MAP_SIZE) -> LmdbState:
@@ -194,19 +197,17 @@ def test_bodies_whose_deletion_finds_no_room_are_deleted_one_by_one(tmp_path: Pa
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_error_that_says_full_is_no_room_whatever_is_free(tmp_path: Path, code: int) -> None:
     class Failing:
-        def begin(self, **_: object) -> object:
-            error = lmdb.DiskError("mdb_txn_begin")
-            object.__setattr__(error, "code", code)
-            raise error
+        def apply(self, slices: Iterable[Sequence[Change]], cleared: bytes | None = None) -> None:
+            raise EngineError(code, "mdb_txn_begin")
 
         def close(self) -> None:
             opened.close()
 
     state = _open(tmp_path)
-    opened = state._state._environment
-    state._state._environment = Failing()  # type: ignore[assignment]
-    with pytest.raises(NoRoom, match="the volume is full"), state._state.write():
-        pass
+    opened = state._state._engine
+    state._state._engine = Failing()  # type: ignore[assignment]
+    with pytest.raises(NoRoom, match="the volume is full"):
+        state._state.write([])
     state.commit(1, 1, [])  # opened again
     assert state.applied_index(1) == 1
     state.close()

@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.storage import LmdbState, MemoryState, StateStore, lmdb_state
+from zmqbroker.storage.engine import EngineError
 from zmqbroker.storage.lmdb_environment import map_size_of
 from zmqbroker.storage.lmdb_state import KEY_SIZE_MAX
 
 MAP_SIZE = 8 << 20
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 @pytest.fixture(params=["memory", "ephemeral", "persistent"])
@@ -376,7 +379,8 @@ def test_lmdb_full_map_is_no_room_and_deleting_goes_on(tmp_path: Path) -> None:
     state.commit(1, 1, [(b"a", bytes(100_000))])
     with pytest.raises(NoRoom, match="map size") as caught:
         state.commit(1, 2, [(b"b", bytes(2 << 20))])
-    assert isinstance(caught.value.__cause__, lmdb.MapFullError)
+    assert isinstance(caught.value.__cause__, EngineError)
+    assert caught.value.__cause__.code == -30792  # MDB_MAP_FULL
     assert state.applied_index(1) == 1
     state.commit(1, 2, [(b"a", None)])
     assert (state.applied_index(1), list(state.load(1))) == (2, [])
@@ -401,7 +405,7 @@ def test_lmdb_damaged_environment_is_corruption(tmp_path: Path) -> None:
     (tmp_path / "state" / "data.mdb").write_bytes(b"not LMDB" * 4096)
     with pytest.raises(Corruption, match="the state store is damaged") as caught:
         _open(tmp_path)
-    assert isinstance(caught.value.__cause__, lmdb.Error)
+    assert isinstance(caught.value.__cause__, EngineError)
 
 
 def test_lmdb_opened_twice_is_a_storage_error(tmp_path: Path) -> None:
