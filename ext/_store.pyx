@@ -10,7 +10,7 @@ twin serves. Flags are py-lmdb's: MDB_NOTLS, no MDB_WRITEMAP. Source: docs/STORA
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.stdint cimport uint32_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
@@ -19,10 +19,10 @@ import sys
 
 import lmdb
 
-from checksum cimport zb_crc, zb_crc_choose, zb_load32, zb_store32
+from checksum cimport zb_crc, zb_crc32, zb_crc32_fill, zb_crc_choose, zb_load32, zb_load64, zb_store32, zb_store64
 from lmdb_api cimport ZB_LMDB_COUNT, mdb, zb_envinfo, zb_lmdb_names, zb_lmdb_set, zb_stat, zb_val
 
-from zmqbroker.storage.engine import BadValue, EngineError, OpenFiles
+from zmqbroker.storage.engine import CORRUPTED, HEAD_SIZE_MAX, MISPLACED, BadValue, EngineError, OpenFiles, Tallied
 
 __all__ = ["open_engine"]
 
@@ -45,7 +45,10 @@ cdef enum:
     MDB_NOTFOUND = -30798
     # ours, above every errno
     BAD_VALUE = 1 << 20
+    MISPLACED_KEY = 1 << 21
     CRC_SIZE = 4
+    TALLY_SIZE = 16
+    HEAD_SIZE = 64
     ENOMEM = 12
 
 
@@ -72,9 +75,11 @@ def find_functions(module):
 
 find_functions(sys.modules.get("lmdb.cpython"))
 zb_crc_choose()
+zb_crc32_fill()
+assert HEAD_SIZE_MAX == HEAD_SIZE
 
 cdef struct Outcome:
-    int code             # 0, LMDB's own (negative), the operating system's, or BAD_VALUE
+    int code             # 0, LMDB's own (negative), the operating system's, or ours
     const char *what     # the function that said so
 
 cdef struct Bytes:
@@ -93,6 +98,7 @@ cdef struct Copied:
     size_t size
     size_t count
     size_t value_bytes
+    uint64_t digest      # of the records, when they are tallied
 
 
 cdef inline Bytes bytes_of(object value) except *:
@@ -135,8 +141,26 @@ cdef inline Outcome outcome(int code, const char *what) noexcept nogil:
     return result
 
 
+cdef inline uint64_t record_hash(Bytes key, const unsigned char *value, size_t size) noexcept nogil:
+    """See zmqbroker/storage/record_hash.py."""
+    cdef uint64_t mixed = <uint64_t>checksum(key.data, key.size, value, size) << 32
+    mixed |= zb_crc32(zb_crc32(0xFFFFFFFFU, key.data, key.size), value, size) ^ 0xFFFFFFFFU
+    mixed = (mixed ^ mixed >> 33) * <uint64_t>0xFF51AFD7ED558CCDU
+    mixed = (mixed ^ mixed >> 33) * <uint64_t>0xC4CEB9FE1A85EC53U
+    return mixed ^ mixed >> 33
+
+
+cdef inline Bytes key_of(zb_val *key) noexcept nogil:
+    cdef Bytes result
+    result.data = <const unsigned char *>key.mv_data
+    result.size = key.mv_size
+    return result
+
+
 cdef object failed(Outcome result):
     """The exception for what was not done."""
+    if result.code == MISPLACED_KEY:
+        return EngineError(CORRUPTED, MISPLACED)
     what = (<bytes>result.what).decode()
     return EngineError(result.code, f"{what}: {(<bytes>mdb.strerror(result.code)).decode()}")
 
@@ -164,7 +188,8 @@ cdef int copy(Copied *copied, zb_val *key, const unsigned char *value, size_t si
 
 
 cdef Outcome bad_value(Copied *copied, zb_val *key) noexcept nogil:
-    """Name the key of a value that is damaged: it is the last one copied."""
+    """Name the key of a value that is damaged: it alone is copied then."""
+    copied.used = copied.count = 0
     cdef int full = copy(copied, key, NULL, 0)
     return outcome(full if full else BAD_VALUE, b"malloc")
 
@@ -198,25 +223,47 @@ cdef struct Range:
     size_t count_max
     size_t bytes_max
     bint values      # False: keys only
+    bint tallied     # a tally is made of the values; of the keys, the last one is copied
 
 
-cdef Outcome read_range(void *cursor, Range *wanted, Copied *copied) noexcept nogil:
+cdef Outcome add(void *txn, unsigned int dbi, zb_val *key, zb_val *stored, Copied *copied) noexcept nogil:
+    """Add a record, whose value is good, to the tally, if its key is found from the root."""
+    cdef zb_val name = key[0], found
+    cdef int code = mdb.get(txn, dbi, &name, &found)
+    if code == MDB_NOTFOUND or (code == 0 and found.mv_data != stored.mv_data):
+        return outcome(MISPLACED_KEY, b"")
+    if code:
+        return outcome(code, b"mdb_get")
+    cdef size_t size = stored.mv_size - CRC_SIZE, count = copied.count
+    copied.digest += record_hash(key_of(key), <const unsigned char *>stored.mv_data + CRC_SIZE, size)
+    copied.used = 0
+    code = copy(copied, key, NULL, 0)
+    copied.count, copied.value_bytes = count + 1, copied.value_bytes + size
+    return outcome(code, b"malloc")
+
+
+cdef Outcome read_range(void *txn, unsigned int dbi, void *cursor, Range *wanted, Copied *copied) noexcept nogil:
     cdef zb_val key, stored
-    cdef int code, full
+    cdef Outcome result = outcome(0, b"")
+    cdef int code
     if wanted.count_max == 0 or (wanted.values and wanted.bytes_max == 0):
-        return outcome(0, b"")
+        return result
     code = place_after(cursor, wanted.after, &key, &stored)
     while code == 0 and begins_with(&key, wanted.prefix):
         if not wanted.values:
-            full = copy(copied, &key, NULL, 0)
-        elif is_good(&key, &stored):
-            full = copy(copied, &key, <const unsigned char *>stored.mv_data + CRC_SIZE, stored.mv_size - CRC_SIZE)
+            result = outcome(copy(copied, &key, NULL, 0), b"malloc")
+        elif not is_good(&key, &stored):
+            result = bad_value(copied, &key)
+        elif wanted.tallied:
+            result = add(txn, dbi, &key, &stored, copied)
         else:
-            return bad_value(copied, &key)
-        if full:
-            return outcome(full, b"malloc")
+            result = outcome(
+                copy(copied, &key, <const unsigned char *>stored.mv_data + CRC_SIZE, stored.mv_size - CRC_SIZE), b"malloc"
+            )
+        if result.code:
+            return result
         if copied.count == wanted.count_max or (wanted.values and copied.value_bytes >= wanted.bytes_max):
-            return outcome(0, b"")
+            return result
         code = mdb.cursor_get(cursor, &key, &stored, MDB_NEXT)
     return outcome(0 if code == MDB_NOTFOUND else code, b"mdb_cursor_get")
 
@@ -236,7 +283,7 @@ cdef Outcome look(void *env, unsigned int dbi, Bytes *one, Range *many, Copied *
         if code:
             result = outcome(code, b"mdb_cursor_open")
         else:
-            result = read_range(cursor, many, copied)
+            result = read_range(txn, dbi, cursor, many, copied)
             mdb.cursor_close(cursor)
     mdb.txn_abort(txn)
     return result
@@ -272,16 +319,6 @@ cdef Outcome store(void *txn, unsigned int dbi, Bytes name, Bytes value) noexcep
     return outcome(code, b"mdb_put")
 
 
-cdef Outcome change(void *txn, unsigned int dbi, Put *put) noexcept nogil:
-    cdef zb_val key
-    cdef int code
-    if not put.deletes:
-        return store(txn, dbi, put.key, put.value)
-    key = val_of(put.key)
-    code = mdb.remove(txn, dbi, &key, NULL)
-    return outcome(0 if code == MDB_NOTFOUND else code, b"mdb_del")
-
-
 cdef struct Work:
     # One transaction, from its first slice of changes to its last.
     void *env
@@ -289,14 +326,91 @@ cdef struct Work:
     void *txn        # NULL before it was begun, and when it has ended
     bint clears
     Bytes prefix     # what it clears
+    bint tallies
+    Bytes tally      # the key of the tally
+    Bytes head       # the first bytes of its value
+    uint64_t count
+    uint64_t digest
+    Bytes bad        # the key of a value that was found to be damaged
+
+
+cdef Outcome damaged(Work *work, Bytes key) noexcept nogil:
+    work.bad = key
+    return outcome(BAD_VALUE, b"")
+
+
+cdef Outcome begin_tally(Work *work) noexcept nogil:
+    """Take the tally as it is stored."""
+    cdef zb_val key = val_of(work.tally), stored
+    cdef const unsigned char *at
+    cdef int code = mdb.get(work.txn, work.dbi, &key, &stored)
+    work.count = work.digest = 0
+    if code == MDB_NOTFOUND:
+        return outcome(0, b"")
+    if code:
+        return outcome(code, b"mdb_get")
+    if not is_good(&key, &stored) or stored.mv_size != CRC_SIZE + work.head.size + TALLY_SIZE:
+        return damaged(work, work.tally)
+    at = <const unsigned char *>stored.mv_data + CRC_SIZE + work.head.size
+    work.count, work.digest = zb_load64(at), zb_load64(at + 8)
+    return outcome(0, b"")
+
+
+cdef Outcome end_tally(Work *work) noexcept nogil:
+    """Put the tally as the changes have left it."""
+    cdef unsigned char data[HEAD_SIZE + TALLY_SIZE]
+    cdef Bytes value
+    memcpy(data, work.head.data, work.head.size)
+    zb_store64(data + work.head.size, work.count)
+    zb_store64(data + work.head.size + 8, work.digest)
+    value.data, value.size = data, work.head.size + TALLY_SIZE
+    return store(work.txn, work.dbi, work.tally, value)
+
+
+cdef Outcome note(Work *work, Put *put) noexcept nogil:
+    """A key gets another value: take the one that it has out of the tally, and the new one in."""
+    cdef zb_val key = val_of(put.key), stored
+    cdef int code
+    if put.key.size <= work.tally.size or not begins_with(&key, work.tally):
+        return outcome(0, b"")
+    code = mdb.get(work.txn, work.dbi, &key, &stored)
+    if code == 0:
+        if not is_good(&key, &stored):
+            return damaged(work, put.key)
+        work.count -= 1
+        work.digest -= record_hash(put.key, <const unsigned char *>stored.mv_data + CRC_SIZE, stored.mv_size - CRC_SIZE)
+    elif code != MDB_NOTFOUND:
+        return outcome(code, b"mdb_get")
+    if not put.deletes:
+        work.count += 1
+        work.digest += record_hash(put.key, put.value.data, put.value.size)
+    return outcome(0, b"")
+
+
+cdef Outcome change(Work *work, Put *put) noexcept nogil:
+    cdef zb_val key
+    cdef int code
+    cdef Outcome result
+    if work.tallies:
+        result = note(work, put)
+        if result.code:
+            return result
+    if not put.deletes:
+        return store(work.txn, work.dbi, put.key, put.value)
+    key = val_of(put.key)
+    code = mdb.remove(work.txn, work.dbi, &key, NULL)
+    return outcome(0 if code == MDB_NOTFOUND else code, b"mdb_del")
 
 
 cdef Outcome begin(Work *work) noexcept nogil:
     cdef Outcome result = outcome(mdb.txn_begin(work.env, NULL, 0, &work.txn), b"mdb_txn_begin")
     if result.code:
         work.txn = NULL
-    elif work.clears:
+        return result
+    if work.clears:
         result = clear(work.txn, work.dbi, work.prefix)
+    if result.code == 0 and work.tallies:
+        result = begin_tally(work)
     return result
 
 
@@ -315,7 +429,9 @@ cdef Outcome advance(Work *work, Put *puts, size_t count, bint last) noexcept no
     for number in range(count):
         if result.code:
             break
-        result = change(work.txn, work.dbi, &puts[number])
+        result = change(work, &puts[number])
+    if last and result.code == 0 and work.tallies:
+        result = end_tally(work)
     if last and result.code == 0:
         result = commit(work)
     if result.code and work.txn != NULL:
@@ -361,6 +477,13 @@ cdef list records(Copied *copied, bint values):
         found.append((key, PyBytes_FromStringAndSize(<const char *>at + 8 + key_size, size)) if values else key)
         at += 8 + key_size + size
     return found
+
+
+cdef object tallied(Copied *copied):
+    """What was added up, and the last key."""
+    cdef size_t count = copied.count
+    copied.count = 1 if count else 0
+    return Tallied((records(copied, False) or [b""])[0], count, copied.digest)
 
 
 cdef class NativeEngine:
@@ -416,10 +539,11 @@ cdef class NativeEngine:
             raise EngineError(0, "the environment is closed")
         return 0
 
-    cdef list read(self, Bytes *one, Range *many, bint values):
+    cdef object read(self, Bytes *one, Range *many, bint values):
         cdef Copied copied
         cdef Outcome result
-        copied.data, copied.used, copied.size, copied.count, copied.value_bytes = NULL, 0, 0, 0, 0
+        copied.data, copied.used, copied.size = NULL, 0, 0
+        copied.count, copied.value_bytes, copied.digest = 0, 0, 0
         self.check_open()
         self.active += 1
         with nogil:
@@ -427,8 +551,10 @@ cdef class NativeEngine:
         self.active -= 1
         try:
             if result.code == BAD_VALUE:
-                raise BadValue(records(&copied, False)[copied.count - 1])
+                raise BadValue(records(&copied, False)[0])
             self.check(result)
+            if many != NULL and many.tallied:
+                return tallied(&copied)
             return records(&copied, values)
         finally:
             free(copied.data)
@@ -440,21 +566,25 @@ cdef class NativeEngine:
             return value
         return None
 
-    cdef list read_many(self, prefix, after, size_t count_max, size_t bytes_max, bint values):
+    cdef object read_many(self, prefix, after, size_t count_max, size_t bytes_max, bint values, bint tallied):
         cdef Range wanted
         wanted.prefix, wanted.after = bytes_of(prefix), bytes_of(after)
-        wanted.count_max, wanted.bytes_max, wanted.values = count_max, bytes_max, values
+        wanted.count_max, wanted.bytes_max, wanted.values, wanted.tallied = count_max, bytes_max, values, tallied
         return self.read(NULL, &wanted, values)
 
     def slice(self, prefix, after, count_max, bytes_max):
         """See `Engine`."""
-        return self.read_many(prefix, after, count_max, bytes_max, True)
+        return self.read_many(prefix, after, count_max, bytes_max, True, False)
 
     def keys(self, prefix, after, count_max):
         """See `Engine`."""
-        return self.read_many(prefix, after, count_max, 0, False)
+        return self.read_many(prefix, after, count_max, 0, False, False)
 
-    def apply(self, slices, cleared=None):
+    def tally(self, prefix, after, count_max, bytes_max):
+        """See `Engine`."""
+        return self.read_many(prefix, after, count_max, bytes_max, True, True)
+
+    def apply(self, slices, cleared=None, tallied=None):
         """See `Engine`. One section without the GIL for every slice, the first begins and the last commits."""
         cdef Work work
         self.check_open()
@@ -462,6 +592,11 @@ cdef class NativeEngine:
         work.env, work.dbi, work.txn, work.clears = self.env, self.dbi, NULL, cleared is not None
         try:
             work.prefix = bytes_of(cleared or b"")
+            work.tallies = tallied is not None
+            key, head = tallied or (b"", b"")
+            if len(head) > HEAD_SIZE:
+                raise ValueError(f"a tally has a head of {len(head)} bytes; {HEAD_SIZE} are allowed")
+            work.tally, work.head = bytes_of(key), bytes_of(head)
             waiting = iter(slices)
             upcoming = next(waiting, ())
             while upcoming is not None:
@@ -476,6 +611,8 @@ cdef class NativeEngine:
         cdef Outcome result
         with nogil:
             result = advance(work, changes.puts, changes.count, last)
+        if result.code == BAD_VALUE:
+            raise BadValue(PyBytes_FromStringAndSize(<const char *>work.bad.data, work.bad.size))
         return self.check(result)
 
     def usage(self):

@@ -1,4 +1,4 @@
-/* crc32c (Castagnoli) and little-endian loads and stores, for every compiled twin: each module that includes this has its own
+/* crc32c (Castagnoli), crc32 (as zlib's) and little-endian loads and stores, for every compiled twin: each module that includes this has its own
    tables, and fills them with zb_crc_choose() before its first checksum. Nothing here needs Python or the GIL. */
 #ifndef ZMQBROKER_CHECKSUM_H
 #define ZMQBROKER_CHECKSUM_H
@@ -65,6 +65,22 @@ static uint32_t zb_crc_sse42(uint32_t start, const unsigned char *p, size_t size
 #endif
 
 static uint32_t (*zb_crc)(uint32_t, const unsigned char *, size_t) = zb_crc_table;
+
+/* crc32 as zlib's, a byte at a time: for small records. A module that uses it calls zb_crc32_fill() before. */
+static uint32_t zb_table32[256];
+
+static inline void zb_crc32_fill(void) {
+    for (uint32_t n = 0; n < 256; n++) {
+        uint32_t value = n;
+        for (int bit = 0; bit < 8; bit++) value = (value >> 1) ^ (0xEDB88320u & (0u - (value & 1u)));
+        zb_table32[n] = value;
+    }
+}
+
+static inline uint32_t zb_crc32(uint32_t crc, const unsigned char *p, size_t size) {
+    for (; size > 0; size--, p++) crc = (crc >> 8) ^ zb_table32[(crc ^ *p) & 0xFF];
+    return crc;
+}
 
 static void zb_crc_choose(void) {
     zb_fill_table();

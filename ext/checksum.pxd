@@ -12,3 +12,5 @@ cdef extern from "checksum.h":
     uint32_t zb_crc(uint32_t crc, const unsigned char *p, size_t size) nogil
     uint32_t zb_crc_table(uint32_t crc, const unsigned char *p, size_t size) nogil
     void zb_crc_choose() nogil
+    void zb_crc32_fill() nogil
+    uint32_t zb_crc32(uint32_t crc, const unsigned char *p, size_t size) nogil

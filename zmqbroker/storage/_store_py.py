@@ -13,11 +13,24 @@ from pathlib import Path
 import lmdb
 
 from zmqbroker.checksum import crc32c
-from zmqbroker.storage.engine import BadValue, Change, Engine, EngineError, OpenFiles, Usage
+from zmqbroker.storage.engine import (
+    CORRUPTED,
+    HEAD_SIZE_MAX,
+    MISPLACED,
+    BadValue,
+    Change,
+    Engine,
+    EngineError,
+    OpenFiles,
+    Tallied,
+    Usage,
+)
+from zmqbroker.storage.record_hash import DIGEST_MASK, record_hash
 
 __all__ = ["make_environment", "open_engine"]
 
 _CRC = struct.Struct("<I")
+_TALLY = struct.Struct("<QQ")
 _ENGINE = 0  # LMDB 0.9: its format is read by every release of the last ten years; that of 1.0 is months old
 
 
@@ -78,16 +91,37 @@ class _PyEngine:
                 valid = cursor.next()
         return found
 
-    def apply(self, slices: Iterable[Sequence[Change]], cleared: bytes | None = None) -> None:
+    def tally(self, prefix: bytes, after: bytes, count_max: int, bytes_max: int) -> Tallied:
+        records = self.slice(prefix, after, count_max, bytes_max)
+        digest = 0
+        with self._transaction() as transaction:
+            for key, value in records:
+                stored = transaction.get(key)
+                if stored is None or bytes(stored)[_CRC.size :] != value:
+                    raise EngineError(CORRUPTED, MISPLACED)
+                digest += record_hash(key, value)
+        return Tallied(records[-1][0] if records else b"", len(records), digest & DIGEST_MASK)
+
+    def apply(
+        self,
+        slices: Iterable[Sequence[Change]],
+        cleared: bytes | None = None,
+        tallied: tuple[bytes, bytes] | None = None,
+    ) -> None:
         with self._transaction(write=True) as transaction:
             if cleared is not None:
                 _clear(transaction, cleared)
+            tally = None if tallied is None else _RunningTally(transaction, *tallied)
             for changes in slices:
                 for key, value in changes:
+                    if tally is not None:
+                        tally.note(key, value)
                     if value is None:
                         transaction.delete(key)
                     else:
-                        transaction.put(key, _CRC.pack(crc32c(value, crc32c(key))) + value)
+                        _put(transaction, key, value)
+            if tally is not None:
+                tally.store()
 
     def usage(self) -> Usage:
         with _mapped():
@@ -111,6 +145,43 @@ def _open(path: Path, *, sync: bool, map_size: int, read_only: bool) -> lmdb.Env
     environment = lmdb.open(str(path), map_size=map_size, max_dbs=0, sync=sync, mode=0o600, lib_version=_ENGINE)
     environment.reader_check()
     return environment
+
+
+class _RunningTally:
+    """The count and digest that a record has of others, while they change."""
+
+    def __init__(self, transaction: lmdb.Transaction, key: bytes, head: bytes) -> None:
+        if len(head) > HEAD_SIZE_MAX:
+            raise ValueError(f"a tally has a head of {len(head)} bytes; {HEAD_SIZE_MAX} are allowed")
+        self._transaction, self._key, self._head = transaction, key, head
+        self._count = self._digest = 0
+        stored = transaction.get(key)
+        if stored is not None:
+            value = _checked(key, bytes(stored))
+            if len(value) != len(head) + _TALLY.size:
+                raise BadValue(key)
+            self._count, self._digest = _TALLY.unpack_from(value, len(head))
+
+    def note(self, key: bytes, value: bytes | None) -> None:
+        """A key gets another value; to be called before."""
+        if len(key) <= len(self._key) or not key.startswith(self._key):
+            return
+        stored = self._transaction.get(key)
+        if stored is not None:
+            self._count -= 1
+            self._digest -= record_hash(key, _checked(key, bytes(stored)))
+        if value is not None:
+            self._count += 1
+            self._digest += record_hash(key, value)
+
+    def store(self) -> None:
+        """Put the record."""
+        tally = _TALLY.pack(self._count & DIGEST_MASK, self._digest & DIGEST_MASK)
+        _put(self._transaction, self._key, self._head + tally)
+
+
+def _put(transaction: lmdb.Transaction, key: bytes, value: bytes) -> None:
+    transaction.put(key, _CRC.pack(crc32c(value, crc32c(key))) + value)
 
 
 @contextmanager

@@ -14,15 +14,50 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-__all__ = ["BadValue", "Change", "Engine", "EngineError", "OpenFiles", "Usage"]
+__all__ = [
+    "CORRUPTED",
+    "HEAD_SIZE_MAX",
+    "MISPLACED",
+    "BadValue",
+    "Change",
+    "Engine",
+    "EngineError",
+    "OpenFiles",
+    "Tallied",
+    "Tally",
+    "Usage",
+]
+
+#: LMDB's code MDB_CORRUPTED, and the text that an engine says with it for a key that the tree's order does not lead to.
+CORRUPTED, MISPLACED = -30796, "a key is not where it is looked for"
+#: Bytes of a tally's record before its count, at most.
+HEAD_SIZE_MAX = 64
 
 #: A key and its new value; None deletes it, if it is there.
 Change = tuple[bytes, bytes | None]
 #: Size of a page, pages that hold something, pages of the file.
 Usage = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """What a record says of all those whose keys begin with its own: docs/STORAGE.md §8."""
+
+    count: int
+    digest: int  # the sum of their `record_hash`, modulo 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class Tallied:
+    """A look at some records: the last key, b"" when there was none, and their tally."""
+
+    after: bytes
+    count: int
+    digest: int
 
 
 class EngineError(Exception):
@@ -59,10 +94,24 @@ class Engine(Protocol):
         """As `slice`, without the values: they are neither read nor checked."""
         ...
 
-    def apply(self, slices: Iterable[Sequence[Change]], cleared: bytes | None = None) -> None:
+    def tally(self, prefix: bytes, after: bytes, count_max: int, bytes_max: int) -> Tallied:
+        """The tally of the records that `slice` would give; each key is also looked for from the root of the tree.
+
+        Raises EngineError(CORRUPTED, MISPLACED) for one that is not found there.
+        """
+        ...
+
+    def apply(
+        self,
+        slices: Iterable[Sequence[Change]],
+        cleared: bytes | None = None,
+        tallied: tuple[bytes, bytes] | None = None,
+    ) -> None:
         """One transaction: delete all keys that begin with `cleared` (None: nothing), then make all changes, in order.
 
-        Nothing of it is done when it raises, whatever `slices` raises included.
+        `tallied` is a key, and the first bytes of its new value, at most HEAD_SIZE_MAX and always as many: behind them it says
+        count and digest, u64 little-endian each, of all longer keys that begin with it, as these changes leave them. Such keys
+        are cleared only with it. Nothing of it is done when it raises, whatever `slices` raises included.
         """
         ...
 

@@ -22,13 +22,14 @@ from pathlib import Path
 from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.storage._store_py import make_environment
 from zmqbroker.storage.disk import OS_DISK
-from zmqbroker.storage.engine import BadValue, Change, Engine, EngineError
+from zmqbroker.storage.engine import CORRUPTED, BadValue, Change, Engine, EngineError, Tally
 from zmqbroker.storage.engine_choice import open_engine
+from zmqbroker.storage.record_hash import DIGEST_MASK
 
 __all__ = ["FORMAT_VERSION", "LmdbEnvironment", "map_size_of"]
 
 #: Of what an environment holds; raised with every change that an older reader would misread.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _FORMAT_KEY = b"\xff\xff"  # groups and what is added to them stay below
 _FORMAT = struct.Struct("<8sI")
 _DATA, _NEW = "data.mdb", "new.mdb"  # LMDB's own name for its file; ours for one that is being made
@@ -37,6 +38,7 @@ _MAP_SIZE_STEP = 1 << 20  # LMDB wants a multiple of the page size
 #: LMDB says "Input/output error" for a short write, whatever its cause. With less than this free the cause is taken to be the
 #: full volume: eight times the largest transaction of bodies.
 _ROOM_BYTES = 64 << 20
+_TALLIED_COUNT, _TALLIED_BYTES = 1000, 1 << 20  # of one look
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 _MAP_FULL = -30792
@@ -44,7 +46,7 @@ _MAP_FULL = -30792
 _DAMAGE = frozenset(
     {
         -30797,  # MDB_PAGE_NOTFOUND
-        -30796,  # MDB_CORRUPTED
+        CORRUPTED,
         -30794,  # MDB_VERSION_MISMATCH: the format's version never changes
         -30793,  # MDB_INVALID
         -30787,  # MDB_CURSOR_FULL: a tree that leads back to itself
@@ -149,12 +151,35 @@ class LmdbEnvironment:
         At most `count_max`, and none after the one that brings the values to `bytes_max` bytes.
         """
         with self._swap, self._mapped():
-            return self._engine.slice(prefix, after, count_max, bytes_max)
+            found = self._engine.slice(prefix, after, count_max, bytes_max)
+        self._check_order(after, found[-1][0] if found else None)
+        return found
 
     def keys(self, prefix: bytes, after: bytes, count_max: int) -> list[bytes]:
         """As `slice`, without the values: they are neither read nor checked."""
         with self._swap, self._mapped():
-            return self._engine.keys(prefix, after, count_max)
+            found = self._engine.keys(prefix, after, count_max)
+        self._check_order(after, found[-1] if found else None)
+        return found
+
+    def tally(self, prefix: bytes) -> Tally:
+        """Count and digest of all keys that begin with `prefix` and are longer. Raises Corruption.
+
+        Each key is also looked for from the root. In slices, each a transaction of its own, as `slice`.
+        """
+        after, count, digest = prefix, 0, 0
+        while True:
+            with self._swap, self._mapped():
+                found = self._engine.tally(prefix, after, _TALLIED_COUNT, _TALLIED_BYTES)
+            if not found.count:
+                return Tally(count, digest)
+            self._check_order(after, found.after)
+            after, count, digest = found.after, count + found.count, digest + found.digest & DIGEST_MASK
+
+    def _check_order(self, after: bytes, last: bytes | None) -> None:
+        """Whoever reads slice after slice comes to an end, whatever has become of the tree. Raises Corruption."""
+        if last is not None and last <= after:
+            raise Corruption(f"{self._path}: the state store is damaged: key {last.hex()} comes after key {after.hex()}")
 
     def reusable_bytes(self) -> int:
         """Bytes of the file that hold nothing any more: it never shrinks, and what is stored next goes there first.
@@ -169,24 +194,38 @@ class LmdbEnvironment:
 
     def write(self, changes: Sequence[Change]) -> None:
         """Make all changes, in order, or none: one transaction. Raises NoRoom, StorageError."""
-        self.write_slices([changes])
+        self._write([changes])
 
-    def write_slices(self, slices: Iterable[Sequence[Change]], cleared: bytes | None = None) -> None:
-        """As `write`, for more than memory should hold at once; first all keys that begin with `cleared` are deleted.
+    def write_tallied(self, slices: Iterable[Sequence[Change]], key: bytes, head: bytes, *, clear: bool = False) -> None:
+        """As `write`, for more than memory should hold at once; the value of `key` becomes `head` and the tally of its records.
 
-        Raises what `slices` raises, too.
+        Those are all longer keys that begin with it (docs/STORAGE.md §8); `clear` True deletes them first. Raises what `slices`
+        raises, too, and Corruption when a value that is replaced is damaged.
         """
+        self._write(slices, key if clear else None, (key, head))
+
+    def _write(
+        self,
+        slices: Iterable[Sequence[Change]],
+        cleared: bytes | None = None,
+        tallied: tuple[bytes, bytes] | None = None,
+    ) -> None:
         with self._writing:
             try:
-                self._apply(slices, cleared)
+                self._apply(slices, cleared, tallied)
             except NoRoom:
                 self._turn_over()
                 raise
 
-    def _apply(self, slices: Iterable[Sequence[Change]], cleared: bytes | None = None) -> None:
+    def _apply(
+        self,
+        slices: Iterable[Sequence[Change]],
+        cleared: bytes | None = None,
+        tallied: tuple[bytes, bytes] | None = None,
+    ) -> None:
         try:
             with self._mapped():
-                self._engine.apply(slices, cleared)
+                self._engine.apply(slices, cleared, tallied)
         except NoRoom as error:
             cause = error.__cause__
             if not (isinstance(cause, EngineError) and cause.code == _MAP_FULL):

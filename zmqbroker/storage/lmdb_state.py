@@ -3,12 +3,14 @@
 Two environments, because values of many pages and the churn of small records must not share one: a fragmented list of free
 pages makes every large commit slow (reference/zeromq-and-lmdb.md §4.6.1).
 
-`state/`: the group as u16 big-endian followed by the caller's key; the group alone is the key of its applied_index (u64
-little-endian), the group + 0x4000 that of the installed snapshot's index and term (u64 each), the group + 0x8000 that of the
-mark of the bodies (u64). So groups end at 0x3fff. `bodies/`, beside it: the group and an entry's index, u64 big-endian.
+`state/`: the group as u16 big-endian followed by the caller's key; the group alone is the key of its applied_index, and of
+count and digest of all the group's keys (u64 little-endian each), the group + 0x4000 that of the installed snapshot's index and
+term (u64 each), the group + 0x8000 that of the mark of the bodies (u64). So groups end at 0x3fff. `bodies/`, beside it: the
+group and an entry's index, u64 big-endian.
 
-Invariants: applied_index and the changes it stands for are in one transaction; a body is durable before anything in `state/`
-says so, and is dropped only after nothing there needs it. Source: DESIGN §5, docs/STORAGE.md §8.
+Invariants: applied_index, the changes it stands for, and what they do to count and digest are in one transaction; a body is
+durable before anything in `state/` says so, and is dropped only after nothing there needs it. Source: DESIGN §5,
+docs/STORAGE.md §8.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from zmqbroker.errors import Corruption, NoRoom, StorageError
-from zmqbroker.storage.engine import Change
+from zmqbroker.storage.engine import Change, Tally
 from zmqbroker.storage.headroom import Headroom
 from zmqbroker.storage.interfaces import Item, Scrubbed
 from zmqbroker.storage.lmdb_environment import LmdbEnvironment
@@ -30,6 +32,7 @@ __all__ = ["KEY_SIZE_MAX", "TRANSACTION_BYTES", "LmdbState"]
 _STATE_KIND, _BODIES_KIND = b"ZBSTATE\0", b"ZBBODIES"
 _GROUP = struct.Struct(">H")
 _INDEX = struct.Struct("<Q")
+_APPLIED = struct.Struct("<QQQ")
 _PLACE = struct.Struct("<QQ")
 _BODY = struct.Struct(">HQ")
 #: Added to the group in the keys of what is no state; groups are below both.
@@ -110,22 +113,24 @@ class LmdbState:
 
     def applied_index(self, group: int) -> int:
         """Index of the last entry whose effects are stored; 0 for a new group. Raises Corruption."""
-        return self._number(_GROUP.pack(group), f"group {group}: applied_index")
+        return self._applied(group)[0]
 
-    def _number(self, key: bytes, what: str) -> int:
-        value = self._state.get(key)
+    def _applied(self, group: int) -> tuple[int, Tally]:
+        """applied_index, and the tally of the group's keys."""
+        value = self._state.get(_GROUP.pack(group))
         if value is None:
-            return 0
-        if len(value) != _INDEX.size:
-            raise Corruption(f"{self._path}: {what} has {len(value)} bytes")
-        return int(_INDEX.unpack(value)[0])
+            return 0, Tally(0, 0)
+        if len(value) != _APPLIED.size:
+            raise Corruption(f"{self._path}: group {group}: applied_index has {len(value)} bytes")
+        applied_index, count, digest = _APPLIED.unpack(value)
+        return applied_index, Tally(count, digest)
 
     def get(self, group: int, key: bytes) -> bytes | None:
         """The value of one key; None when there is none. Raises Corruption."""
         return self._state.get(_GROUP.pack(group) + key)
 
     def load(self, group: int) -> Iterator[tuple[bytes, bytes]]:
-        """All keys and values of a group in key order. Raises Corruption.
+        """All keys and values of a group in key order. Raises Corruption; at the end, too, when they are not all there.
 
         Read in slices, each a transaction of its own: what is committed meanwhile may or may not be seen.
         """
@@ -133,6 +138,21 @@ class LmdbState:
         while records := self._state.slice(prefix, key, _SLICE_COUNT, _SLICE_BYTES):
             for key, value in records:
                 yield key[_GROUP.size :], value
+        self._check_tally(group)
+
+    def _check_tally(self, group: int) -> None:
+        """See that all keys of a group are there, and no others. Raises Corruption.
+
+        Checksums say of a value that it is the one of its key, but not that a key is gone, nor that a value is an older one.
+        """
+        before = self._applied(group)
+        found = self._state.tally(_GROUP.pack(group))
+        if found == before[1] or self._applied(group) != before:  # another one: there was a commit meanwhile
+            return
+        raise Corruption(
+            f"{self._path}: group {group}: the state of index {before[0]} is not whole: it has {found.count} keys with digest "
+            f"{found.digest:016x}, and had {before[1].count} with {before[1].digest:016x}"
+        )
 
     def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Apply `changes` (None deletes) and move `applied_index`, all or nothing.
@@ -156,7 +176,7 @@ class LmdbState:
 
     def _commit(self, group: int, applied_index: int, changes: list[tuple[bytes, bytes | None]]) -> None:
         prefix = _GROUP.pack(group)
-        self._state.write([*self._keyed(prefix, changes), (prefix, _INDEX.pack(applied_index))])
+        self._state.write_tallied([list(self._keyed(prefix, changes))], prefix, _INDEX.pack(applied_index))
 
     def _keyed(self, prefix: bytes, changes: Iterable[Change]) -> Iterator[Change]:
         return ((self._key(prefix, key), value) for key, value in changes)
@@ -176,11 +196,11 @@ class LmdbState:
         prefix = _GROUP.pack(group)
         self.put_bodies(group, bodies)
         place = [
-            (prefix, _INDEX.pack(index)),
             (_GROUP.pack(_INSTALLED | group), _PLACE.pack(index, term)),
             (_GROUP.pack(_MARK | group), _INDEX.pack(index)),
         ]
-        self._state.write_slices(_slices(chain(self._keyed(prefix, items), place)), cleared=prefix)
+        changes = _slices(chain(self._keyed(prefix, items), place))
+        self._state.write_tallied(changes, prefix, _INDEX.pack(index), clear=True)
 
     def installed(self, group: int) -> tuple[int, int]:
         """Index and term of the snapshot that was installed last; (0, 0) for none. Raises Corruption."""
@@ -223,7 +243,12 @@ class LmdbState:
 
     def bodies_mark(self, group: int) -> int:
         """What `mark_bodies`, or `install`, said last; 0 for nothing. Raises Corruption."""
-        return self._number(_GROUP.pack(_MARK | group), f"group {group}: the mark of the bodies")
+        value = self._state.get(_GROUP.pack(_MARK | group))
+        if value is None:
+            return 0
+        if len(value) != _INDEX.size:
+            raise Corruption(f"{self._path}: group {group}: the mark of the bodies has {len(value)} bytes")
+        return int(_INDEX.unpack(value)[0])
 
     def body(self, group: int, index: int) -> bytes | None:
         """The payload of an entry; None when it is not stored. Raises Corruption."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,8 @@ from hypothesis import strategies as st
 
 from tests.unit.storage.conftest import OpenEngine
 from zmqbroker.storage import _store_py
-from zmqbroker.storage.engine import BadValue, Change, Engine, EngineError
+from zmqbroker.storage.engine import CORRUPTED, HEAD_SIZE_MAX, MISPLACED, BadValue, Change, Engine, EngineError, Tallied
+from zmqbroker.storage.record_hash import DIGEST_MASK, record_hash
 
 MAP_SIZE = 1 << 20
 MAP_FULL, INVALID, BAD_VALSIZE = -30792, -30793, -30781
@@ -59,9 +61,16 @@ _prefixes = st.binary(max_size=2)
 _operations = st.lists(
     st.one_of(
         st.tuples(st.just("apply"), st.lists(_changes, max_size=3), st.none() | _prefixes),
+        st.tuples(
+            st.just("apply"),
+            st.lists(_changes, max_size=3),
+            st.none(),
+            st.tuples(_prefixes, st.binary(max_size=2) | st.integers(63, 64).map(bytes)),
+        ),
         st.tuples(st.just("get"), _keys),
         st.tuples(st.just("slice"), _prefixes, _keys, st.integers(0, 4), st.integers(0, 3000)),
         st.tuples(st.just("keys"), _prefixes, _keys, st.integers(0, 4)),
+        st.tuples(st.just("tally"), _prefixes, _keys, st.integers(0, 4), st.integers(0, 3000)),
         st.tuples(st.just("usage")),
     ),
     max_size=12,
@@ -146,6 +155,48 @@ def test_apply_that_is_broken_off_changes_nothing(store: Engine) -> None:
     with pytest.raises(TypeError):
         store.apply([[(b"a", b"2")], [(b"b", "text")]])  # type: ignore[list-item]
     assert everything(store) == [(b"a", b"1")]
+
+
+def test_tally_follows_the_changes_of_longer_keys(store: Engine) -> None:
+    store.apply([[(b"p1", b"one"), (b"p2", b"two"), (b"q", b"other")]], None, (b"p", b"head"))
+    hashes = {key: record_hash(key, value) for key, value in ((b"p1", b"one"), (b"p2", b"two"), (b"p2", b"2"))}
+    store.apply([[(b"p2", None), (b"p2", b"2")], [(b"p", b"replaced by the tally")]], None, (b"p", b"tail"))
+    digest = sum(hashes.values()) & DIGEST_MASK
+    assert store.get(b"p") == b"tail" + struct.pack("<QQ", 2, digest)
+    assert store.tally(b"p", b"p", 100, 1000) == Tallied(b"p2", 2, digest)
+    assert store.tally(b"p", b"p", 1, 1000) == Tallied(b"p1", 1, hashes[b"p1"])
+    assert store.tally(b"p", b"p2", 100, 1000) == Tallied(b"", 0, 0)
+    store.apply([[(b"p3", b"3")]], b"p", (b"p", b"new"))
+    assert store.get(b"p") == b"new" + struct.pack("<QQ", 1, record_hash(b"p3", b"3"))
+    assert store.get(b"q") == b"other"
+
+
+def test_tally_whose_head_is_too_long_is_a_mistake(store: Engine) -> None:
+    store.apply([], None, (b"p", bytes(HEAD_SIZE_MAX)))
+    with pytest.raises(ValueError, match="a tally has a head of 65 bytes; 64 are allowed"):
+        store.apply([], None, (b"q", bytes(HEAD_SIZE_MAX + 1)))
+    assert store.keys(b"", b"", 5) == [b"p"]
+
+
+def test_tally_of_a_key_that_the_tree_does_not_lead_to_is_corrupted(engine: OpenEngine, tmp_path: Path) -> None:
+    """The first key of a page below is greater than what the page above says: whoever looks for the others goes astray."""
+    store = opened(engine, tmp_path / "env")
+    keys = [b"key %04d" % number for number in range(300)]
+    store.apply([[(key, bytes(30)) for key in keys]])
+    store.close()
+    file = tmp_path / "env" / "data.mdb"
+    data = file.read_bytes()
+    page = next(start for start in range(2 * 4096, len(data), 4096) if data[start + 10] == 1)  # the branch
+    second = page + int.from_bytes(data[page + 18 : page + 20], "little")
+    name = data[second + 8 : second + 16]
+    assert name in keys
+    file.write_bytes(data[: second + 8] + name[:-1] + bytes([name[-1] ^ 8]) + data[second + 16 :])
+    store = opened(engine, tmp_path / "env")
+    assert store.keys(b"", b"", 1000) == keys
+    with pytest.raises(EngineError, match=MISPLACED) as caught:
+        store.tally(b"", b"", 1000, 1 << 20)
+    assert caught.value.code == CORRUPTED
+    store.close()
 
 
 def test_full_map_is_its_code_and_changes_nothing(store: Engine) -> None:

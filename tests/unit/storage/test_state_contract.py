@@ -295,22 +295,24 @@ def test_lmdb_bytes_of_a_snapshot_are_final(tmp_path: Path) -> None:
     state.install(0x0102, 3, 2, [(b"key", b"value")], [(7, b"body")])
     state.close()
     assert [(key, value[8:]) for key, value in _content(tmp_path / "state")] == [
-        ("0102", "0300000000000000"),
+        ("0102", "0300000000000000" + TALLY),
         ("01026b6579", b"value".hex()),
         ("4102", "03000000000000000200000000000000"),
         ("8102", "0300000000000000"),
-        ("ffff", b"ZBSTATE\0\2\0\0\0".hex()),
+        ("ffff", b"ZBSTATE\0\3\0\0\0".hex()),
     ]
     assert [(key, value[8:]) for key, value in _content(tmp_path / "bodies")] == [
         ("01020000000000000007", b"body".hex()),
-        ("ffff", b"ZBBODIES\2\0\0\0".hex()),
+        ("ffff", b"ZBBODIES\3\0\0\0".hex()),
     ]
 
 
+#: One key, and the hash of 0102 "key" with "value".
+TALLY = "0100000000000000" + "1500b2ec9eac9fd5"
 GOLDEN = [
-    ("0102", "c6d65e1e0300000000000000"),
+    ("0102", "ce6547110300000000000000" + TALLY),
     ("01026b6579", "616a32a176616c7565"),
-    ("ffff", "a631d4f25a4253544154450002000000"),
+    ("ffff", "1e9b912f5a4253544154450003000000"),
 ]
 
 
@@ -358,9 +360,9 @@ def test_lmdb_value_of_another_key_is_corruption(tmp_path: Path) -> None:
 def test_lmdb_applied_index_of_another_size_is_corruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = _open(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr("zmqbroker.storage.lmdb_state._INDEX", struct.Struct("<I"))
+        patch.setattr("zmqbroker.storage.lmdb_state._INDEX", struct.Struct("<I"))  # count and digest behind it as ever
         state.commit(1, 3, [])
-    with pytest.raises(Corruption, match="applied_index has 4 bytes"):
+    with pytest.raises(Corruption, match="applied_index has 20 bytes"):
         state.applied_index(1)
     state.close()
 
