@@ -39,6 +39,8 @@ _BODY = struct.Struct(">HQ")
 _INSTALLED, _MARK = 0x4000, 0x8000
 _SLICE_COUNT = 1000  # records per read transaction of `load`
 _SLICE_BYTES = 1 << 20
+#: Keys of a group, at most, that a scrub counts in one step: what is flushed meanwhile waits some tenths of a second.
+_SCRUB_COUNT = 250_000
 #: Bodies of one transaction: LMDB keeps the pages of a transaction in memory, and the thread should be free again soon.
 TRANSACTION_BYTES = 8 << 20
 #: Bodies dropped in one transaction: many large ones at once make the next commits slow (reference §4.6.2).
@@ -266,12 +268,27 @@ class LmdbState:
     # --- both --------------------------------------------------------------------------------------------------------
 
     def scrub(self, after: Scrubbed | None, bytes_max: int) -> tuple[Scrubbed | None, int]:
-        """See `StateStore`: first the state, then the bodies."""
+        """See `StateStore`: first the state, then whether it is whole, then the bodies."""
         place, key = (0, b"") if after is None else after
         records = (self._state, self._bodies)[place].slice(b"", key, _SLICE_COUNT, bytes_max)
         if records:
             return (place, records[-1][0]), sum(len(key) + len(value) for key, value in records)
-        return ((1, b""), 0) if place == 0 else (None, 0)
+        if place:
+            return None, 0
+        for group in self._groups():
+            if self._applied(group)[1].count <= _SCRUB_COUNT:
+                self._check_tally(group)
+        return (1, b""), 0
+
+    def _groups(self) -> Iterator[int]:
+        """All groups that have a state."""
+        key = b""
+        while keys := self._state.keys(b"", key, 1):
+            (group,) = _GROUP.unpack_from(keys[0])
+            if group >= _INSTALLED:
+                return
+            yield group
+            key = _GROUP.pack(group) + b"\xff" * KEY_SIZE_MAX  # nothing of the group is behind it
 
     def reusable_bytes(self) -> int:
         """Bytes of the files that hold nothing any more: what is stored next goes there first. Raises StorageError."""

@@ -13,10 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.unit.storage.test_lmdb_environment import scrub_all
 from tests.unit.storage.tree_damage import aimed_bit, flip
 from zmqbroker.errors import Corruption, StorageError
 from zmqbroker.server.isolation import isolated
 from zmqbroker.storage import LmdbState
+from zmqbroker.storage.lmdb_state import KEY_SIZE_MAX
 from zmqbroker.storage.record_hash import DIGEST_MASK, record_hash
 
 MAP_SIZE = 8 << 20
@@ -111,6 +113,24 @@ def test_state_that_is_not_whole_is_corruption_at_the_end_of_loading(tmp_path: P
     with pytest.raises(Corruption, match=r"state: group 1: the state of index [04] is not whole: it has"):
         list(state.load(1))
     assert list(state.load(2)) == [(b"another", b"group")]
+    state.close()
+
+
+@pytest.mark.parametrize("group", [0, 1, 0x3FFF])
+def test_scrub_finds_a_state_that_is_not_whole(tmp_path: Path, group: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of any group, as long as its keys can be counted in one step."""
+    state = _open(tmp_path)
+    for each in (0, 1, 0x3FFF):
+        state.commit(each, 3, [(b"one", b"1"), (b"two", b"2"), (b"\xff" * KEY_SIZE_MAX, b"last")])
+        state.mark_bodies(each, 2)
+    scrub_all(state, 10)
+    state.close()
+    _behind(tmp_path, lambda transaction: transaction.delete(group.to_bytes(2, "big") + b"two"))
+    state = _open(tmp_path)
+    with pytest.raises(Corruption, match=f"state: group {group}: the state of index 3 is not whole: it has 2 keys"):
+        scrub_all(state, 10)
+    monkeypatch.setattr("zmqbroker.storage.lmdb_state._SCRUB_COUNT", 2)
+    scrub_all(state, 10)
     state.close()
 
 
