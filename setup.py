@@ -17,6 +17,9 @@ from setuptools.errors import BaseError, CCompilerError
 #: Cython source -> the module that it becomes, beside its Python twin.
 SOURCES = {
     "ext/_codec.pyx": "zmqbroker.wire._codec",
+}
+#: Those of the server, which runs on Linux.
+LINUX_SOURCES = {
     "ext/_store.pyx": "zmqbroker.storage._store",
 }
 
@@ -34,11 +37,12 @@ def extensions() -> list[Extension]:
         print(MISSING + "Cython is not installed")
         return []
     arguments = [] if sys.platform == "win32" else ["-O3", "-g0"]
+    sources = SOURCES | LINUX_SOURCES if sys.platform == "linux" else SOURCES
     modules = [
         Extension(
             name, [source], include_dirs=["ext"], depends=["ext/checksum.h", "ext/lmdb_api.h"], extra_compile_args=arguments
         )
-        for source, name in SOURCES.items()
+        for source, name in sources.items()
     ]
     made: list[Extension] = cythonize(
         modules, include_path=["ext"], build_dir="build/cython", compiler_directives={"language_level": 3}

@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "broker": BASE,
     "wire": BASE | {"raft.messages", "raft.view", "_build"},
     "storage": BASE | {"raft.messages", "raft.view", "checksum", "_build"},
-    "server": BASE | {"raft", "wire", "broker", "storage", "checksum"},
+    "server": BASE | {"raft", "wire", "broker", "storage", "checksum", "_build"},
     "client": BASE | {"wire"},
     "cli": BASE | {"wire", "client"},
 }

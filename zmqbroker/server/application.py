@@ -289,7 +289,7 @@ class _Application:
         log.info(
             "%s of %d nodes, tolerates %d down, volume %s, clients at %s, codec %s, store %s",
             config.node.name, config.size, config.tolerated, config.cluster.volume, config.client_endpoint,
-            "compiled" if codec.compiled else "pure Python", "native" if engine_choice.native else "on py-lmdb",
+            *("compiled" if compiled else "pure Python" for compiled in (codec.compiled, engine_choice.compiled)),
         )  # fmt: skip
         for reason in filter(None, (codec.fallback_reason, engine_choice.fallback_reason)):
             log.warning("%s", reason)

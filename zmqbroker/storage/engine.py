@@ -125,13 +125,16 @@ class Engine(Protocol):
 
 
 class OpenFiles:
-    """The files of one environment that this process has open, from `claim` to `release`."""
+    """The files of one environment that this process has open, from `claim` to `release`, or to the end of their owner."""
 
-    _lock = threading.Lock()
+    _lock = threading.RLock()  # reentrant: the end of an owner may come while one is claimed, by garbage collection
     _claimed: ClassVar[set[tuple[int, int]]] = set()
 
     def __init__(self) -> None:
         self._own: set[tuple[int, int]] = set()
+
+    def __del__(self) -> None:
+        self.release()
 
     def claim(self, path: Path) -> None:
         """Claim those that there are of data.mdb and lock.mdb in `path`; may be repeated when LMDB has made the second.

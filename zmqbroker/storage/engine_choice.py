@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from zmqbroker._build import PURE
 
-__all__ = ["fallback_reason", "native", "open_engine"]
+__all__ = ["compiled", "fallback_reason", "open_engine"]
 
 #: True when the native engine is in use.
-native: bool
+compiled: bool
 #: Why py-lmdb does the work although nobody asked for it; empty otherwise.
 fallback_reason: str = ""
 
 if PURE:
     from zmqbroker.storage._store_py import open_engine
 
-    native = False
+    compiled = False
 else:
     try:
         from zmqbroker.storage._store import open_engine
 
-        native = True
+        compiled = True
     except ImportError as error:
         from zmqbroker.storage._store_py import open_engine
 
-        native = False
+        compiled = False
         fallback_reason = f"the native store cannot be loaded ({error}): install gcc and python3-dev, then build again"

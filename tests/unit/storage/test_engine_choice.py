@@ -30,7 +30,7 @@ def test_choice_pure_was_asked_for_takes_py_lmdb_without_complaint(monkeypatch: 
     monkeypatch.setattr(_build, "PURE", True)
     chosen = fresh(engine_choice)
     assert chosen.open_engine is _store_py.open_engine
-    assert (chosen.native, chosen.fallback_reason) == (False, "")
+    assert (chosen.compiled, chosen.fallback_reason) == (False, "")
 
 
 def test_choice_native_module_missing_takes_py_lmdb_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_choice_native_module_missing_takes_py_lmdb_and_says_why(monkeypatch: py
     monkeypatch.setitem(sys.modules, COMPILED, None)
     chosen = fresh(engine_choice)
     assert chosen.open_engine is _store_py.open_engine
-    assert not chosen.native
+    assert not chosen.compiled
     assert COMPILED in chosen.fallback_reason
 
 
@@ -46,7 +46,7 @@ def test_choice_native_module_present_takes_it(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(_build, "PURE", False)
     chosen = fresh(engine_choice)
     assert chosen.open_engine is native
-    assert (chosen.native, chosen.fallback_reason) == (True, "")
+    assert (chosen.compiled, chosen.fallback_reason) == (True, "")
 
 
 @pytest.mark.parametrize(

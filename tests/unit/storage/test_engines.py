@@ -251,6 +251,16 @@ def test_environment_is_open_once_in_a_process(
     again.close()
 
 
+def test_environment_that_nobody_has_any_more_can_be_opened_again(engine: OpenEngine, tmp_path: Path) -> None:
+    store: Engine | None = opened(engine, tmp_path / "env")
+    assert store is not None
+    store.apply([[(b"a", b"1")]])
+    store = None
+    again = opened(engine, tmp_path / "env")
+    assert again.get(b"a") == b"1"
+    again.close()
+
+
 def test_environment_whose_lock_file_is_anothers_is_refused_and_given_up(engine: OpenEngine, tmp_path: Path) -> None:
     """Readers' slots and locks are in that file."""
     store = opened(engine, tmp_path / "env")
