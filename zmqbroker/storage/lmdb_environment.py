@@ -1,7 +1,7 @@
 """One LMDB environment: what it holds and in which format, and what becomes of LMDB's errors.
 
 What both halves of the store are made of, on an engine (`engine.py`) that puts checksums on values. The key ffff says what the
-environment holds and in which format; one that holds anything else and no such key is of an older version and is refused.
+environment holds and in which format; one that holds anything else and no such key is damaged.
 Never `writemap`: a full disk would be a SIGBUS (reference/zeromq-and-lmdb.md §4.3). Read transactions end before anything is
 given out, because an idle one keeps every freed page (§4.6.3).
 
@@ -128,7 +128,7 @@ class LmdbEnvironment:
         value = self.get(_FORMAT_KEY)
         if value is None:
             if self.keys(b"", b"", 1):
-                raise StorageError(f"{self._path}: of a version before format {FORMAT_VERSION}, which this version cannot read")
+                raise Corruption(f"{self._path}: the state store is damaged: the record that says its format is missing")
             if not self._read_only:
                 self.write([(_FORMAT_KEY, self._format)])
             return

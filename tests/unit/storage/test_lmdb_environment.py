@@ -37,14 +37,14 @@ def _set(path: Path, key: bytes, value: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["state", "bodies"])
-def test_environment_of_a_version_before_formats_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+def test_environment_with_records_and_no_format_is_corruption_and_left_alone(tmp_path: Path, name: str) -> None:
     state = _open(tmp_path)
     state.commit(1, 3, [(b"key", b"value")])
     state.put_bodies(1, [(2, b"body")])
     state.close()
     _set(tmp_path / name, b"\xff\xff", None)
     for _ in range(2):
-        with pytest.raises(StorageError, match=f"{name}: of a version before format 3"):
+        with pytest.raises(Corruption, match=f"{name}: .*the record that says its format is missing"):
             _open(tmp_path)
 
 
