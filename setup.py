@@ -21,6 +21,7 @@ SOURCES = {
 #: Those of the server, which runs on Linux.
 LINUX_SOURCES = {
     "ext/_log.pyx": "zmqbroker.storage._log",
+    "ext/_store.pyx": "zmqbroker.storage._store",
     "ext/_zmqio.pyx": "zmqbroker.server._zmqio",
 }
 
@@ -39,8 +40,15 @@ def extensions() -> list[Extension]:
         return []
     arguments = [] if sys.platform == "win32" else ["-O3", "-g0"]
     sources = SOURCES | LINUX_SOURCES if sys.platform == "linux" else SOURCES
-    modules = [Extension(name, [source], extra_compile_args=arguments) for source, name in sources.items()]
-    made: list[Extension] = cythonize(modules, build_dir="build/cython", compiler_directives={"language_level": 3})
+    modules = [
+        Extension(
+            name, [source], include_dirs=["ext"], depends=["ext/checksum.h", "ext/lmdb_api.h"], extra_compile_args=arguments
+        )
+        for source, name in sources.items()
+    ]
+    made: list[Extension] = cythonize(
+        modules, include_path=["ext"], build_dir="build/cython", compiler_directives={"language_level": 3}
+    )
     for module in made:
         module.optional = True  # set here because cythonize makes new objects that do not keep it
     return made

@@ -12,6 +12,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from tests.fault.conftest import Note
@@ -209,3 +210,23 @@ def test_store_that_kills_the_process_twice_is_damage(tmp_path: Path) -> None:
         victim.start()
         supervised(victim, partial(is_well, nodes, victim, before), PATIENCE_S, f"{victim.name} well again")
         assert has_said(victim, f"{RECOVERING}{victim.directory}/state: the process died 2 times")
+
+
+@pytest.mark.timeout(200)
+def test_key_that_the_store_has_lost_is_found_by_a_start_and_heals(tmp_path: Path) -> None:
+    """All that is there is good, and one key is not there: what damage to LMDB's own pages does."""
+    with verified_cluster(tmp_path) as nodes, SyncClient(nodes.url) as client:
+        witness = Witness(client, "damaged", "w")
+        witness.send(20)
+        victim, before = next(node for node in nodes.nodes.values() if node is not nodes.leader()), members(nodes)
+        store = victim.directory / "state" / "data.mdb"
+        wait_until(lambda: store.stat().st_size > 3 * 4096, PATIENCE_S, "a flush")  # an empty one has three pages
+        assert victim.stop() == 0
+        with lmdb.open(str(victim.directory / "state")) as environment, environment.begin(write=True) as transaction:
+            keys = [bytes(key) for key, _ in transaction.cursor() if bytes(key).startswith(b"\0\1") and len(key) > 2]
+            assert transaction.delete(random.choice(keys))
+        victim.start()
+        supervised(victim, partial(is_well, nodes, victim, before), PATIENCE_S, f"{victim.name} well again")
+        assert has_said(victim, f"{RECOVERING}{victim.directory}/state: group 1: the state of index")
+        assert witness.empty() == 20
+        assert check(witness.history, 20) == []

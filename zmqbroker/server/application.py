@@ -42,7 +42,7 @@ from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort, PeerPort
 from zmqbroker.server.space import OwnSpace
 from zmqbroker.server.state_flusher import StateFlusher
-from zmqbroker.storage import writer
+from zmqbroker.storage import engine_choice, writer
 from zmqbroker.storage.directory import raise_file_limit
 from zmqbroker.wire import codec
 
@@ -288,12 +288,12 @@ class _Application:
         gc.freeze()  # what start-up made stays: no collection need look at it again
         config = self._config
         log.info(
-            "%s of %d nodes, tolerates %d down, volume %s, clients at %s, codec %s, log writer %s, sockets %s",
+            "%s of %d nodes, tolerates %d down, volume %s, clients at %s, codec %s, sockets %s, log writer %s, store %s",
             config.node.name, config.size, config.tolerated, config.cluster.volume, config.client_endpoint,
-            *("compiled" if compiled else "pure Python" for compiled in (codec.compiled, writer.compiled, zmqio.compiled)),
+            *("compiled" if module.compiled else "pure Python" for module in (codec, zmqio, writer, engine_choice)),
         )  # fmt: skip
-        if codec.fallback_reason:
-            log.warning("%s", codec.fallback_reason)
+        for reason in filter(None, (codec.fallback_reason, engine_choice.fallback_reason)):
+            log.warning("%s", reason)
         if config.even_size_warning:
             log.warning("%s", config.even_size_warning)
         jobs: list[Coroutine[Any, Any, None]] = [self._greet(data), self._sweep(data)]

@@ -62,10 +62,17 @@ def open_group(
 def align(number: int, log: LogStore, state: StateStore) -> None:
     """See that the log fits the stored state, and begin it behind an installed snapshot where that was left undone.
 
-    Raises Corruption when it ends before the state: then the disk has not kept what it said it had synced.
+    Raises Corruption when it ends before the state: then the disk has not kept what it said it had synced. And when it begins
+    behind what comes after the state: then the state is an older one than the log was trimmed for.
     """
     begin_behind_snapshot(number, log, state)
-    applied_index, last_index = state.applied_index(number), log.view(number).last_index()
+    view = log.view(number)
+    applied_index, first_index, last_index = state.applied_index(number), view.first_index(), view.last_index()
+    if applied_index < first_index - 1:
+        raise Corruption(
+            f"group {number}: the store holds what entry {applied_index} left, and the log begins with entry {first_index}: "
+            "what was stored last is missing"
+        )
     if applied_index > last_index:
         raise Corruption(
             f"group {number}: the store holds what entry {applied_index} left, and the log ends with entry {last_index}: "

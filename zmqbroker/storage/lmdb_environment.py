@@ -1,9 +1,9 @@
-"""One LMDB environment whose values carry checksums: what both halves of the store are made of.
+"""One LMDB environment: what it holds and in which format, and what becomes of LMDB's errors.
 
-One database. Every value begins with the crc32c of key and value, u32 little-endian. The key ffff says what the environment
-holds and in which format; one that holds anything else and no such key is of an older version and is refused. Never
-`writemap`: a full disk would be a SIGBUS (reference/zeromq-and-lmdb.md §4.3). Read transactions end before anything is given
-out, because an idle one keeps every freed page (§4.6.3).
+What both halves of the store are made of, on an engine (`engine.py`) that puts checksums on values. The key ffff says what the
+environment holds and in which format; one that holds anything else and no such key is damaged.
+Never `writemap`: a full disk would be a SIGBUS (reference/zeromq-and-lmdb.md §4.3). Read transactions end before anything is
+given out, because an idle one keeps every freed page (§4.6.3).
 
 One thread writes, any thread reads. A commit that fails because the volume is full raises NoRoom and changes nothing; the
 environment is then closed and opened again, because after a failed write of its meta page LMDB refuses everything (§4.6.4).
@@ -15,39 +15,42 @@ import errno
 import os
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import lmdb
-
-from zmqbroker.checksum import crc32c
 from zmqbroker.errors import Corruption, NoRoom, StorageError
+from zmqbroker.storage._store_py import make_environment
 from zmqbroker.storage.disk import OS_DISK
+from zmqbroker.storage.engine import CORRUPTED, BadValue, Change, Engine, EngineError, Tally
+from zmqbroker.storage.engine_choice import open_engine
+from zmqbroker.storage.record_hash import DIGEST_MASK
 
-__all__ = ["FORMAT_VERSION", "LmdbEnvironment", "Writer", "map_size_of"]
+__all__ = ["FORMAT_VERSION", "LmdbEnvironment", "map_size_of"]
 
 #: Of what an environment holds; raised with every change that an older reader would misread.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _FORMAT_KEY = b"\xff\xff"  # groups and what is added to them stay below
 _FORMAT = struct.Struct("<8sI")
-_CRC = struct.Struct("<I")
 _DATA, _NEW = "data.mdb", "new.mdb"  # LMDB's own name for its file; ours for one that is being made
 _MAP_SIZE_MIN = 1 << 30
 _MAP_SIZE_STEP = 1 << 20  # LMDB wants a multiple of the page size
-_ENGINE = 0  # LMDB 0.9: its format is read by every release of the last ten years; that of 1.0 is months old
 #: LMDB says "Input/output error" for a short write, whatever its cause. With less than this free the cause is taken to be the
 #: full volume: eight times the largest transaction of bodies.
 _ROOM_BYTES = 64 << 20
+_TALLIED_COUNT, _TALLIED_BYTES = 1000, 1 << 20  # of one look
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-_DAMAGE = (
-    lmdb.CorruptedError,
-    lmdb.InvalidError,
-    lmdb.VersionMismatchError,  # the format's version never changes
-    lmdb.PageNotFoundError,
-    lmdb.CursorFullError,  # a tree that leads back to itself
-    lmdb.BadChecksumError,
+_MAP_FULL = -30792
+#: LMDB's codes for a file that is not as LMDB leaves it.
+_DAMAGE = frozenset(
+    {
+        -30797,  # MDB_PAGE_NOTFOUND
+        CORRUPTED,
+        -30794,  # MDB_VERSION_MISMATCH: the format's version never changes
+        -30793,  # MDB_INVALID
+        -30787,  # MDB_CURSOR_FULL: a tree that leads back to itself
+    }
 )
 
 
@@ -57,40 +60,14 @@ def map_size_of(path: Path) -> int:
     return max(volume.f_frsize * volume.f_blocks, _MAP_SIZE_MIN) // _MAP_SIZE_STEP * _MAP_SIZE_STEP
 
 
-class Writer:
-    """Changes of one transaction."""
-
-    __slots__ = ("_transaction",)
-
-    def __init__(self, transaction: lmdb.Transaction) -> None:
-        self._transaction = transaction
-
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set a key."""
-        self._transaction.put(key, _CRC.pack(crc32c(value, crc32c(key))) + value)
-
-    def delete(self, key: bytes) -> None:
-        """Delete a key, if it is there."""
-        self._transaction.delete(key)
-
-    def delete_all(self, prefix: bytes) -> None:
-        """Delete every key that begins with `prefix`."""
-        with self._transaction.cursor() as cursor:
-            valid = cursor.set_range(prefix)
-            while valid and bytes(cursor.key()).startswith(prefix):
-                valid = cursor.delete()  # moves to the next one
-
-
 def _make(path: Path) -> None:
-    """Make an empty environment in a directory; all of it is durable before its name is there. Raises OSError or lmdb.Error.
+    """Make an empty environment in a directory; all of it is durable before its name is there. Raises OSError or EngineError.
 
     LMDB itself writes two first pages and syncs them with the first commit: a power cut in between may leave one of them.
     """
     new = path / _NEW
     new.unlink(missing_ok=True)  # of a start that did not come to its end
-    environment = lmdb.open(str(new), subdir=False, lock=False, mode=0o600, lib_version=_ENGINE)
-    environment.sync(True)
-    environment.close()
+    make_environment(new)
     OS_DISK.rename(new, path / _DATA)
 
 
@@ -99,9 +76,10 @@ class LmdbEnvironment:
 
     def __init__(self, path: Path, kind: bytes, *, sync: bool, map_size: int, read_only: bool) -> None:
         self._path, self._sync, self._map_size, self._read_only = path, sync, map_size, read_only
-        self._swap = threading.Lock()  # held by whoever reads, and while the environment is closed and opened again
+        self._swap = threading.Lock()  # held by whoever reads, and while the environment is closed or opened again
+        self._writing = threading.Lock()  # held by whoever writes, before `_swap`
         self._format = _FORMAT.pack(kind, FORMAT_VERSION)
-        self._environment = self._open()
+        self._engine = self._open()
 
     @classmethod
     def open(cls, path: Path, kind: bytes, *, sync: bool, map_size: int | None = None) -> LmdbEnvironment:
@@ -115,7 +93,7 @@ class LmdbEnvironment:
             size = map_size if map_size is not None else map_size_of(path)
             if not (path / _DATA).exists():
                 _make(path)
-        except (OSError, lmdb.Error) as error:
+        except (OSError, EngineError) as error:
             raise StorageError(f"{path}: the state store cannot be opened: {error}") from error
         return cls._checked_open(path, kind, sync=sync, map_size=size)
 
@@ -142,24 +120,17 @@ class LmdbEnvironment:
             raise
         return opened
 
-    def _open(self) -> lmdb.Environment:
+    def _open(self) -> Engine:
         with self._mapped():
-            if self._read_only:
-                return lmdb.open(str(self._path), max_dbs=0, readonly=True, lock=False, create=False, lib_version=_ENGINE)
-            environment = lmdb.open(
-                str(self._path), map_size=self._map_size, max_dbs=0, sync=self._sync, mode=0o600, lib_version=_ENGINE
-            )
-            environment.reader_check()
-        return environment
+            return open_engine(self._path, sync=self._sync, map_size=self._map_size, read_only=self._read_only)
 
     def _check_format(self, kind: bytes) -> None:
         value = self.get(_FORMAT_KEY)
         if value is None:
             if self.keys(b"", b"", 1):
-                raise StorageError(f"{self._path}: of a version before format {FORMAT_VERSION}, which this version cannot read")
+                raise Corruption(f"{self._path}: the state store is damaged: the record that says its format is missing")
             if not self._read_only:
-                with self.write() as writer:
-                    writer.put(_FORMAT_KEY, self._format)
+                self.write([(_FORMAT_KEY, self._format)])
             return
         if len(value) != _FORMAT.size or value[: len(kind)] != kind:
             raise StorageError(f"{self._path}: holds {value[: len(kind)]!r}, not {kind!r}")
@@ -171,40 +142,44 @@ class LmdbEnvironment:
 
     def get(self, key: bytes) -> bytes | None:
         """The value of one key; None when there is none. Raises Corruption."""
-        with self._reading() as transaction:
-            stored = transaction.get(key)
-        return None if stored is None else self._checked(key, bytes(stored))
+        with self._swap, self._mapped():
+            return self._engine.get(key)
 
     def slice(self, prefix: bytes, after: bytes, count_max: int, bytes_max: int) -> list[tuple[bytes, bytes]]:
         """Keys greater than `after` that begin with `prefix`, and their values, in order. Raises Corruption.
 
         At most `count_max`, and none after the one that brings the values to `bytes_max` bytes.
         """
-        found: list[tuple[bytes, bytes]] = []
-        size = 0
-        with self._reading() as transaction, transaction.cursor() as cursor:
-            valid = _set_after(cursor, after)
-            while valid and len(found) < count_max and size < bytes_max and bytes(cursor.key()).startswith(prefix):
-                found.append((bytes(cursor.key()), bytes(cursor.value())))
-                size += len(found[-1][1])
-                valid = cursor.next()
-        return [(key, self._checked(key, stored)) for key, stored in found]
+        with self._swap, self._mapped():
+            found = self._engine.slice(prefix, after, count_max, bytes_max)
+        self._check_order(after, found[-1][0] if found else None)
+        return found
 
     def keys(self, prefix: bytes, after: bytes, count_max: int) -> list[bytes]:
         """As `slice`, without the values: they are neither read nor checked."""
-        found: list[bytes] = []
-        with self._reading() as transaction, transaction.cursor() as cursor:
-            valid = _set_after(cursor, after)
-            while valid and len(found) < count_max and bytes(cursor.key()).startswith(prefix):
-                found.append(bytes(cursor.key()))
-                valid = cursor.next()
+        with self._swap, self._mapped():
+            found = self._engine.keys(prefix, after, count_max)
+        self._check_order(after, found[-1] if found else None)
         return found
 
-    def _checked(self, key: bytes, stored: bytes) -> bytes:
-        value = stored[_CRC.size :]
-        if len(stored) < _CRC.size or _CRC.unpack_from(stored)[0] != crc32c(value, crc32c(key)):
-            raise Corruption(f"{self._path}: the value of key {key.hex()} is damaged")
-        return value
+    def tally(self, prefix: bytes) -> Tally:
+        """Count and digest of all keys that begin with `prefix` and are longer. Raises Corruption.
+
+        Each key is also looked for from the root. In slices, each a transaction of its own, as `slice`.
+        """
+        after, count, digest = prefix, 0, 0
+        while True:
+            with self._swap, self._mapped():
+                found = self._engine.tally(prefix, after, _TALLIED_COUNT, _TALLIED_BYTES)
+            if not found.count:
+                return Tally(count, digest)
+            self._check_order(after, found.after)
+            after, count, digest = found.after, count + found.count, digest + found.digest & DIGEST_MASK
+
+    def _check_order(self, after: bytes, last: bytes | None) -> None:
+        """Whoever reads slice after slice comes to an end, whatever has become of the tree. Raises Corruption."""
+        if last is not None and last <= after:
+            raise Corruption(f"{self._path}: the state store is damaged: key {last.hex()} comes after key {after.hex()}")
 
     def reusable_bytes(self) -> int:
         """Bytes of the file that hold nothing any more: it never shrinks, and what is stored next goes there first.
@@ -212,37 +187,51 @@ class LmdbEnvironment:
         Waits for nobody but a reader or an opening again. Raises StorageError.
         """
         with self._swap, self._mapped():
-            stat, last_page = self._environment.stat(), self._environment.info()["last_pgno"]
-        used = stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-        return max(last_page + 1 - used, 0) * int(stat["psize"])
-
-    @contextmanager
-    def _reading(self) -> Iterator[lmdb.Transaction]:
-        with self._swap, self._mapped(), self._environment.begin() as transaction:
-            yield transaction
+            page_size, used, pages = self._engine.usage()
+        return max(pages - used, 0) * page_size
 
     # --- writing -----------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def write(self) -> Iterator[Writer]:
-        """One transaction: committed when the block ends, and nothing of it when that raises."""
-        try:
-            with self._transaction() as writer:
-                yield writer
-        except NoRoom:
-            self._turn_over()
-            raise
+    def write(self, changes: Sequence[Change]) -> None:
+        """Make all changes, in order, or none: one transaction. Raises NoRoom, StorageError."""
+        self._write([changes])
 
-    @contextmanager
-    def _transaction(self) -> Iterator[Writer]:
+    def write_tallied(self, slices: Iterable[Sequence[Change]], key: bytes, head: bytes, *, clear: bool = False) -> None:
+        """As `write`, for more than memory should hold at once; the value of `key` becomes `head` and the tally of its records.
+
+        Those are all longer keys that begin with it (docs/STORAGE.md §8); `clear` True deletes them first. Raises what `slices`
+        raises, too, and Corruption when a value that is replaced is damaged.
+        """
+        self._write(slices, key if clear else None, (key, head))
+
+    def _write(
+        self,
+        slices: Iterable[Sequence[Change]],
+        cleared: bytes | None = None,
+        tallied: tuple[bytes, bytes] | None = None,
+    ) -> None:
+        with self._writing:
+            try:
+                self._apply(slices, cleared, tallied)
+            except NoRoom:
+                self._turn_over()
+                raise
+
+    def _apply(
+        self,
+        slices: Iterable[Sequence[Change]],
+        cleared: bytes | None = None,
+        tallied: tuple[bytes, bytes] | None = None,
+    ) -> None:
         try:
-            with self._mapped(), self._environment.begin(write=True) as transaction:
-                yield Writer(transaction)
+            with self._mapped():
+                self._engine.apply(slices, cleared, tallied)
         except NoRoom as error:
-            if not isinstance(error.__cause__, lmdb.MapFullError):
+            cause = error.__cause__
+            if not (isinstance(cause, EngineError) and cause.code == _MAP_FULL):
                 with self._swap:
-                    self._environment.close()
-                    self._environment = self._open()
+                    self._engine.close()
+                    self._engine = self._open()
             raise
 
     def _turn_over(self) -> None:
@@ -251,40 +240,35 @@ class LmdbEnvironment:
         Without it a store that was emptied in one transaction would stay full for ever: whatever is larger than the few pages
         that were free before finds no room, and what fails is no next transaction.
         """
-        with suppress(NoRoom), self._transaction() as writer:
-            writer.put(_FORMAT_KEY, self._format)
+        with suppress(NoRoom):
+            self._apply([[(_FORMAT_KEY, self._format)]])
 
     @contextmanager
     def _mapped(self) -> Iterator[None]:
-        """Turn LMDB's errors into ours."""
+        """Turn the engine's errors into ours."""
         try:
             yield
-        except _DAMAGE as error:
-            raise Corruption(f"{self._path}: the state store is damaged: {error}") from error
-        except lmdb.MapFullError as error:
-            raise NoRoom(f"{self._path}: the state store has reached its map size: {error}") from error
-        except lmdb.Error as error:
-            if self._is_full(error):
-                raise NoRoom(f"{self._path}: the volume is full: {error}") from error
-            raise StorageError(f"{self._path}: the state store failed: {error}") from error
+        except BadValue as error:
+            raise Corruption(f"{self._path}: {error}") from error
+        except EngineError as error:
+            raise self._meaning(error) from error
 
-    def _is_full(self, error: lmdb.Error) -> bool:
-        code = getattr(error, "code", 0)
+    def _meaning(self, error: EngineError) -> StorageError:
+        if error.code in _DAMAGE:
+            return Corruption(f"{self._path}: the state store is damaged: {error}")
+        if error.code == _MAP_FULL:
+            return NoRoom(f"{self._path}: the state store has reached its map size: {error}")
+        if self._is_full(error.code):
+            return NoRoom(f"{self._path}: the volume is full: {error}")
+        return StorageError(f"{self._path}: the state store failed: {error}")
+
+    def _is_full(self, code: int) -> bool:
         if code != errno.EIO:
             return code in _FULL
         volume = os.statvfs(self._path)
         return volume.f_frsize * volume.f_bavail < _ROOM_BYTES
 
     def close(self) -> None:
-        """Close the environment."""
-        self._environment.close()
-
-
-def _set_after(cursor: lmdb.Cursor, after: bytes) -> bool:
-    """Place the cursor at the first key that is greater than `after`; False when there is none."""
-    if not after:
-        return bool(cursor.first())
-    valid = cursor.set_range(after)
-    if valid and bytes(cursor.key()) == after:
-        valid = cursor.next()
-    return bool(valid)
+        """Close the environment, when nobody reads or writes any more."""
+        with self._writing, self._swap:
+            self._engine.close()

@@ -3,12 +3,14 @@
 Two environments, because values of many pages and the churn of small records must not share one: a fragmented list of free
 pages makes every large commit slow (reference/zeromq-and-lmdb.md §4.6.1).
 
-`state/`: the group as u16 big-endian followed by the caller's key; the group alone is the key of its applied_index (u64
-little-endian), the group + 0x4000 that of the installed snapshot's index and term (u64 each), the group + 0x8000 that of the
-mark of the bodies (u64). So groups end at 0x3fff. `bodies/`, beside it: the group and an entry's index, u64 big-endian.
+`state/`: the group as u16 big-endian followed by the caller's key; the group alone is the key of its applied_index, and of
+count and digest of all the group's keys (u64 little-endian each), the group + 0x4000 that of the installed snapshot's index and
+term (u64 each), the group + 0x8000 that of the mark of the bodies (u64). So groups end at 0x3fff. `bodies/`, beside it: the
+group and an entry's index, u64 big-endian.
 
-Invariants: applied_index and the changes it stands for are in one transaction; a body is durable before anything in `state/`
-says so, and is dropped only after nothing there needs it. Source: DESIGN §5, docs/STORAGE.md §8.
+Invariants: applied_index, the changes it stands for, and what they do to count and digest are in one transaction; a body is
+durable before anything in `state/` says so, and is dropped only after nothing there needs it. Source: DESIGN §5,
+docs/STORAGE.md §8.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from zmqbroker.errors import Corruption, NoRoom, StorageError
+from zmqbroker.storage.engine import Change, Tally
 from zmqbroker.storage.headroom import Headroom
 from zmqbroker.storage.interfaces import Item, Scrubbed
 from zmqbroker.storage.lmdb_environment import LmdbEnvironment
@@ -29,12 +32,15 @@ __all__ = ["KEY_SIZE_MAX", "TRANSACTION_BYTES", "LmdbState"]
 _STATE_KIND, _BODIES_KIND = b"ZBSTATE\0", b"ZBBODIES"
 _GROUP = struct.Struct(">H")
 _INDEX = struct.Struct("<Q")
+_APPLIED = struct.Struct("<QQQ")
 _PLACE = struct.Struct("<QQ")
 _BODY = struct.Struct(">HQ")
 #: Added to the group in the keys of what is no state; groups are below both.
 _INSTALLED, _MARK = 0x4000, 0x8000
 _SLICE_COUNT = 1000  # records per read transaction of `load`
 _SLICE_BYTES = 1 << 20
+#: Keys of a group, at most, that a scrub counts in one step: what is flushed meanwhile waits some tenths of a second.
+_SCRUB_COUNT = 250_000
 #: Bodies of one transaction: LMDB keeps the pages of a transaction in memory, and the thread should be free again soon.
 TRANSACTION_BYTES = 8 << 20
 #: Bodies dropped in one transaction: many large ones at once make the next commits slow (reference §4.6.2).
@@ -42,6 +48,27 @@ _DROP_COUNT = 128
 
 #: Largest key that a caller may use: LMDB's 511 bytes less the group.
 KEY_SIZE_MAX = 511 - _GROUP.size
+
+
+def _slices(changes: Iterable[Change]) -> Iterator[list[Change]]:
+    """Changes in lists of a bounded number."""
+    waiting = iter(changes)
+    while some := list(islice(waiting, _SLICE_COUNT)):
+        yield some
+
+
+def _pieces(bodies: Iterable[tuple[int, bytes]]) -> Iterator[list[tuple[int, bytes]]]:
+    """Bodies in lists of TRANSACTION_BYTES, or one body more."""
+    some: list[tuple[int, bytes]] = []
+    size = 0
+    for index, body in bodies:
+        some.append((index, body))
+        size += len(body)
+        if size >= TRANSACTION_BYTES:
+            yield some
+            some, size = [], 0
+    if some:
+        yield some
 
 
 class LmdbState:
@@ -88,22 +115,24 @@ class LmdbState:
 
     def applied_index(self, group: int) -> int:
         """Index of the last entry whose effects are stored; 0 for a new group. Raises Corruption."""
-        return self._number(_GROUP.pack(group), f"group {group}: applied_index")
+        return self._applied(group)[0]
 
-    def _number(self, key: bytes, what: str) -> int:
-        value = self._state.get(key)
+    def _applied(self, group: int) -> tuple[int, Tally]:
+        """applied_index, and the tally of the group's keys."""
+        value = self._state.get(_GROUP.pack(group))
         if value is None:
-            return 0
-        if len(value) != _INDEX.size:
-            raise Corruption(f"{self._path}: {what} has {len(value)} bytes")
-        return int(_INDEX.unpack(value)[0])
+            return 0, Tally(0, 0)
+        if len(value) != _APPLIED.size:
+            raise Corruption(f"{self._path}: group {group}: applied_index has {len(value)} bytes")
+        applied_index, count, digest = _APPLIED.unpack(value)
+        return applied_index, Tally(count, digest)
 
     def get(self, group: int, key: bytes) -> bytes | None:
         """The value of one key; None when there is none. Raises Corruption."""
         return self._state.get(_GROUP.pack(group) + key)
 
     def load(self, group: int) -> Iterator[tuple[bytes, bytes]]:
-        """All keys and values of a group in key order. Raises Corruption.
+        """All keys and values of a group in key order. Raises Corruption; at the end, too, when they are not all there.
 
         Read in slices, each a transaction of its own: what is committed meanwhile may or may not be seen.
         """
@@ -111,6 +140,21 @@ class LmdbState:
         while records := self._state.slice(prefix, key, _SLICE_COUNT, _SLICE_BYTES):
             for key, value in records:
                 yield key[_GROUP.size :], value
+        self._check_tally(group)
+
+    def _check_tally(self, group: int) -> None:
+        """See that all keys of a group are there, and no others. Raises Corruption.
+
+        Checksums say of a value that it is the one of its key, but not that a key is gone, nor that a value is an older one.
+        """
+        before = self._applied(group)
+        found = self._state.tally(_GROUP.pack(group))
+        if found == before[1] or self._applied(group) != before:  # another one: there was a commit meanwhile
+            return
+        raise Corruption(
+            f"{self._path}: group {group}: the state of index {before[0]} is not whole: it has {found.count} keys with digest "
+            f"{found.digest:016x}, and had {before[1].count} with {before[1].digest:016x}"
+        )
 
     def commit(self, group: int, applied_index: int, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         """Apply `changes` (None deletes) and move `applied_index`, all or nothing.
@@ -134,13 +178,10 @@ class LmdbState:
 
     def _commit(self, group: int, applied_index: int, changes: list[tuple[bytes, bytes | None]]) -> None:
         prefix = _GROUP.pack(group)
-        with self._state.write() as writer:
-            for key, value in changes:
-                if value is None:
-                    writer.delete(self._key(prefix, key))
-                else:
-                    writer.put(self._key(prefix, key), value)
-            writer.put(prefix, _INDEX.pack(applied_index))
+        self._state.write_tallied([list(self._keyed(prefix, changes))], prefix, _INDEX.pack(applied_index))
+
+    def _keyed(self, prefix: bytes, changes: Iterable[Change]) -> Iterator[Change]:
+        return ((self._key(prefix, key), value) for key, value in changes)
 
     def _key(self, prefix: bytes, key: bytes) -> bytes:
         if not 0 < len(key) <= KEY_SIZE_MAX:
@@ -156,13 +197,12 @@ class LmdbState:
         """
         prefix = _GROUP.pack(group)
         self.put_bodies(group, bodies)
-        with self._state.write() as writer:
-            writer.delete_all(prefix)
-            for key, value in items:
-                writer.put(self._key(prefix, key), value)
-            writer.put(prefix, _INDEX.pack(index))
-            writer.put(_GROUP.pack(_INSTALLED | group), _PLACE.pack(index, term))
-            writer.put(_GROUP.pack(_MARK | group), _INDEX.pack(index))
+        place = [
+            (_GROUP.pack(_INSTALLED | group), _PLACE.pack(index, term)),
+            (_GROUP.pack(_MARK | group), _INDEX.pack(index)),
+        ]
+        changes = _slices(chain(self._keyed(prefix, items), place))
+        self._state.write_tallied(changes, prefix, _INDEX.pack(index), clear=True)
 
     def installed(self, group: int) -> tuple[int, int]:
         """Index and term of the snapshot that was installed last; (0, 0) for none. Raises Corruption."""
@@ -180,20 +220,8 @@ class LmdbState:
         Storing one again changes nothing: entries of one index that were committed are equal. Raises as `commit`; the bodies
         of earlier transactions are there then.
         """
-        waiting = iter(bodies)
-        while self._put_some(group, waiting):
-            pass
-
-    def _put_some(self, group: int, bodies: Iterator[tuple[int, bytes]]) -> bool:
-        """One transaction of bodies; False when it took the last ones."""
-        size = 0
-        with self._bodies.write() as writer:
-            for index, body in bodies:
-                writer.put(_BODY.pack(group, index), body)
-                size += len(body)
-                if size >= TRANSACTION_BYTES:
-                    return True
-        return False
+        for some in _pieces(bodies):
+            self._bodies.write([(_BODY.pack(group, index), body) for index, body in some])
 
     def drop_bodies(self, group: int, indexes: Iterable[int]) -> None:
         """Delete bodies, those that there are, in transactions of a bounded number. Raises as `put_bodies`."""
@@ -206,21 +234,23 @@ class LmdbState:
                     self._freeing(partial(self._drop, group, [index]))
 
     def _drop(self, group: int, indexes: Iterable[int]) -> None:
-        with self._bodies.write() as writer:
-            for index in indexes:
-                writer.delete(_BODY.pack(group, index))
+        self._bodies.write([(_BODY.pack(group, index), None) for index in indexes])
 
     def mark_bodies(self, group: int, index: int) -> None:
         """Say that all bodies up to `index` which the state needs are stored. Raises as `commit`."""
         self._freeing(partial(self._mark, group, index))
 
     def _mark(self, group: int, index: int) -> None:
-        with self._state.write() as writer:
-            writer.put(_GROUP.pack(_MARK | group), _INDEX.pack(index))
+        self._state.write([(_GROUP.pack(_MARK | group), _INDEX.pack(index))])
 
     def bodies_mark(self, group: int) -> int:
         """What `mark_bodies`, or `install`, said last; 0 for nothing. Raises Corruption."""
-        return self._number(_GROUP.pack(_MARK | group), f"group {group}: the mark of the bodies")
+        value = self._state.get(_GROUP.pack(_MARK | group))
+        if value is None:
+            return 0
+        if len(value) != _INDEX.size:
+            raise Corruption(f"{self._path}: group {group}: the mark of the bodies has {len(value)} bytes")
+        return int(_INDEX.unpack(value)[0])
 
     def body(self, group: int, index: int) -> bytes | None:
         """The payload of an entry; None when it is not stored. Raises Corruption."""
@@ -238,12 +268,27 @@ class LmdbState:
     # --- both --------------------------------------------------------------------------------------------------------
 
     def scrub(self, after: Scrubbed | None, bytes_max: int) -> tuple[Scrubbed | None, int]:
-        """See `StateStore`: first the state, then the bodies."""
+        """See `StateStore`: first the state, then whether it is whole, then the bodies."""
         place, key = (0, b"") if after is None else after
         records = (self._state, self._bodies)[place].slice(b"", key, _SLICE_COUNT, bytes_max)
         if records:
             return (place, records[-1][0]), sum(len(key) + len(value) for key, value in records)
-        return ((1, b""), 0) if place == 0 else (None, 0)
+        if place:
+            return None, 0
+        for group in self._groups():
+            if self._applied(group)[1].count <= _SCRUB_COUNT:
+                self._check_tally(group)
+        return (1, b""), 0
+
+    def _groups(self) -> Iterator[int]:
+        """All groups that have a state."""
+        key = b""
+        while keys := self._state.keys(b"", key, 1):
+            (group,) = _GROUP.unpack_from(keys[0])
+            if group >= _INSTALLED:
+                return
+            yield group
+            key = _GROUP.pack(group) + b"\xff" * KEY_SIZE_MAX  # nothing of the group is behind it
 
     def reusable_bytes(self) -> int:
         """Bytes of the files that hold nothing any more: what is stored next goes there first. Raises StorageError."""

@@ -174,6 +174,19 @@ def test_start_with_a_log_that_ends_before_the_state_is_refused(disk: Disk) -> N
     assert disk.place() == (1, 20)
 
 
+@pytest.mark.parametrize("applied_index", [0, 1])
+def test_start_with_a_state_older_than_the_log_was_trimmed_for_is_refused(disk: Disk, applied_index: int) -> None:
+    """As damage to the first pages of LMDB leaves it, which say where the newest state is."""
+    log = MemoryLog()
+    run(log, StorageAppend(1, tuple(Entry(index, 1, b"payload") for index in range(1, 6))))
+    log.trim(1, 2)
+    disk.state.commit(1, applied_index, [])
+    with pytest.raises(Corruption, match=f"entry {applied_index} left, and the log begins with entry 3: what was stored last"):
+        align(1, log, disk.state)
+    disk.state.commit(1, 2, [])
+    align(1, log, disk.state)
+
+
 def test_start_without_any_snapshot_leaves_the_log_as_it_is(disk: Disk) -> None:
     disk.write(1, *terms(20))
     disk.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -86,15 +87,15 @@ WORKS: dict[str, Callable[[LmdbState], None]] = {
 
 def full_for(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The volume is full for so many transactions."""
-    transaction, left = LmdbEnvironment._transaction, [times]
+    apply, left = LmdbEnvironment._apply, [times]
 
-    def limited(environment: LmdbEnvironment) -> object:
+    def limited(environment: LmdbEnvironment, *arguments: Any) -> None:
         if left[0]:
             left[0] -= 1
             raise NoRoom("full")
-        return transaction(environment)
+        apply(environment, *arguments)
 
-    monkeypatch.setattr(LmdbEnvironment, "_transaction", limited)
+    monkeypatch.setattr(LmdbEnvironment, "_apply", limited)
 
 
 @pytest.mark.parametrize("work", WORKS)

@@ -15,9 +15,12 @@ import pytest
 from zmqbroker.errors import Corruption, NoRoom, StorageError
 from zmqbroker.storage import LmdbState, MemoryState
 from zmqbroker.storage.disk import OsDisk
+from zmqbroker.storage.engine import EngineError
 from zmqbroker.storage.interfaces import Scrubbed
 
 MAP_SIZE = 8 << 20
+
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def _open(path: Path, *, sync: bool = False, map_size: int = MAP_SIZE) -> LmdbState:
@@ -34,22 +37,23 @@ def _set(path: Path, key: bytes, value: bytes | None) -> None:
 
 
 @pytest.mark.parametrize("name", ["state", "bodies"])
-def test_environment_of_a_version_before_formats_is_refused_and_left_alone(tmp_path: Path, name: str) -> None:
+def test_environment_with_records_and_no_format_is_corruption_and_left_alone(tmp_path: Path, name: str) -> None:
     state = _open(tmp_path)
     state.commit(1, 3, [(b"key", b"value")])
     state.put_bodies(1, [(2, b"body")])
     state.close()
     _set(tmp_path / name, b"\xff\xff", None)
     for _ in range(2):
-        with pytest.raises(StorageError, match=f"{name}: of a version before format 2"):
+        with pytest.raises(Corruption, match=f"{name}: .*the record that says its format is missing"):
             _open(tmp_path)
 
 
-def test_environment_of_a_later_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("version", [2, 4])
+def test_environment_of_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("zmqbroker.storage.lmdb_environment.FORMAT_VERSION", 3)
+        patch.setattr("zmqbroker.storage.lmdb_environment.FORMAT_VERSION", version)
         _open(tmp_path).close()
-    with pytest.raises(StorageError, match="written in format 3; this version reads format 2"):
+    with pytest.raises(StorageError, match=f"written in format {version}; this version reads format 3"):
         _open(tmp_path)
 
 
@@ -194,19 +198,17 @@ def test_bodies_whose_deletion_finds_no_room_are_deleted_one_by_one(tmp_path: Pa
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 def test_error_that_says_full_is_no_room_whatever_is_free(tmp_path: Path, code: int) -> None:
     class Failing:
-        def begin(self, **_: object) -> object:
-            error = lmdb.DiskError("mdb_txn_begin")
-            object.__setattr__(error, "code", code)
-            raise error
+        def apply(self, *_: object) -> None:
+            raise EngineError(code, "mdb_txn_begin")
 
         def close(self) -> None:
             opened.close()
 
     state = _open(tmp_path)
-    opened = state._state._environment
-    state._state._environment = Failing()  # type: ignore[assignment]
-    with pytest.raises(NoRoom, match="the volume is full"), state._state.write():
-        pass
+    opened = state._state._engine
+    state._state._engine = Failing()  # type: ignore[assignment]
+    with pytest.raises(NoRoom, match="the volume is full"):
+        state._state.write([])
     state.commit(1, 1, [])  # opened again
     assert state.applied_index(1) == 1
     state.close()
@@ -276,7 +278,7 @@ def test_scrub_reads_everything_once_in_bounded_steps(tmp_path: Path) -> None:
     state.commit(2, 5, [(b"key", bytes(100))])
     state.put_bodies(1, ((index, bytes(1000)) for index in range(1, 21)))
     formats = 2 * (2 + 12)
-    content = 50 * 105 + 105 + 2 * 10 + 20 * 1010 + formats
+    content = 50 * 105 + 105 + 2 * 26 + 20 * 1010 + formats
     for bytes_max in (1, 3000, 1 << 20):
         total, steps = scrub_all(state, bytes_max)
         assert total == content
