@@ -281,17 +281,14 @@ cdef class LogWriter:
     cdef bint _sync(self, Job *last, bint entered_python) noexcept nogil:
         """Make everything up to `last` durable; False after a failure.
 
-        Where Python wrote, it knows what to sync: the newest segment, and what was written here behind it lies there, too.
+        Each side syncs what it wrote itself: a job that Python ran may have written nothing, and then it syncs nothing.
         """
-        if entered_python:
-            if not self._sync_in_python(last.job):
-                return False
-            self._dirty = -1
-            return True
-        if not self._sync_own(last.descriptor):
+        if not entered_python:
+            last.synced = self._sync_own(last.descriptor)
+            return last.synced
+        if self._dirty >= 0 and not self._sync_own(self._dirty):
             return False
-        last.synced = True
-        return True
+        return self._sync_in_python(last.job)
 
     cdef bint _sync_own(self, int descriptor) noexcept nogil:
         cdef int error = sync_data(descriptor)

@@ -110,7 +110,7 @@ class Flushing:
                 return
             yield
             keeper.state.drop_bodies(group, dead)
-        if move is not None:
+        if move is not None and not self._is_taken(machine):
             yield from self._moving(machine, move)
 
     def _moving(self, machine: Machine, move: Move) -> Iterator[None]:

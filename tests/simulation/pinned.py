@@ -15,6 +15,7 @@ PINNED: dict[int, str] = {
     3019: "the same, after many changes",
     3151: "the same, with a longer log at those who were removed than at those who were left",
     2000795: "the last voter had lost in a power cut that it is one, and those who knew it had left (election.tell_commit)",
+    1000690: "a move of bodies began after a snapshot had emptied the log (StateFlusher._flush_group, and its twin here)",
     3087: "works of two terms durable at once: an answer of the earlier term was taken for a lie (the simulator's)",
     3193: "a snapshot that came while another was being installed (the simulator's)",
 }

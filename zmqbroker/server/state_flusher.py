@@ -149,7 +149,7 @@ class StateFlusher:
             del self._kept[group]
         self._trim(group, taken.trimmable)
         await self._drop(group, taken.dead)
-        if taken.move is not None:
+        if taken.move is not None and not self._is_taken(group, machine):
             await self._move(group, machine, taken.move)
 
     def _take(self, group: int, machine: Machine, changed: bool) -> _ChangeSet:

@@ -12,7 +12,8 @@ from tests.unit.broker.builders import START, acked_by, publish, receive
 from zmqbroker.broker import Machine
 from zmqbroker.commands import Command, Delivery, Trim
 from zmqbroker.errors import NoRoom, StorageError
-from zmqbroker.raft.messages import Entry, StorageAppend
+from zmqbroker.raft.membership import Membership
+from zmqbroker.raft.messages import Entry, Snapshot, StorageAppend
 from zmqbroker.server import body_moves, state_flusher
 from zmqbroker.server.body_moves import Move, chunks, plan_move, trimmable
 from zmqbroker.server.durations import Durations
@@ -343,6 +344,26 @@ def test_snapshot_installed_in_the_middle_of_a_move_is_not_undone(monkeypatch: p
         assert node.state.done[-2:] == ["put [50]", "mark 2"]
         assert node.first_index == 2, "the log is not trimmed by it"
         assert node.flusher.flushed(1) == 50
+
+    run(node, job)
+
+
+def test_move_does_not_begin_when_a_snapshot_has_emptied_the_log_by_then() -> None:
+    node = Node(50)
+    node.publish(10)
+    node.state.put_bodies(1, [(700, b"dead")])
+    node.flusher.stored(1, [700])
+
+    async def job() -> None:
+        def installing(step: str) -> None:
+            if step == "drop [700]":
+                node.flusher.hold(1)
+                snapshot = Snapshot(50, 2, Membership((1, 2, 3)))
+                node.log.complete(node.log.prepare([StorageAppend(1, (), snapshot=snapshot, must_sync=True)]))
+
+        node.state.before = installing
+        await node.flusher.flush()
+        assert node.state.done[1:] == ["commit 10", "drop [700]"]
 
     run(node, job)
 

@@ -359,6 +359,26 @@ def test_writer_plain_writes_and_others_keep_their_order(make: Make, file: int) 
     assert os.pread(file, 9, 0) == b"199"
 
 
+@pytest.mark.parametrize("place", ["alone", "behind", "in front", "between"])
+def test_compiled_writer_syncs_a_plain_write_whatever_is_beside_it(place: str) -> None:
+    """Jobs that write nothing sync nothing. /dev/null takes every write and refuses to sync: an error tells of it."""
+    outcome = Outcome()
+    writer = compiled()(*outcome.callbacks(), retry_s=PATIENCE_S)
+    gate = held(writer, outcome)
+    descriptor = os.open(os.devnull, os.O_WRONLY)
+    if place in ("behind", "between"):
+        writer.submit(Job("nothing", outcome.calls, must_sync=False))
+    writer.submit(Plain(descriptor, 0, [b"promised"]))
+    if place in ("in front", "between"):
+        writer.submit(Job("nothing", outcome.calls, must_sync=False))
+    gate.set()
+    collect_until(writer, lambda: bool(outcome.failures))
+    writer.close()
+    os.close(descriptor)
+    assert [error.errno for error in outcome.failures if isinstance(error, OSError)] == [errno.EINVAL]
+    assert len(outcome.done) == 1  # the one that was held
+
+
 @pytest.mark.parametrize(("how", "code"), [(os.O_RDONLY, errno.EBADF), (None, errno.EFBIG)])
 def test_writer_plain_write_that_fails_is_reported_once_and_ends_it(
     make: Make, tmp_path: Path, how: int | None, code: int
