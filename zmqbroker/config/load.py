@@ -18,9 +18,7 @@ from zmqbroker.errors import ConfigError
 __all__ = ["RESERVED_VARIABLES", "load", "with_files"]
 
 #: Variables with our prefix that are not settings of a node.
-RESERVED_VARIABLES = frozenset(
-    {"ZMQBROKER_CONFIG", "ZMQBROKER_NATIVE_LOG", "ZMQBROKER_OWNER", "ZMQBROKER_PURE", "ZMQBROKER_URL"}
-)
+RESERVED_VARIABLES = frozenset({"ZMQBROKER_CONFIG", "ZMQBROKER_OWNER", "ZMQBROKER_PURE", "ZMQBROKER_URL"})
 
 _PREFIX = "ZMQBROKER_"
 # Kubernetes puts the addresses of a service called zmqbroker-… into every pod of its namespace; those are not settings.

@@ -292,7 +292,7 @@ class _Application:
             config.node.name, config.size, config.tolerated, config.cluster.volume, config.client_endpoint,
             *("compiled" if module.compiled else "pure Python" for module in (codec, zmqio, writer, engine_choice)),
         )  # fmt: skip
-        for reason in filter(None, (codec.fallback_reason, engine_choice.fallback_reason, writer.caution)):
+        for reason in filter(None, (codec.fallback_reason, engine_choice.fallback_reason)):
             log.warning("%s", reason)
         if config.even_size_warning:
             log.warning("%s", config.even_size_warning)

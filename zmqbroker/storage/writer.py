@@ -12,22 +12,16 @@ from zmqbroker._build import NATIVE_LOG, PURE
 from zmqbroker.storage._log_py import Failed, Finished, Room, run
 from zmqbroker.storage.interfaces import WriteJob
 
-#: What the server has to say of the writer in use; empty when there is nothing.
-caution: str = ""
-
 if NATIVE_LOG and not PURE:
     from zmqbroker.storage._log import LogWriter
 
     compiled = True
-    caution = (
-        "ZMQBROKER_NATIVE_LOG=1: the compiled log writer has lost acknowledged sends in power cuts; do not keep data with it"
-    )
 else:
     from zmqbroker.storage._log_py import LogWriter
 
     compiled = False
 
-__all__ = ["ROOM_RETRY_S", "InlineWriter", "LogWriter", "caution", "compiled"]
+__all__ = ["ROOM_RETRY_S", "InlineWriter", "LogWriter", "compiled"]
 
 #: Seconds between tries while there is no room: soon enough after somebody made some, seldom enough to cost nothing.
 ROOM_RETRY_S = 0.5

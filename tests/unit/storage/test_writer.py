@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import importlib
 import os
 import random
 import resource
@@ -19,10 +18,8 @@ from typing import Any
 import pytest
 
 from tests.unit.storage.support import append, contents, open_log
-from zmqbroker import _build
 from zmqbroker.errors import NoRoom
 from zmqbroker.storage import _log_py
-from zmqbroker.storage import writer as writer_module
 from zmqbroker.storage.disk import OS_DISK, write_all
 from zmqbroker.storage.interfaces import PlainWrite, WriteJob
 from zmqbroker.storage.writer import InlineWriter
@@ -426,20 +423,6 @@ def test_compiled_writer_needs_no_interpreter(file: int) -> None:
     writer.collect()
     assert len(outcome.done) == 1
     writer.close()
-
-
-@pytest.mark.parametrize("asked", [False, True])
-def test_compiled_writer_serves_only_who_asks_for_it_and_is_warned_of(monkeypatch: pytest.MonkeyPatch, asked: bool) -> None:
-    compiled()
-    monkeypatch.setattr(_build, "NATIVE_LOG", asked)
-    monkeypatch.setattr(_build, "PURE", False)
-    try:
-        chosen = importlib.reload(writer_module)
-        assert (chosen.compiled, chosen.LogWriter is not _log_py.LogWriter) == (asked, asked)
-        assert ("lost acknowledged sends" in chosen.caution) is asked
-    finally:
-        monkeypatch.undo()
-        importlib.reload(writer_module)
 
 
 def test_writer_on_a_real_log_makes_it_durable(make: Make, tmp_path: Path) -> None:
