@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["NATIVE_LOG", "PURE"]
+__all__ = ["PURE"]
 
 #: True when ZMQBROKER_PURE=1 asks for the Python twins of the compiled modules.
 PURE: bool = os.environ.get("ZMQBROKER_PURE") == "1"
-
-#: True when ZMQBROKER_NATIVE_LOG=1 asks for the compiled log writer. It is not to be trusted yet: with it power cuts have lost
-#: sends that were acknowledged (docs/STORAGE.md §7), so it is for who looks for the cause.
-NATIVE_LOG: bool = os.environ.get("ZMQBROKER_NATIVE_LOG") == "1"

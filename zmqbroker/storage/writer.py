@@ -1,25 +1,30 @@
 """Who runs the jobs of a log: a thread of its own, or the caller.
 
-`LogWriter` is the thread: the one in Python, which states the promises (`_log_py.py`), or, where ZMQBROKER_NATIVE_LOG=1 asks
-for it, its compiled twin, which has not kept them (docs/STORAGE.md §7). `InlineWriter` is for a log that never syncs.
+`LogWriter` is the thread, compiled where that was built and in Python otherwise (`ZMQBROKER_PURE=1` asks for Python); both
+keep the same promises, which `_log_py.py` states. `InlineWriter` is for a log that never syncs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from zmqbroker._build import NATIVE_LOG, PURE
+from zmqbroker._build import PURE
 from zmqbroker.storage._log_py import Failed, Finished, Room, run
 from zmqbroker.storage.interfaces import WriteJob
 
-if NATIVE_LOG and not PURE:
-    from zmqbroker.storage._log import LogWriter
-
-    compiled = True
-else:
+if PURE:
     from zmqbroker.storage._log_py import LogWriter
 
     compiled = False
+else:
+    try:
+        from zmqbroker.storage._log import LogWriter
+
+        compiled = True
+    except ImportError:  # what is missing is said once, for all compiled modules, by the codec's switch
+        from zmqbroker.storage._log_py import LogWriter
+
+        compiled = False
 
 __all__ = ["ROOM_RETRY_S", "InlineWriter", "LogWriter", "compiled"]
 
