@@ -109,6 +109,7 @@ REQUESTS: list[AnyRequest] = [
     AckRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6))),
     OpenProducerRequest("orders", 0x0102030405060708),
     StatsRequest("orders"),
+    StatsRequest("orders", True),
     requests.AuditRequest(),
     requests.AuditRequest(70, forward=True),
     requests.AuditRequest(70, 255, b"\1\0\0\0\1"),

@@ -9,6 +9,7 @@ opened.
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 from collections import Counter
 from functools import cache
@@ -62,7 +63,11 @@ def look_at_start(place: Path, replay: Replay, random: Random, promises: Promise
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(found, work)
     again = Replay(work, MARKS, found)
-    for _ in again.steps(trace(work)):
+    try:
+        calls = trace(work)
+    except subprocess.CalledProcessError as error:
+        raise Broken(f"what the cut left cannot be started on: exit status {error.returncode}") from error
+    for _ in again.steps(calls):
         looked_at += look_at_one(place / "image", again, random, promises)
     return looked_at
 

@@ -152,7 +152,7 @@ class Queue:
 
     async def stats(self) -> dict[str, Any]:
         """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""
-        return (await self._driver.submit(StatsRequest(self.name), self._timeout_ms)).fields
+        return (await self._driver.submit(StatsRequest(self.name, forward=True), self._timeout_ms)).fields
 
     async def wait_idle(self) -> None:
         """Wait until every `send` under way has ended."""

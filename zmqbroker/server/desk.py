@@ -108,6 +108,8 @@ class Desk:
             request = requests.decode_request(code, fields, frames[1:], self._node.config.limits.message_bytes_max)
             if isinstance(request, requests.Ping):
                 self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive
+            elif isinstance(request, requests.StatsRequest):
+                self._tell_stats(requests.StatsRequest(request.channel), Pending(route, request_id, session), frames)
             else:
                 self._lead(request, Pending(route, request_id, session), frames, now_ns, forwarded=True)
         except RequestError as error:
@@ -124,7 +126,7 @@ class Desk:
             case requests.Info():
                 self.send(pending.route, Reply.NODE, pending.request_id, node_fields(node))
             case requests.StatsRequest():
-                self.send(pending.route, Reply.CHANNEL, pending.request_id, self._stats(request.channel))
+                self._tell_stats(request, pending, frames)
             case requests.AuditRequest() if request.index:
                 group = node.groups.get(DATA_GROUP)
                 if group is None:
@@ -159,6 +161,13 @@ class Desk:
             "node": self._node.config.node.name,
             "cluster": self._node.formation.cluster_uid.hex(),
         }
+
+    def _tell_stats(self, request: requests.StatsRequest, pending: Pending, frames: Sequence[bytes]) -> None:
+        """A follower's counters may be a tick old: the leader's are told instead when that is asked for and one is known."""
+        group = self._node.groups.get(DATA_GROUP)
+        if request.forward and group is not None and not group.leading and self._forward(group, pending, frames):
+            return
+        self.send(pending.route, Reply.CHANNEL, pending.request_id, self._stats(request.channel))
 
     def _stats(self, channel: str) -> dict[str, Any]:
         for group in self._node.groups.values():

@@ -163,9 +163,10 @@ class OpenProducerRequest:
 
 @dataclass(slots=True, frozen=True)
 class StatsRequest:
-    """Ask for a channel's counters."""
+    """Ask for a channel's counters: the asked node's own, or those of the leader when it knows one and `forward` is set."""
 
     channel: str
+    forward: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -296,7 +297,7 @@ def _read_open_producer(fields: _Fields, _bodies: Sequence[Buffer]) -> OpenProdu
 
 
 def _read_stats(fields: _Fields, _bodies: Sequence[Buffer]) -> StatsRequest:
-    return StatsRequest(_channel(fields))
+    return StatsRequest(_channel(fields), flag(fields, "forward"))
 
 
 def _read_close(fields: _Fields, _bodies: Sequence[Buffer]) -> CloseRequest:

@@ -76,7 +76,7 @@ REQUESTS: st.SearchStrategy[AnyRequest] = st.one_of(
     ),
     st.builds(AckRequest, CHANNEL, RECEIPTS, st.booleans()),
     st.builds(OpenProducerRequest, CHANNEL, st.integers(1, 2**64 - 1), st.booleans()),
-    st.builds(StatsRequest, CHANNEL),
+    st.builds(StatsRequest, CHANNEL, st.booleans()),
     st.builds(CloseRequest, st.none() | U32, st.booleans()),
     st.builds(ChangeMembers, st.sampled_from(ACTIONS), TEXT.filter(bool), TEXT, st.booleans(), st.booleans()),
     st.builds(Transfer, TEXT, st.booleans()),
