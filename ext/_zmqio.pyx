@@ -134,6 +134,18 @@ cdef class ZmqIo:
 
     def send(self, frames):
         """Send one message whole, or nothing of it; returns 0, or the error's number when the first frame is refused."""
+        return self._send(frames)
+
+    def send_all(self, messages):
+        """Send messages until one is refused; how many were sent."""
+        cdef Py_ssize_t sent = 0
+        for frames in messages:
+            if self._send(frames):
+                break
+            sent += 1
+        return sent
+
+    cdef int _send(self, frames) except -1:
         cdef Py_ssize_t position, last = len(frames) - 1
         cdef Py_buffer view
         cdef int sent

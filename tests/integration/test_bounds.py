@@ -37,7 +37,9 @@ def test_requests_over_the_bound_are_busy_until_there_is_room(bounded: Cluster) 
         assert all(answer.fields["retryable"] and answer.fields["retry_ms"] > 0 for answer in refused)
         assert all(str(REQUESTS_MAX) in answer.fields["message"] for answer in refused)
         assert counters(node)["refused_busy"] == REQUESTS_MAX
-        assert other.ask(Request.SEND, {"channel": unique_channel()}, [b"x"]).code == "BUSY"
+        assert other.ask(Request.SEND, {"channel": unique_channel(), "id": "x"}, [b"x"]).code == "BUSY"
+        sends = [other.send(Request.SEND, {"channel": unique_channel()}, [b"x"]) for _ in range(100)]
+        assert {answer.code for answer in other.receive_all(sends, 20).values()} == {"BUSY"}
         assert other.ask(Request.PING).command == Reply.PONG, "what needs no room is answered"
         assert other.ask(Request.STATS, {"channel": wait["channel"]}).fields["waiting_receives"] == REQUESTS_MAX
         taken = set(numbers) - {answer.request_id for answer in refused}

@@ -14,7 +14,7 @@ from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive
 from zmqbroker.errors import NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Role, SoftState
 from zmqbroker.server.replies import delivery_reply
-from zmqbroker.server.routes import Pending, Route
+from zmqbroker.server.routes import Pending, Route, Waiter
 from zmqbroker.server.sessions import Liveness
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
@@ -88,13 +88,15 @@ class SimDesk:
 
     # --- group.Host ----------------------------------------------------------------------------------------------------
 
-    def reply(self, pending: Pending, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+    def reply(self, pending: Waiter, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
         """Answer a request."""
+        assert isinstance(pending, Pending)  # no client here sends plain SENDs
         answer = Answer(self._node.id, pending.request_id, code, fields, tuple(frames))
         self._node.cluster.answer(int.from_bytes(pending.route.routing_id, "big"), answer)
 
-    def refuse(self, pending: Pending, error: RequestError) -> None:
+    def refuse(self, pending: Waiter, error: RequestError) -> None:
         """Answer a request with an error."""
+        assert isinstance(pending, Pending)
         answer = Answer(self._node.id, pending.request_id, Reply.ERROR, {}, (), error)
         self._node.cluster.answer(int.from_bytes(pending.route.routing_id, "big"), answer)
 

@@ -53,3 +53,10 @@ class ZmqIo:
                 raise
             return error.errno
         return 0
+
+    def send_all(self, messages: Sequence[Sequence[Buffer]]) -> int:
+        """Send messages until one is refused; how many were sent. Raises as `send`."""
+        for sent, frames in enumerate(messages):
+            if self.send(frames):
+                return sent
+        return len(messages)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import Ack, Close, OpenProducer, Receive, ReceiveKey, TakeAudit
+from zmqbroker.commands import Ack, BatchHeader, Close, OpenProducer, Receive, ReceiveKey, TakeAudit
 from zmqbroker.errors import (
     BrokerError,
     ChannelNotFound,
@@ -21,11 +21,11 @@ from zmqbroker.errors import (
 )
 from zmqbroker.server import operators
 from zmqbroker.server.replies import result_reply
-from zmqbroker.server.routes import Pending, Route
+from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
 from zmqbroker.server.sessions import Connections
 from zmqbroker.server.sockets import ClientPort
 from zmqbroker.server.status import node_fields, pong_fields, stats_fields
-from zmqbroker.wire import codec, requests
+from zmqbroker.wire import codec, requests, sends
 from zmqbroker.wire.frames import (
     Reply,
     channel_fault,
@@ -46,6 +46,9 @@ __all__ = ["DATA_GROUP", "Desk"]
 
 #: The group that holds every channel. Group 0 is kept for the cluster's own metadata.
 DATA_GROUP = 1
+
+#: Bodies of plain SENDs that are taken at a time, so that they do not outgrow an entry; the last one may go over it.
+SENDS_BYTES = 1 << 20
 
 #: Columns of a batch frame that this version serves: ids and headers.
 COLUMNS_SERVED = 0b11
@@ -72,6 +75,31 @@ class Desk:
         self.connections = Connections(limits.sessions_max, limits.session_timeout_ms * 1_000_000)
 
     # --- in ----------------------------------------------------------------------------------------------------------
+
+    def handle_all(self, messages: list[list[bytes]], now_ns: int) -> None:
+        """Serve what clients of this node sent, in order; plain SENDs next to each other become batches."""
+        group = self._node.groups.get(DATA_GROUP)
+        position = 0
+        while position < len(messages):
+            if group is not None and group.leading:
+                position = self._take_sends(group, messages, position, now_ns)
+            if position < len(messages):
+                self.handle(messages[position], now_ns)
+                position += 1
+
+    def _take_sends(self, group: Group, messages: list[list[bytes]], position: int, now_ns: int) -> int:
+        """Publish the plain SENDs from `position` on, a batch for each channel; where the first other message is."""
+        position, runs = sends.gather(messages, position, self._node.config.limits.message_bytes_max, SENDS_BYTES)
+        for channel, bodies, waiters in runs:
+            for routing_id in {frames[0] for frames in waiters}:
+                self._node.heard(self.connections.heard(routing_id, now_ns).session, now_ns)
+            batch = codec.encode_batch(channel.encode(), bodies)
+            pending = PendingSends(waiters)
+            try:
+                self._store(group, codec.read_batch(batch, verify=False), batch, pending)
+            except RequestError as error:
+                self.refuse_sends(pending, error)
+        return position
 
     def handle(self, frames: list[bytes], now_ns: int) -> None:
         """Serve one message of a client of this node: [routing id, frames …]."""
@@ -226,21 +254,25 @@ class Desk:
                 self.send(pending.route, Reply.TRANSFERRING, pending.request_id, {"to": to})
 
     def _publish(self, group: Group, batch: bytes, pending: Pending) -> None:
-        node = self._node
-        header = codec.read_batch(batch, body_size_max=node.config.limits.message_bytes_max)
+        header = codec.read_batch(batch, body_size_max=self._node.config.limits.message_bytes_max)
         if fault := channel_fault(header.channel):
             raise InvalidChannel(fault)
         if header.columns & ~COLUMNS_SERVED:
             raise Unsupported(f"batch columns {header.columns:#x}: this version serves ids and headers ({COLUMNS_SERVED:#x})")
         if header.flags:
             raise Unsupported(f"batch flags {header.flags:#x}: this version serves none")
+        self._store(group, header, batch, pending)
+
+    def _store(self, group: Group, header: BatchHeader, batch: bytes, pending: Waiter) -> None:
+        """Hand a good batch to the group, if there is room for it. Raises StorageFull."""
+        node = self._node
         if full := self._no_room(group, len(batch)):
             # A repeat takes no room, and without its result the client could only say that the outcome is unknown.
             stored = group.machine.stored(header)
             if stored is None:
                 raise full
             code, fields = result_reply(stored, node.confirm)
-            self.send(pending.route, code, pending.request_id, fields)
+            node.reply(pending, code, fields)
             return
         node.counters["messages_in"] += header.count
         node.log_room.taken(len(batch))
@@ -278,6 +310,16 @@ class Desk:
         if peer is not None:
             packed = (b"\1" if route.delimiter else b"\0") + route.routing_id
             self._node.network.send_forward(PeerKind.FORWARD_REPLY, peer, {"route": packed}, out)
+
+    def confirm(self, pending: PendingSends, fields: dict[str, Any]) -> None:
+        """Send each of the SENDs its own SENT; `fields` are those of the batch that they became."""
+        sends.put_confirms(pending.waiters, fields["sequence"], fields["time_unix_ns"], fields["confirm"])
+        self._port.send_all(pending.waiters)
+
+    def refuse_sends(self, pending: PendingSends, error: BrokerError) -> None:
+        """Send each of the SENDs ERROR."""
+        for routing_id, *delimiter, header in pending.waiters:
+            self.refuse(Route(routing_id, bool(delimiter)), request_id_of(header), error)
 
     def refuse(self, route: Route, request_id: int, error: BrokerError) -> None:
         """Send ERROR, and count it."""

@@ -19,7 +19,7 @@ from zmqbroker.raft.messages import DropReason, Entry, EntryType, Message, Messa
 from zmqbroker.server.clock import Clock, LeaderClock, median_unix_ns
 from zmqbroker.server.membership import changed, hands_over, next_change
 from zmqbroker.server.replies import result_reply
-from zmqbroker.server.routes import Pending
+from zmqbroker.server.routes import Pending, Waiter
 from zmqbroker.server.trimming import Trimming
 from zmqbroker.wire.entries import EntryBuilder, SmallCommand, decode_entry
 from zmqbroker.wire.frames import Reply
@@ -38,11 +38,11 @@ PARKED_TICKS = 5
 class Host(Protocol):
     """What a group needs of its node."""
 
-    def reply(self, pending: Pending, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+    def reply(self, pending: Waiter, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
         """Answer a request."""
         ...
 
-    def refuse(self, pending: Pending, error: RequestError) -> None:
+    def refuse(self, pending: Waiter, error: RequestError) -> None:
         """Answer a request with ERROR."""
         ...
 
@@ -91,13 +91,13 @@ class Group:
         self._confirm = confirm
         self._requests_max = requests_max
         self._builder = EntryBuilder()
-        self._gathered: list[Pending | None] = []  # who waits for which command of the entry being built
-        self._waiting: dict[int, tuple[int, list[Pending | None]]] = {}  # index -> term of the entry, who waits
+        self._gathered: list[Waiter | None] = []  # who waits for which command of the entry being built
+        self._waiting: dict[int, tuple[int, list[Waiter | None]]] = {}  # index -> term of the entry, who waits
         self._waiting_count = 0  # requests in _waiting and _gathered but RECEIVEs; with receivers at most requests_max
         self.lost_majority = False  # True from stepping down because no majority answered until a leader is known
         self._led_term = 0  # term of the last leadership
         self.led_ticks = 0  # since that began
-        self._parked: list[tuple[Pending, bool]] = []  # refused as soon as the leader is known; True: outcome unknown
+        self._parked: list[tuple[Waiter, bool]] = []  # refused as soon as the leader is known; True: outcome unknown
         self._parked_ticks = PARKED_TICKS  # since the leader was lost, at most PARKED_TICKS
         self._tick_index = 0  # index of the last entry proposed only to move the time on
         self._trimming = Trimming(trim_bytes)
@@ -109,7 +109,7 @@ class Group:
 
     # --- proposing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, batch: bytes, incarnation: int, pending: Pending) -> None:
+    def publish(self, batch: bytes, incarnation: int, pending: Waiter) -> None:
         """Gather a batch frame that was checked already."""
         if self._admit(pending):
             self._builder.add_publish(batch, incarnation)
@@ -123,8 +123,8 @@ class Group:
             self._builder.add(command)
             self._gather(pending)
 
-    def _admit(self, pending: Pending) -> bool:
-        if self._waiting_count + len(self.receivers) >= self._requests_max:
+    def _admit(self, pending: Waiter) -> bool:
+        if self._waiting_count + len(self.receivers) + pending.count > self._requests_max:
             self._host.refuse(pending, Busy(f"{self._requests_max} requests are waiting already", retry_ms=20))
         elif self._is_full():  # which it only stays while leadership is being handed over
             self._host.refuse(pending, Busy(f"leadership is being handed to node {self.core.transferee}", retry_ms=20))
@@ -135,9 +135,9 @@ class Group:
     def _is_full(self) -> bool:
         return self._builder.size_bytes >= ENTRY_BYTES or self._builder.count >= ENTRY_COMMANDS_MAX
 
-    def _gather(self, pending: Pending | None) -> None:
+    def _gather(self, pending: Waiter | None) -> None:
         self._gathered.append(pending)
-        self._waiting_count += pending is not None and pending.key is None
+        self._waiting_count += pending.count if pending is not None and pending.key is None else 0
         if self._is_full():
             self.propose()
 
@@ -157,7 +157,7 @@ class Group:
             return
         self._waiting[index] = (self.core.term, gathered)
 
-    def _refuse_all(self, waiters: Iterable[Pending | None], error: RequestError) -> None:
+    def _refuse_all(self, waiters: Iterable[Waiter | None], error: RequestError) -> None:
         for pending in waiters:
             if pending is not None:
                 self._forget(pending)
@@ -276,7 +276,7 @@ class Group:
             self._park(waiters, outcome_unknown=True)
         self._park(list(self.receivers.values()), outcome_unknown=True)
 
-    def _park(self, waiters: Iterable[Pending | None], *, outcome_unknown: bool) -> None:
+    def _park(self, waiters: Iterable[Waiter | None], *, outcome_unknown: bool) -> None:
         for pending in waiters:
             if pending is not None:
                 self._forget(pending)
@@ -333,14 +333,14 @@ class Group:
         self._trimming.reset()
         self._host.members_changed(self.number)
 
-    def _forget(self, pending: Pending) -> None:
+    def _forget(self, pending: Waiter) -> None:
         """A request has its answer: there is room for another one."""
         if pending.key is None:
-            self._waiting_count -= 1
+            self._waiting_count -= pending.count
         else:
             self.receivers.pop(pending.key, None)
 
-    def _answer(self, pending: Pending, result: Result) -> None:
+    def _answer(self, pending: Waiter, result: Result) -> None:
         if isinstance(result, Waiting):
             return
         self._forget(pending)

@@ -32,7 +32,7 @@ from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.rejoining import Rejoining
 from zmqbroker.server.replies import delivery_reply
-from zmqbroker.server.routes import Pending
+from zmqbroker.server.routes import Pending, PendingSends, Waiter
 from zmqbroker.server.sessions import Liveness
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort
@@ -130,8 +130,7 @@ class Node:
             return
         now_ns = time.monotonic_ns()
         self._drain_peers(now_ns)
-        for frames in self._port.drain(DRAIN_COUNT):
-            self._desk.handle(frames, now_ns)
+        self._desk.handle_all(self._port.drain(DRAIN_COUNT), now_ns)
         self._pump()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
@@ -296,13 +295,19 @@ class Node:
 
     # --- what groups need (group.Host) -----------------------------------------------------------------------------------
 
-    def reply(self, pending: Pending, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+    def reply(self, pending: Waiter, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
         """Answer a request, here or through the node that forwarded it."""
-        self._desk.send(pending.route, code, pending.request_id, fields, frames)
+        if isinstance(pending, PendingSends):
+            self._desk.confirm(pending, fields)
+        else:
+            self._desk.send(pending.route, code, pending.request_id, fields, frames)
 
-    def refuse(self, pending: Pending, error: RequestError) -> None:
+    def refuse(self, pending: Waiter, error: RequestError) -> None:
         """Answer a request with ERROR."""
-        self._desk.refuse(pending.route, pending.request_id, error)
+        if isinstance(pending, PendingSends):
+            self._desk.refuse_sends(pending, error)
+        else:
+            self._desk.refuse(pending.route, pending.request_id, error)
 
     def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
         """Answer a RECEIVE with its messages."""

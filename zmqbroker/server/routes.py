@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from zmqbroker.commands import ReceiveKey
 
-__all__ = ["Pending", "Route"]
+__all__ = ["Pending", "PendingSends", "Route", "Waiter"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -27,3 +27,28 @@ class Pending:
     session: bytes  # 16 bytes
     key: ReceiveKey | None = None  # set for a RECEIVE: its messages come as a delivery
     plain: bool = False  # a RECEIVE that wants bodies instead of batch frames
+
+    @property
+    def count(self) -> int:
+        """How many requests wait: one."""
+        return 1
+
+
+@dataclass(slots=True, frozen=True)
+class PendingSends:
+    """Plain SENDs of clients of this node that became one batch and wait for its result, in the order of its messages."""
+
+    waiters: list[list[bytes]]  # [routing id, an empty delimiter if there was one, header] each
+
+    @property
+    def count(self) -> int:
+        """How many requests wait."""
+        return len(self.waiters)
+
+    @property
+    def key(self) -> None:
+        """None: nobody of these waits for messages."""
+        return None
+
+
+Waiter = Pending | PendingSends

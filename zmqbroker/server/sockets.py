@@ -104,6 +104,12 @@ class ClientPort:
             return False
         return True
 
+    def send_all(self, messages: Sequence[list[bytes]]) -> None:
+        """Send or keep replies, [routing id, frames …] each, as `send` does."""
+        sent = 0 if self._outboxes else self._io.send_all(messages)
+        for routing_id, *frames in messages[sent:]:
+            self.send(routing_id, frames)
+
     def _keep(self, routing_id: bytes, frames: Frames) -> bool:
         size = sum(len(frame) for frame in frames)
         kept = self._outbox_bytes.get(routing_id, 0)

@@ -14,14 +14,21 @@ from zmqbroker.raft.messages import Message, SoftState, StorageAppend
 from zmqbroker.server.clock import Clock, SystemClock
 from zmqbroker.server.group import Group
 from zmqbroker.server.membership import founding, membership_of
-from zmqbroker.server.routes import Pending, Route
+from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
 from zmqbroker.storage.memory import MemoryLog
 from zmqbroker.wire import codec
 from zmqbroker.wire.entries import decode_entry
-from zmqbroker.wire.frames import Reply
+from zmqbroker.wire.frames import Reply, Request, encode_header, request_id_of
 
 GROUP = 1
 ALICE, BOB = b"a" * 16, b"b" * 16
+
+
+def _requests(pending: Waiter) -> list[int]:
+    """The ids of the requests that wait."""
+    if isinstance(pending, Pending):
+        return [pending.request_id]
+    return [request_id_of(header) for *_, header in pending.waiters]
 
 
 class Host:
@@ -35,11 +42,11 @@ class Host:
         self.members_changes = 0
         self.leader: str | None = "tcp://other:5590"  # what is told to those who are sent away
 
-    def reply(self, pending: Pending, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
-        self.replies.append((pending.request_id, code, fields))
+    def reply(self, pending: Waiter, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+        self.replies += [(request, code, fields) for request in _requests(pending)]
 
-    def refuse(self, pending: Pending, error: RequestError) -> None:
-        self.refused.append((pending.request_id, error))
+    def refuse(self, pending: Waiter, error: RequestError) -> None:
+        self.refused += [(request, error) for request in _requests(pending)]
 
     def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
         assert group == GROUP
@@ -190,6 +197,11 @@ def commands_at(site: Site, index: int) -> list[type]:
 def pending(request: int, session: bytes = ALICE, *, plain: bool = False) -> Pending:
     """A request that is no RECEIVE."""
     return Pending(Route(b"r", False), request, session, None, plain)
+
+
+def sends(*requests: int) -> PendingSends:
+    """Plain SENDs that became one batch."""
+    return PendingSends([[b"r", encode_header(Request.SEND, request, {})] for request in requests])
 
 
 def waiting(request: int, session: bytes = ALICE, *, consumer: int = 0, plain: bool = False, route: bytes = b"r") -> Pending:

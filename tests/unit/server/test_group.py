@@ -14,6 +14,7 @@ from tests.unit.server.harness import (
     lose_leadership,
     pending,
     receive,
+    sends,
     trio,
     waiting,
 )
@@ -155,6 +156,19 @@ def test_requests_over_the_bound_are_busy_until_others_are_answered() -> None:
         site.group.publish(batch(b"z"), 0, pending(number, BOB))
     site.run()
     assert [request for request, _, _ in site.host.replies] == [2, 5, 6]
+
+
+def test_plain_sends_count_one_by_one_against_the_bound() -> None:
+    site = Site(requests_max=5).lead()
+    site.group.publish(batch(b"a", b"b", b"c"), 0, sends(1, 2, 3))
+    site.group.publish(batch(b"d", b"e", b"f"), 0, sends(4, 5, 6))
+    site.group.publish(batch(b"g", b"h"), 0, sends(7, 8))
+    assert [(request, type(error)) for request, error in site.host.refused] == [(number, Busy) for number in (4, 5, 6)]
+    site.run()
+    assert [request for request, _, _ in site.host.replies] == [1, 2, 3, 7, 8]
+    site.group.publish(batch(b"i", b"j", b"k", b"l", b"m"), 0, sends(9, 10, 11, 12, 13))
+    site.run()
+    assert [request for request, _, _ in site.host.replies][5:] == [9, 10, 11, 12, 13]
 
 
 def test_command_of_the_node_itself_is_taken_over_the_bound() -> None:

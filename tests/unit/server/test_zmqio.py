@@ -172,10 +172,23 @@ def test_full_pipe_is_said_and_loses_nothing(context: zmq.Context[Socket], kind:
     pair.close()
 
 
+def test_several_messages_are_sent_up_to_the_first_that_is_refused(pair: Pair) -> None:
+    messages = [[b"dealer", b"1"], [b"dealer", b"", b"2"], [b"nobody", b"3"], [b"dealer", b"4"]]
+    assert pair.io.send_all(messages) == 2
+    assert pair.io.send_all(messages[3:]) == 1
+    assert pair.io.send_all([]) == 0
+    assert pair.wait(pair.peer, 3) == [[b"1"], [b"", b"2"], [b"4"]]
+
+
 def test_closed_socket_is_an_error(context: zmq.Context[Socket], kind: Kind) -> None:
     pair = Pair(context, kind)
     pair.close()
-    for call in (pair.io.readable, lambda: pair.io.drain(1, 1), lambda: pair.io.send([b"dealer", b"late"])):
+    for call in (
+        pair.io.readable,
+        lambda: pair.io.drain(1, 1),
+        lambda: pair.io.send([b"dealer", b"late"]),
+        lambda: pair.io.send_all([[b"dealer"]]),
+    ):
         with pytest.raises(zmq.ZMQError) as raised:
             call()
         assert raised.value.errno == zmq.ENOTSOCK
