@@ -40,7 +40,7 @@ class RaftConfig:
     check_quorum: bool = True
     step_down_on_removal: bool = True  # a leader that is removed, or made a learner, stops leading when that is applied
     share_commit_in_votes: bool = True  # requests and refusals of votes tell what is committed: see election.learn_commit
-    commit_at_tick: bool = True  # a commit that no entries can carry is told at the next tick: see replication.tell_commit
+    commit_at_tick: bool = True  # a commit that nothing else carries is told, and written, at the next tick
     # The rest are the reference's, for its scenarios; this broker leaves them as they are.
     validate_changes: bool = True  # refuse membership changes that cannot follow what is applied here
     forward_to_leader: bool = False  # pass proposals, transfers and reads on; else their callers are sent to the leader

@@ -55,7 +55,7 @@ class RaftCore(RaftStatus):
     `applied_index` is what the state machine already contains of the log, `membership` who takes part as of it.
     """
 
-    __slots__ = ("_previous_hard_state", "_previous_soft_state", "_works")
+    __slots__ = ("_commit_due", "_previous_hard_state", "_previous_soft_state", "_works")
 
     def __init__(
         self,
@@ -84,12 +84,14 @@ class RaftCore(RaftStatus):
         self._previous_hard_state = state.hard_state  # as last given to the log
         self._previous_soft_state = state.soft_state  # as last given to the shell
         self._works: deque[StorageAppend] = deque()  # given to the log and not durable yet, oldest first
+        self._commit_due = False  # True from a tick on: a commit is written though nothing carries it
 
     # --- what happens to it ----------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """One unit of time has passed."""
         state = self._state
+        self._commit_due = True
         state.election_elapsed += 1
         if state.role is Role.LEADER:
             self._tick_leader()
@@ -271,7 +273,7 @@ class RaftCore(RaftStatus):
             or log.unstable.in_progress <= log.last_index
             or log.unstable.next_snapshot is not None
             or log.has_committed
-            or state.hard_state != self._previous_hard_state
+            or self._is_hard_state_due()
             or state.soft_state != self._previous_soft_state
         )
 
@@ -292,10 +294,10 @@ class RaftCore(RaftStatus):
     def _next_work(self) -> StorageAppend | None:
         state, unstable = self._state, self._state.log.unstable
         entries, snapshot = unstable.next_entries(), unstable.next_snapshot
-        hard_state = self._changed_hard_state()
-        if not entries and hard_state is None and snapshot is None and not state.messages_after_append:
+        if not entries and snapshot is None and not state.messages_after_append and not self._is_hard_state_due():
             return None
         previous = self._previous_hard_state
+        hard_state = state.hard_state if state.hard_state != previous else None
         changed = hard_state is not None and (hard_state.term, hard_state.vote) != (previous.term, previous.vote)
         work = StorageAppend(state.config.group, entries, hard_state, bool(entries) or changed, snapshot=snapshot)
         work.responses = state.messages_after_append
@@ -304,7 +306,7 @@ class RaftCore(RaftStatus):
             work.responses.append(self._stored(snapshot))
         unstable.accept()
         if hard_state is not None:
-            self._previous_hard_state = hard_state
+            self._previous_hard_state, self._commit_due = hard_state, False
         self._works.append(work)
         return work
 
@@ -317,9 +319,13 @@ class RaftCore(RaftStatus):
             done.index, done.log_term = log.last_index, log.last_term
         return done
 
-    def _changed_hard_state(self) -> HardState | None:
-        hard_state = self._state.hard_state
-        return None if hard_state == self._previous_hard_state else hard_state
+    def _is_hard_state_due(self) -> bool:
+        """True when the hard state must be written now: a commit alone can wait for what comes next, or for a tick."""
+        state, previous = self._state, self._previous_hard_state
+        if state.hard_state == previous:
+            return False
+        late = state.config.commit_at_tick and not self._commit_due
+        return not late or (state.term, state.vote) != (previous.term, previous.vote)
 
     # --- what was done ---------------------------------------------------------------------------------------------
 

@@ -84,7 +84,7 @@ class Node:
         self._loop, self._port, self._on_change = loop, port, on_change
         sync = config.cluster.volume == "persistent"
         self.confirm = "quorum+fsync" if sync else "quorum"
-        self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._wake, on_failure=on_failure)
+        self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._go_on, on_failure=on_failure)
         self.durations = Durations(self._pipeline.durations)
         self._desk = Desk(self, port)
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
@@ -131,6 +131,12 @@ class Node:
         now_ns = time.monotonic_ns()
         self._drain_peers(now_ns)
         self._desk.handle_all(self._port.drain(DRAIN_COUNT), now_ns)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """What follows from what came, from clients, from other nodes or from the log."""
+        if self._stopped:
+            return
         self._pump()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():

@@ -88,10 +88,13 @@ def test_committed_entries_wait_for_the_local_disk() -> None:
     assert [entry.index for entry in node.ready().committed] == [1, 2]
 
 
-def test_work_with_a_commit_index_alone_needs_no_sync() -> None:
+def test_commit_index_alone_is_written_at_the_next_tick_and_needs_no_sync() -> None:
     node = make_node()
     node.say(APPEND, 2, 1, entries=entries_of([1]))
     node.core.step(Message(MessageType.HEARTBEAT, to=1, sender=2, group=GROUP, term=1, commit=1))
+    assert node.ready().append is None
+    assert not node.core.has_ready()
+    node.core.tick()
     work = node.ready().append
     assert work == StorageAppend(GROUP, (), HardState(1, 0, 1), must_sync=False)
 
@@ -178,3 +181,17 @@ def test_answer_to_a_leader_of_an_old_term_still_tells_the_truth() -> None:
     node.core.step(Message(MessageType.HEARTBEAT, to=1, sender=3, group=GROUP, term=2))
     [answer] = node.complete()
     assert (answer.to, answer.term, answer.index) == (2, 1, 1)
+
+
+def test_commit_index_rides_with_whatever_is_written_next() -> None:
+    node = make_node()
+    node.say(APPEND, 2, 1, entries=entries_of([1]))
+    node.core.step(Message(MessageType.HEARTBEAT, to=1, sender=2, group=GROUP, term=1, commit=1))
+    assert node.ready().append is None
+    message = Message(
+        APPEND, to=1, sender=2, group=GROUP, term=1, index=1, log_term=1, commit=1, entries=entries_of([1], first=2)
+    )
+    node.core.step(message)
+    work = node.ready().append
+    assert work is not None
+    assert (work.hard_state, work.must_sync) == (HardState(1, 0, 1), True)
