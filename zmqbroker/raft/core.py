@@ -24,7 +24,6 @@ from zmqbroker.raft.messages import (
     NO_NODE,
     DropReason,
     EntryType,
-    HardState,
     Message,
     MessageType,
     Ready,
