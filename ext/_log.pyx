@@ -122,6 +122,13 @@ cdef int sync_data(int descriptor) noexcept nogil:
     return 0
 
 
+cdef int64_t now_ns() noexcept nogil:
+    """The monotonic clock, as time.monotonic_ns() has it."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec * NANOSECONDS + now.tv_nsec
+
+
 cdef class LogWriter:
     """See the twin for what it promises and who may call what."""
 
@@ -133,6 +140,7 @@ cdef class LogWriter:
     cdef Job *_done_end
     cdef bint _closing
     cdef bint _out_of_room
+    cdef int64_t _done_written_ns
     cdef int _error  # number of the failed call's error; 0: none
     cdef object _failure  # what Python raised; None: nothing
     cdef int _dirty  # the thread's own: descriptor of what it has written and not synced; -1: none
@@ -141,6 +149,8 @@ cdef class LogWriter:
     cdef object _finished, _on_failure, _housekeep, _on_room, _thread
     cdef readonly int descriptor
     """Readable when `collect` has something to hand back; valid until `close`."""
+    cdef readonly int64_t written_ns
+    """When the last of the jobs that `collect` handed over had been written and not yet synced, by the monotonic clock."""
 
     def __cinit__(self):
         cdef pthread_condattr_t attributes
@@ -189,7 +199,7 @@ cdef class LogWriter:
         pthread_mutex_lock(&self._lock)
         done, self._done, self._done_end = self._done, NULL, NULL
         out_of_room, error = self._out_of_room, self._error
-        failure = self._failure
+        failure, self.written_ns = self._failure, self._done_written_ns
         pthread_mutex_unlock(&self._lock)
         if done != NULL:
             self._finished(handed_back(done))
@@ -251,6 +261,7 @@ cdef class LogWriter:
         cdef bint must_sync = False
         cdef bint entered_python = False
         cdef int outcome = DONE
+        cdef int64_t written_ns
         while job != NULL:
             entered_python = entered_python or job.descriptor < 0
             outcome = self._write(job)
@@ -258,9 +269,10 @@ cdef class LogWriter:
                 break
             must_sync = must_sync or job.must_sync
             last, job = job, job.next
+        written_ns = now_ns()
         if outcome != FAILED and must_sync and not self._sync(last, entered_python):
             outcome = FAILED
-        self._hand_back(jobs, last, outcome)
+        self._hand_back(jobs, last, outcome, written_ns)
         if entered_python and outcome == DONE:
             outcome = self._keep_house()
         return outcome != FAILED
@@ -298,7 +310,7 @@ cdef class LogWriter:
         self._dirty = -1
         return True
 
-    cdef void _hand_back(self, Job *jobs, Job *last, int outcome) noexcept nogil:
+    cdef void _hand_back(self, Job *jobs, Job *last, int outcome, int64_t written_ns) noexcept nogil:
         """Jobs up to `last` are done; the others stay first in the queue."""
         cdef Job *rest = jobs
         cdef Job *end
@@ -310,6 +322,7 @@ cdef class LogWriter:
             else:
                 self._done_end.next = jobs
             self._done_end = last
+            self._done_written_ns = written_ns
         if rest != NULL:
             end = rest
             while end.next != NULL:

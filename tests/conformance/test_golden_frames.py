@@ -104,6 +104,7 @@ REQUESTS: list[AnyRequest] = [
     Send("orders", b"", 5, 1, "a-1", "m", {"eu": "yes"}, True),
     SendBatch(BATCHES[0]),
     SendBatch(BATCHES[2], True),
+    Send("orders", b"hello", explain=True),
     ReceiveRequest("orders"),
     ReceiveRequest("orders", 2, 100, 65_536, 5_000, 60_000, 3, True, True),
     AckRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6))),

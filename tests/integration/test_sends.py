@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import zmq
 
 from tests.integration.wild import Wild, counters, only_node, serves, unique_channel
@@ -84,3 +85,17 @@ def test_plain_sends_are_counted_one_by_one(solo: Cluster) -> None:
         assert {answer.command for answer in answers(client, numbers)} == {Reply.SENT}
     assert counters(node)["messages_in"] == before.get("messages_in", 0) + MANY
     assert serves(node)
+
+
+@pytest.mark.parametrize("which", ["leader", "follower"])
+def test_confirm_explains_itself_when_it_is_asked(trio: Cluster, which: str) -> None:
+    leader = trio.leader()
+    node = leader if which == "leader" else next(node for node in trio.nodes.values() if node is not leader)
+    fields = {"channel": unique_channel(), "explain": True, "forward": True}
+    with Wild(node.endpoint) as client:
+        explained = client.ask(Request.SEND, fields, [b"why so slow"]).fields["explain"]
+        assert list(explained) == ["proposed", "logged", "quorum", "applied", "sent"]
+        assert 0 <= explained["proposed"] <= explained["quorum"] <= explained["applied"] <= explained["sent"] < 60_000_000
+        assert explained["proposed"] <= explained["logged"]
+        del fields["explain"]
+        assert "explain" not in client.ask(Request.SEND, fields, [b"never mind"]).fields

@@ -112,7 +112,9 @@ class Desk:
             request = requests.decode_request(code, fields, body[1:], self._node.config.limits.message_bytes_max)
             if isinstance(request, requests.Hello):
                 connection = self.connections.hello(frames[0], request.session or b"", request.client_id, now_ns)
-            self._dispatch(request, Pending(route, request_id, connection.session), body, now_ns)
+            received_ns = _explained_since(request, now_ns)
+            pending = Pending(route, request_id, connection.session, received_ns=received_ns)
+            self._dispatch(request, pending, body, now_ns)
         except RequestError as error:
             self.refuse(route, request_id, error)
 
@@ -139,7 +141,8 @@ class Desk:
             elif isinstance(request, requests.StatsRequest):
                 self._tell_stats(requests.StatsRequest(request.channel), Pending(route, request_id, session), frames)
             else:
-                self._lead(request, Pending(route, request_id, session), frames, now_ns, forwarded=True)
+                pending = Pending(route, request_id, session, received_ns=_explained_since(request, now_ns))
+                self._lead(request, pending, frames, now_ns, forwarded=True)
         except RequestError as error:
             self.refuse(route, request_id, error)
 
@@ -331,6 +334,11 @@ class Desk:
         """Forget connections that were silent too long and wait for nothing."""
         waiting = {key.session for group in self._node.groups.values() for key in group.receivers}
         self.connections.sweep(now_ns, waiting)
+
+
+def _explained_since(request: requests.AnyRequest, now_ns: int) -> int:
+    """When a request came that asks for its timeline; 0 when it does not."""
+    return now_ns if isinstance(request, requests.Send | requests.SendBatch) and request.explain else 0
 
 
 def _batch_of(request: requests.Send) -> bytes:

@@ -20,6 +20,7 @@ from zmqbroker.server.clock import Clock, LeaderClock, median_unix_ns
 from zmqbroker.server.membership import changed, hands_over, next_change
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending, Waiter
+from zmqbroker.server.timeline import Timeline
 from zmqbroker.server.trimming import Trimming
 from zmqbroker.wire.entries import EntryBuilder, SmallCommand, decode_entry
 from zmqbroker.wire.frames import Reply
@@ -93,6 +94,8 @@ class Group:
         self._builder = EntryBuilder()
         self._gathered: list[Waiter | None] = []  # who waits for which command of the entry being built
         self._waiting: dict[int, tuple[int, list[Waiter | None]]] = {}  # index -> term of the entry, who waits
+        self._explains = False  # whether anybody who waits for the entry being built asks for its timeline
+        self._timelines: dict[int, Timeline] = {}  # index -> of an entry in _waiting, where somebody asks
         self._waiting_count = 0  # requests in _waiting and _gathered but RECEIVEs; with receivers at most requests_max
         self.lost_majority = False  # True from stepping down because no majority answered until a leader is known
         self._led_term = 0  # term of the last leadership
@@ -137,6 +140,7 @@ class Group:
 
     def _gather(self, pending: Waiter | None) -> None:
         self._gathered.append(pending)
+        self._explains = self._explains or (pending is not None and pending.received_ns > 0)
         self._waiting_count += pending.count if pending is not None and pending.key is None else 0
         if self._is_full():
             self.propose()
@@ -146,6 +150,7 @@ class Group:
         if not self._gathered or self.core.transferee:
             return
         builder, gathered = self._builder, self._gathered
+        explains, self._explains = self._explains, False
         self._builder, self._gathered = EntryBuilder(), []
         try:
             index = self.core.propose(builder.build(self.clock.now_unix_ns()))
@@ -156,6 +161,8 @@ class Group:
             self._refuse_all(gathered, error)
             return
         self._waiting[index] = (self.core.term, gathered)
+        if explains:
+            self._timelines[index] = Timeline(self._clock.monotonic_ns())
 
     def _refuse_all(self, waiters: Iterable[Waiter | None], error: RequestError) -> None:
         for pending in waiters:
@@ -215,13 +222,24 @@ class Group:
             self._note_wall(message)
         return reason
 
-    def advance(self, work: StorageAppend) -> list[Message]:
-        """`work` is durable; the messages that may leave now that it is. A granted vote tells what time it is here."""
+    def advance(self, work: StorageAppend, written_ns: int = 0) -> list[Message]:
+        """`work` is durable; the messages that may leave now that it is. A granted vote tells what time it is here.
+
+        `written_ns` is when it was written and not yet synced, by the monotonic clock.
+        """
+        if self._timelines:
+            self._note_log(work, written_ns)
         messages = self.core.advance(work)
         for message in messages:
             if message.type is MessageType.REQUEST_VOTE_RESPONSE and not message.reject:
                 message.context = self._clock.wall_unix_ns()
         return messages
+
+    def _note_log(self, work: StorageAppend, written_ns: int) -> None:
+        for entry in work.entries:
+            if timeline := self._timelines.get(entry.index):
+                timeline.logged_ns = written_ns
+                timeline.fsynced_ns = self._clock.monotonic_ns() if self._confirm == "quorum+fsync" else 0
 
     def _note_wall(self, vote: Message) -> None:
         if vote.term > self._walls_term:
@@ -239,8 +257,9 @@ class Group:
             messages.extend(ready.messages)
             if ready.append is not None:
                 works.append(ready.append)
+            quorum_ns = self._clock.monotonic_ns() if self._timelines else 0
             for entry in ready.committed:
-                self._apply(entry)
+                self._apply(entry, quorum_ns)
             if ready.committed:
                 self.core.applied_to(ready.committed[-1].index)
 
@@ -272,6 +291,7 @@ class Group:
     def _stop_leading(self) -> None:
         """Whoever waits must ask the next leader; what was proposed may still be committed there."""
         waiting, self._waiting = self._waiting, {}
+        self._timelines.clear()
         for _, waiters in waiting.values():
             self._park(waiters, outcome_unknown=True)
         self._park(list(self.receivers.values()), outcome_unknown=True)
@@ -297,15 +317,18 @@ class Group:
         for pending, outcome_unknown in parked:
             self._host.refuse(pending, self._host.not_leading(self.number, outcome_unknown=outcome_unknown))
 
-    def _apply(self, entry: Entry) -> None:
+    def _apply(self, entry: Entry, quorum_ns: int) -> None:
         applied, results = self._change(entry) if entry.type is not EntryType.NORMAL else self._commands(entry)
         term, waiters = self._waiting.pop(entry.index, (0, []))
+        timeline = self._timelines.pop(entry.index, None)
+        if timeline is not None:
+            timeline.quorum_ns, timeline.applied_ns = quorum_ns, self._clock.monotonic_ns()
         if waiters and term != entry.term:
             self._refuse_all(waiters, self._host.not_leading(self.number, outcome_unknown=False))
         elif waiters:
             for pending, result in zip(waiters, results, strict=True):
                 if pending is not None:
-                    self._answer(pending, result)
+                    self._answer(pending, result, timeline)
         if self.leading:
             self.clock.pass_by(self.machine.now_unix_ns)
             for delivery in applied.deliveries:
@@ -340,7 +363,7 @@ class Group:
         else:
             self.receivers.pop(pending.key, None)
 
-    def _answer(self, pending: Waiter, result: Result) -> None:
+    def _answer(self, pending: Waiter, result: Result, timeline: Timeline | None) -> None:
         if isinstance(result, Waiting):
             return
         self._forget(pending)
@@ -348,6 +371,8 @@ class Group:
             self._host.refuse(pending, result)
             return
         code, fields = result_reply(result, self._confirm)
+        if timeline is not None and pending.received_ns:
+            fields["explain"] = timeline.fields(pending.received_ns, self._clock.monotonic_ns())
         self._host.reply(pending, code, fields)
 
     def _deliver(self, delivery: Delivery) -> None:

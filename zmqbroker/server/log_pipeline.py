@@ -57,6 +57,11 @@ class LogPipeline:
         """True while works wait because the disk has no room for another segment and the reserve is used up."""
         return self._out_of_room
 
+    @property
+    def written_ns(self) -> int:
+        """When what became durable last had been written and not yet synced, by the monotonic clock."""
+        return self._writer.written_ns
+
     def submit(self, works: Sequence[StorageAppend]) -> None:
         """Write one pass's works; they are durable when `take_durable` returns them. Those of held groups wait."""
         for work in works:

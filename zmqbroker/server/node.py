@@ -207,7 +207,7 @@ class Node:
             messages: list[Message] = []
             works: list[StorageAppend] = []
             for work in self._pipeline.take_durable():
-                messages.extend(self.groups[work.group].advance(work))
+                messages.extend(self.groups[work.group].advance(work, self._pipeline.written_ns))
             for group in self.groups.values():
                 group.collect(messages, works)
             if messages:

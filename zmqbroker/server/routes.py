@@ -27,6 +27,7 @@ class Pending:
     session: bytes  # 16 bytes
     key: ReceiveKey | None = None  # set for a RECEIVE: its messages come as a delivery
     plain: bool = False  # a RECEIVE that wants bodies instead of batch frames
+    received_ns: int = 0  # when a send came that asks for its timeline, by the monotonic clock; 0: it does not ask
 
     @property
     def count(self) -> int:
@@ -49,6 +50,11 @@ class PendingSends:
     def key(self) -> None:
         """None: nobody of these waits for messages."""
         return None
+
+    @property
+    def received_ns(self) -> int:
+        """0: nobody of these asks for a timeline."""
+        return 0
 
 
 Waiter = Pending | PendingSends

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
@@ -25,10 +26,11 @@ Failed = Callable[[BaseException], object]
 Room = Callable[[bool], object]
 
 
-def run(jobs: Sequence[WriteJob]) -> int:
-    """Write jobs until one finds no room, then one sync when any of them needs it; returns how many are done.
+def run(jobs: Sequence[WriteJob]) -> tuple[int, int]:
+    """Write jobs until one finds no room, then one sync when any of them needs it.
 
-    The last job's sync covers the earlier ones.
+    Returns how many are done, and when they had been written and not yet synced, by the monotonic clock in ns. The last job's
+    sync covers the earlier ones.
     """
     done = 0
     try:
@@ -37,9 +39,10 @@ def run(jobs: Sequence[WriteJob]) -> int:
             done += 1
     except NoRoom:
         pass
+    written_ns = time.monotonic_ns()
     if any(job.must_sync for job in jobs[:done]):
         jobs[done - 1].sync()
-    return done
+    return done, written_ns
 
 
 class LogWriter:
@@ -61,10 +64,13 @@ class LogWriter:
         self._done: list[WriteJob] = []
         self._closing = False
         self._out_of_room = False
+        self._done_written_ns = 0
         self._failure: BaseException | None = None
         self._told_out_of_room = self._told_failure = False  # the caller's own
         #: Readable when `collect` has something to hand back; valid until `close`.
         self.descriptor = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        #: When the last of the jobs that `collect` handed over had been written and not yet synced, by the monotonic clock.
+        self.written_ns = 0
         self._thread = threading.Thread(target=self._work, name="log-writer")
         self._thread.start()
 
@@ -83,7 +89,7 @@ class LogWriter:
             os.eventfd_read(self.descriptor)
         with self._condition:
             done, self._done = self._done, []
-            out_of_room, failure = self._out_of_room, self._failure
+            out_of_room, failure, self.written_ns = self._out_of_room, self._failure, self._done_written_ns
         if done:
             self._finished(done)
         if out_of_room != self._told_out_of_room:
@@ -119,8 +125,8 @@ class LogWriter:
     def _work(self) -> None:
         try:
             while jobs := self._take():
-                done = run([job for job, _ in jobs])
-                self._hand_back(jobs, done)
+                done, written_ns = run([job for job, _ in jobs])
+                self._hand_back(jobs, done, written_ns)
                 if done == len(jobs) and not all(plain for _, plain in jobs):
                     self._housekeep()
         except BaseException as error:
@@ -130,8 +136,9 @@ class LogWriter:
                 return
             raise  # a bug: its traceback is worth seeing
 
-    def _hand_back(self, jobs: list[tuple[WriteJob, bool]], done: int) -> None:
+    def _hand_back(self, jobs: list[tuple[WriteJob, bool]], done: int, written_ns: int) -> None:
         with self._condition:
+            self._done_written_ns = written_ns
             self._done += [job for job, _ in jobs[:done]]
             self._queue[:0] = jobs[done:]
             self._out_of_room = done < len(jobs)

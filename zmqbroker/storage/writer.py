@@ -46,6 +46,7 @@ class InlineWriter:
         self._on_room = on_room
         self._queue: list[WriteJob] = []  # empty unless there is no room
         self._failed = False
+        self.written_ns = 0  # when the last jobs had been written, by the monotonic clock
 
     def submit(self, job: WriteJob) -> None:
         """Run a job now and hand it to `finished`; queue it while there is no room; after a failure, nothing."""
@@ -62,7 +63,7 @@ class InlineWriter:
 
     def _work(self, *, waiting: bool) -> None:
         try:
-            done = run(self._queue)
+            done, self.written_ns = run(self._queue)
             finished, self._queue = self._queue[:done], self._queue[done:]
             if finished:
                 self._finished(finished)

@@ -113,6 +113,7 @@ class Send:
     metadata: str | None = None
     tags: Mapping[str, str] | None = None
     forward: bool = False
+    explain: bool = False  # SENT tells how long each step took
 
     @property
     def headers(self) -> MessageHeaders:
@@ -126,6 +127,7 @@ class SendBatch:
 
     batch: Buffer
     forward: bool = False
+    explain: bool = False  # SENT tells how long each step took
 
 
 @dataclass(slots=True, frozen=True)
@@ -251,7 +253,8 @@ def _read_send(fields: _Fields, bodies: Sequence[Buffer]) -> Send:
     tags = fields.get("tags")
     if "tags" in fields and not is_tags(tags):
         raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
-    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, flag(fields, "forward"))
+    flags = flag(fields, "forward"), flag(fields, "explain")
+    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *flags)
     try:
         encode_message_headers(request.headers)
     except LocalProtocolError as error:
@@ -260,7 +263,7 @@ def _read_send(fields: _Fields, bodies: Sequence[Buffer]) -> Send:
 
 
 def _read_send_batch(fields: _Fields, bodies: Sequence[Buffer]) -> SendBatch:
-    return SendBatch(bodies[0], flag(fields, "forward"))
+    return SendBatch(bodies[0], flag(fields, "forward"), flag(fields, "explain"))
 
 
 def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:

@@ -107,6 +107,7 @@ class Site:
         trim_bytes: int = 1 << 30,
         limits: MachineLimits | None = None,
         clock: Clock | None = None,
+        confirm: str = "quorum",
         **raft: Any,
     ) -> None:
         self.host = Host()
@@ -120,7 +121,7 @@ class Site:
             core,
             self.machine,
             self.host,
-            "quorum",
+            confirm,
             clock or SystemClock(),
             requests_max=requests_max,
             trim_bytes=trim_bytes,

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.server.harness import (
     ALICE,
     BOB,
+    Clocks,
     Site,
     batch,
     commands_at,
@@ -21,8 +22,9 @@ from tests.unit.server.harness import (
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import Ack, Close, OpenProducer, Receipt, Tick
 from zmqbroker.errors import Busy, NotLeader, StaleReceipt, UnknownProducer
-from zmqbroker.raft.messages import Role
+from zmqbroker.raft.messages import Role, StorageAppend
 from zmqbroker.server import group as group_module
+from zmqbroker.server.routes import Pending, Route
 from zmqbroker.wire.frames import Reply
 
 MILLISECOND = 1_000_000
@@ -169,6 +171,39 @@ def test_plain_sends_count_one_by_one_against_the_bound() -> None:
     site.group.publish(batch(b"i", b"j", b"k", b"l", b"m"), 0, sends(9, 10, 11, 12, 13))
     site.run()
     assert [request for request, _, _ in site.host.replies][5:] == [9, 10, 11, 12, 13]
+
+
+def test_confirm_tells_its_timeline_to_who_asked_and_to_nobody_else() -> None:
+    clock = Clocks(0)
+    site = Site(requests_max=5, clock=clock).lead()
+    site.group.publish(batch(b"a"), 0, Pending(Route(b"r", False), 1, ALICE, received_ns=500_000))
+    site.group.publish(batch(b"b"), 0, pending(2))
+    clock.steady = 1_000_000
+    site.group.propose()
+    clock.steady = 4_000_000
+    site.run()
+    (_, _, asked), (_, _, other) = site.host.replies
+    assert asked["explain"] == {"proposed": 500, "quorum": 3_500, "applied": 3_500, "sent": 3_500}
+    assert "explain" not in other
+    site.group.publish(batch(b"c"), 0, pending(3))
+    site.run()
+    assert "explain" not in site.host.replies[-1][2]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_timeline_tells_when_the_log_had_written_and_synced(sync: bool) -> None:
+    clock = Clocks(0)
+    site = Site(clock=clock, confirm="quorum+fsync" if sync else "quorum").lead()
+    site.group.publish(batch(b"a"), 0, Pending(Route(b"r", False), 1, ALICE, received_ns=1))
+    works: list[StorageAppend] = []
+    site.group.collect([], works)
+    clock.steady = 9_000_000
+    for work in works:
+        site.log.complete(site.log.prepare([work]))
+        site.group.advance(work, 7_000_000)
+    site.group.collect([], works)
+    log = {"logged": 6_999, "fsynced": 8_999} if sync else {"logged": 6_999}
+    assert site.host.replies[-1][2]["explain"] == log | {"quorum": 8_999, "applied": 8_999, "sent": 8_999}
 
 
 def test_command_of_the_node_itself_is_taken_over_the_bound() -> None:

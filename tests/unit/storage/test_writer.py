@@ -11,6 +11,7 @@ import random
 import resource
 import select
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,8 +173,10 @@ def test_writer_one_job_is_written_synced_and_handed_back(make: Make) -> None:
     outcome = Outcome()
     writer = make(outcome)
     job = Job("a", outcome.calls)
+    before_ns = time.monotonic_ns()
     writer.submit(job)
     collect_until(writer, lambda: bool(outcome.batches))
+    assert before_ns <= writer.written_ns <= time.monotonic_ns()
     assert (outcome.batches, outcome.failures, outcome.threads) == ([[job]], [], {threading.get_ident()})
     writer.close()
     assert outcome.calls == ["write a", "sync a", "housekeep"]

@@ -52,7 +52,7 @@ def sends(draw: st.DrawFn) -> Send:
     tags = draw(st.none() | st.dictionaries(TEXT, TEXT, max_size=2))
     return Send(
         *(draw(CHANNEL), draw(st.binary(max_size=9)), producer, sequence, draw(TEXT), draw(st.none() | TEXT)),
-        *(tags, draw(st.booleans())),
+        *(tags, draw(st.booleans()), draw(st.booleans())),
     )
 
 
@@ -61,7 +61,7 @@ REQUESTS: st.SearchStrategy[AnyRequest] = st.one_of(
     st.just(Ping()),
     st.just(Info()),
     sends(),
-    st.builds(SendBatch, st.binary(max_size=9), st.booleans()),
+    st.builds(SendBatch, st.binary(max_size=9), st.booleans(), st.booleans()),
     st.builds(
         ReceiveRequest,
         CHANNEL,
