@@ -60,20 +60,23 @@ class Paced:
     starts_ns: array[int]  # from due to sent
 
 
-def run_paced(lane: Lane, rate: int, count: int, warmup_count: int) -> Paced:
-    """Send `warmup_count` and then `count` messages at `rate` a second, and wait until all have arrived and are confirmed."""
+def run_paced(lane: Lane, rate: int, count: int, warmup_count: int, *, linger_ns: int = 0) -> Paced:
+    """Send `warmup_count` and then `count` messages at `rate` a second, and wait until all have arrived and are confirmed.
+
+    With a linger what is due waits until that long after the send before, so that more goes together; it counts as latency.
+    """
     total, interval_ns, now_ns = warmup_count + count, 1_000_000_000 // rate, time.perf_counter_ns
     arrivals_ns, starts_ns = array("q", bytes(8 * total)), array("q", bytes(8 * total))
     begin_ns = now_ns() + _LEAD_NS
     sent = arrived = 0
-    heard_ns = begin_ns
+    next_ns, heard_ns = 0, 0  # after the begin: when the next send may be; when something came
     while arrived < total or lane.unsettled():
         passed_ns = now_ns() - begin_ns
-        due = min(total, passed_ns // interval_ns + 1) if passed_ns >= 0 else 0
+        due = min(total, passed_ns // interval_ns + 1) if passed_ns >= next_ns else 0
         if due > sent:
             lane.send(due - sent)
             starts_ns[sent:due] = array("q", (passed_ns - number * interval_ns for number in range(sent, due)))
-            sent = due
+            sent, next_ns = due, max(passed_ns + linger_ns, due * interval_ns)
         ranges = lane.take()
         passed_ns = now_ns() - begin_ns
         for first, last in ranges:
@@ -83,17 +86,17 @@ def run_paced(lane: Lane, rate: int, count: int, warmup_count: int) -> Paced:
                     raise BenchError(f"message {number} was delivered twice")
                 arrivals_ns[number] = passed_ns - number * interval_ns
         if ranges:
-            heard_ns = begin_ns + passed_ns
-        elif passed_ns > heard_ns - begin_ns + SILENCE_S * 1e9:
+            heard_ns = passed_ns
+        elif passed_ns > heard_ns + SILENCE_S * 1e9:
             raise BenchError(f"{arrived} of {sent} messages arrived, then nothing for {SILENCE_S:g} s")
         elif not lane.ready():
-            _sleep(lane, begin_ns + sent * interval_ns if sent < total else None)
+            _sleep(lane, begin_ns + next_ns if sent < total else None)
     return Paced(arrivals_ns=arrivals_ns[warmup_count:], starts_ns=starts_ns[warmup_count:])
 
 
-def _sleep(lane: Lane, next_due_ns: int | None) -> None:
-    """Until something comes or the next message is due."""
-    left_s = SILENCE_S if next_due_ns is None else (next_due_ns - time.perf_counter_ns()) / 1e9
+def _sleep(lane: Lane, next_send_ns: int | None) -> None:
+    """Until something comes or the next messages may be sent."""
+    left_s = SILENCE_S if next_send_ns is None else (next_send_ns - time.perf_counter_ns()) / 1e9
     select.select(lane.descriptors(), [], [], min(max(left_s, SLEEP_MIN_S), SILENCE_S))
 
 

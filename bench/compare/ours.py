@@ -26,6 +26,8 @@ __all__ = ["Figures", "measure_ours", "paced_figures"]
 RECEIVES = 4
 PACED_CHANNEL = "paced"
 BATCH_COUNT_MAX = 4096
+#: The default of the producer, and best when tried: p50 and p99.9 are nearly twice as high without. NATS gained nothing by one.
+LINGER_NS = 1_000_000
 
 Figures = dict[str, dict[str, float]]  # way of doing it -> figure -> value
 
@@ -66,7 +68,7 @@ def _measure(
         lane = OurLane(context, leader, 128)
         warmup_s, measured_s = plan.paced_s
         meter.start()
-        paced = run_paced(lane, rate, int(rate * measured_s), int(rate * warmup_s))
+        paced = run_paced(lane, rate, int(rate * measured_s), int(rate * warmup_s), linger_ns=LINGER_NS)
         found["send-to-handler-128B"] = {"batch": paced_figures(paced, rate, meter)}
         lane.close()
     return found

@@ -196,6 +196,21 @@ def test_open_loop_counts_a_stall_for_every_message_that_was_due_in_it(monkeypat
     assert max(late) >= 50_000_000
 
 
+def test_open_loop_with_a_linger_sends_together_what_was_due_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Counting(Echo):
+        def send(self, count: int) -> None:
+            counts.append(count)
+            super().send(count)
+
+    counts: list[int] = []
+    clock = Clock()
+    monkeypatch.setattr("bench.paced.time", clock)
+    monkeypatch.setattr("bench.paced.select", clock)
+    paced = run_paced(Counting(), 10_000, 41, 0, linger_ns=1_000_000)
+    assert counts == [1, 10, 10, 10, 10]
+    assert max(paced.arrivals_ns) >= 900_000  # waiting counts
+
+
 class Clock:
     """A clock that only moves when it is looked at or slept on."""
 
