@@ -13,9 +13,10 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 
 ARGUMENTS ?=
 SECONDS ?= 3600
+MINUTES ?= 10
 
 .PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes test-processes-one test-processes-two sim sim-long \
-	exhaustive mutants bench bench-soak failover fault-long deps-full clean
+	exhaustive mutants bench bench-compare bench-long bench-soak failover fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,8 +40,17 @@ help: ## list the targets
 run: .venv/run.stamp ## three nodes here, with messages through all of them (ARGUMENTS="--nodes 5 --fresh")
 	@$(BIN)/zmqbroker dev --demo $(ARGUMENTS)
 
-bench: .venv/run.stamp ## throughput and latency of this machine, in both modes
+bench: .venv/run.stamp ## throughput and latency of this machine in both modes, then beside NATS JetStream (under half an hour)
 	@$(BIN)/python -m bench $(ARGUMENTS)
+	@$(BIN)/python -m bench.compare $(ARGUMENTS)
+
+bench-compare: .venv/run.stamp ## only beside NATS JetStream (ARGUMENTS="--rounds 1 --rows batched-1KiB --modes persistent")
+	@$(BIN)/python -m bench.compare $(ARGUMENTS)
+
+bench-long: .venv/run.stamp ## rates with many channels, clients, messages and nodes; then MINUTES (10) at saturation in each mode
+	@$(BIN)/python -m bench.growth $(ARGUMENTS)
+	@$(BIN)/python -m bench.saturation --volume ephemeral --minutes $(MINUTES) $(ARGUMENTS)
+	@$(BIN)/python -m bench.saturation --volume persistent --minutes $(MINUTES) $(ARGUMENTS)
 
 bench-soak: .venv/run.stamp ## a steady load for SECONDS (3600): is it as fast and as small at the end? (ARGUMENTS="--directory DIR")
 	@$(BIN)/python -m bench.soak --seconds $(SECONDS) $(ARGUMENTS)

@@ -22,11 +22,9 @@ from bench.ceiling import run_ceiling
 from bench.load import BenchError
 from bench.macro import run_broker
 from bench.plan import FULL, QUICK, Plan
-from bench.report import Suite, document, environment, file_system_of, summarize, table
+from bench.report import Suite, document, environment, summarize, table, warn_of_noise
 
 RESULTS = Path(__file__).resolve().parent / "results"
-#: Runnable processes beyond this, averaged over the last minute, before anything was started: others use the machine.
-LOAD_QUIET = 0.5
 
 Side = Callable[[Plan, str, Path], dict[str, dict[str, float]]]
 #: In the order of their turns.
@@ -42,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     started = datetime.now(UTC)
     directory = Path(options.directory or tempfile.gettempdir())
     about = {"started": started.isoformat(timespec="seconds"), **environment(given, directory)}
-    _warn(directory)
+    warn_of_noise(directory)
     suites = _run(plan, directory)
     about["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
     for line in table(summarize(suites)):
@@ -67,14 +65,6 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
 def _file_name(started: datetime, about: dict[str, Any], *, quick: bool) -> str:
     commit = about["commit"][:8] or "unknown"
     return f"{started:%Y%m%dT%H%M%SZ}-{commit}{'-quick' if quick else ''}.json"
-
-
-def _warn(directory: Path) -> None:
-    load = os.getloadavg()[0]
-    if load > LOAD_QUIET:
-        print(f"the machine is busy (load {load:.2f}): figures will be low", file=sys.stderr)
-    if file_system_of(directory) == "tmpfs":
-        print(f"{directory} is in memory: persistent figures will be too good; use --directory", file=sys.stderr)
 
 
 def _run(plan: Plan, directory: Path) -> list[Suite]:

@@ -23,6 +23,7 @@ from bench.macro import cluster_pids, find_leader
 from bench.meter import Meter
 from bench.plan import PublishCase
 from bench.single import run_single
+from bench.soak_samples import memory
 from tests.processes import Cluster
 from zmqbroker.commands import Receipt
 from zmqbroker.wire.frames import decode_header
@@ -91,14 +92,7 @@ class Site:
 
     def memory_bytes(self) -> list[int]:
         """Anonymous resident memory of each node."""
-        return [_anonymous_bytes(pid) for pid in cluster_pids(self.cluster)]
-
-
-def _anonymous_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) * 1024
-    raise BenchError(f"process {pid} tells no RssAnon")
+        return [memory(pid)["anonymous_bytes"] for pid in cluster_pids(self.cluster)]
 
 
 def _fill(site: Site, count: int) -> list[float]:

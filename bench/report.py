@@ -21,9 +21,12 @@ import zmq
 from bench.plan import SEED, Plan
 from zmqbroker.wire import codec
 
-__all__ = ["Suite", "document", "environment", "file_system_of", "summarize", "table"]
+__all__ = ["Suite", "document", "environment", "file_system_of", "summarize", "table", "warn_of_noise"]
 
 ROOT = Path(__file__).resolve().parents[1]
+
+#: Runnable processes beyond this, averaged over the last minute, before anything was started: others use the machine.
+LOAD_QUIET = 0.5
 
 Figures = dict[str, dict[str, float]]  # case -> figure -> value
 
@@ -128,10 +131,10 @@ def document(plan: Plan, suites: Sequence[Suite], about: dict[str, Any]) -> dict
     }
 
 
-def environment(command: Sequence[str], directory: Path) -> dict[str, Any]:
+def environment(command: Sequence[str], directory: Path, module: str = "bench") -> dict[str, Any]:
     """What a figure depends on besides its parameters."""
     return {
-        "command": " ".join(["python", "-m", "bench", *command]),
+        "command": " ".join(["python", "-m", module, *command]),
         "commit": _git("rev-parse", "HEAD"),
         "changed_files": len(_git("status", "--porcelain").splitlines()),
         "host": {
@@ -149,6 +152,15 @@ def environment(command: Sequence[str], directory: Path) -> dict[str, Any]:
             "implementation": sys.implementation.name,
         },
     }
+
+
+def warn_of_noise(directory: Path) -> None:
+    """Say what will spoil the figures: a busy machine, or a disk that is none."""
+    load = os.getloadavg()[0]
+    if load > LOAD_QUIET:
+        print(f"the machine is busy (load {load:.2f}): figures will be low", file=sys.stderr)
+    if file_system_of(directory) == "tmpfs":
+        print(f"{directory} is in memory: persistent figures will be too good; use --directory", file=sys.stderr)
 
 
 def _git(*arguments: str) -> str:

