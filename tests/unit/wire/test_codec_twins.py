@@ -86,5 +86,14 @@ def test_twins_checksums_are_equal_with_and_without_the_instruction(compiled: An
     assert compiled.crc32c_table(data, seed) == expected
 
 
+@pytest.mark.parametrize("size", [767, 768, 775, 2 * 768 + 9, 12_287, 12_288, 12_289, 12_288 + 768 + 7, 3 * 12_288 + 1])
+def test_twins_checksums_are_equal_around_the_lanes_of_the_instruction(compiled: Any, size: int) -> None:
+    """Three lanes of 256 bytes, or of 4096: a block more, a block less, and what is left behind one."""
+    data = random.Random(size).randbytes(size + 1)
+    for start in (0, 1):  # one of them is not aligned
+        piece = memoryview(data)[start : start + size]
+        assert compiled.crc32c(piece, 7) == compiled.crc32c_table(piece, 7) == python.crc32c(piece, 7)
+
+
 def test_twins_export_the_same_functions(compiled: Any) -> None:
     assert set(compiled.__all__) - {"crc32c_table"} == set(python.__all__)
