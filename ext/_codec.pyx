@@ -12,19 +12,20 @@ from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from checksum cimport (
-    zb_crc, zb_crc_choose, zb_crc_table, zb_load16, zb_load32, zb_load64, zb_store16, zb_store32, zb_store64,
+    zb_crc, zb_crc_choose, zb_crc_combine, zb_crc_table, zb_load16, zb_load32, zb_load64, zb_store16, zb_store32, zb_store64,
 )
 from zmqbroker.commands import BatchHeader
 from zmqbroker.wire import batch as shape
 from zmqbroker.wire.batch import BatchContents
 
-__all__ = ["crc32c", "crc32c_table", "decode_batch", "encode_batch", "read_batch", "slice_batch"]
+__all__ = ["crc32c", "crc32c_table", "decode_batch", "encode_batch", "join_parts", "read_batch", "slice_batch"]
 
 zb_crc_choose()
 
 cdef enum:
     COLUMNS_DEFINED = 7
     HEADER = 40
+    COMBINED_SIZE_MIN = 4096  # to read less costs no more than to combine checksums
 
 # Limits and columns are those of the shared shape; copied into C variables once, so that there is one place to change them.
 cdef uint64_t COUNT_MAX = shape.COUNT_MAX
@@ -467,3 +468,39 @@ cdef bytes written(bytes channel, tuple bodies, uint64_t producer, uint64_t base
     write_values(at, bodies)
     write_checksum(data, total)
     return result
+
+
+def join_parts(list parts not None, list frames not None):
+    """Parts as one, and its crc32c; see the Python twin."""
+    cdef Py_ssize_t total = 0, position, size, following = 0
+    cdef uint32_t crc = 0
+    cdef unsigned char *at
+    for part in parts:
+        if not PyBytes_Check(part):
+            raise TypeError(f"a part is bytes, not {type(part).__name__}")
+        total += PyBytes_GET_SIZE(part)
+    result = PyBytes_FromStringAndSize(NULL, total)
+    at = <unsigned char *>PyBytes_AS_STRING(result)
+    for position in range(len(parts)):
+        part = parts[position]
+        size = PyBytes_GET_SIZE(part)
+        put(at, PyBytes_AS_STRING(part), size)
+        if following < len(frames) and frames[following] == position:
+            following += 1
+            assert size >= 8 and memcmp(at, PyBytes_AS_STRING(MAGIC), 4) == 0, "a frame is not a batch"
+            crc = crc_with_frame(crc, at, size)
+        else:
+            crc = crc_with(crc, at, size)
+        at += size
+    return result, crc
+
+
+cdef uint32_t crc_with(uint32_t crc, const unsigned char *data, uint64_t size) noexcept:
+    return zb_crc(crc ^ 0xFFFFFFFFU, data, size) ^ 0xFFFFFFFFU
+
+
+cdef uint32_t crc_with_frame(uint32_t crc, const unsigned char *frame, uint64_t size) noexcept:
+    """The same for a batch frame whose own checksum, which is of all but its first 8 bytes, is right."""
+    if size < COMBINED_SIZE_MIN:
+        return crc_with(crc, frame, size)
+    return zb_crc_combine(crc_with(crc, frame, 8), zb_load32(frame + 4), size - 8)

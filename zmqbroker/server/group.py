@@ -148,7 +148,8 @@ class Group:
         builder, gathered = self._builder, self._gathered
         self._builder, self._gathered = EntryBuilder(), []
         try:
-            index = self.core.propose(builder.build(self.clock.now_unix_ns()))
+            data = builder.build(self.clock.now_unix_ns())
+            index = self.core.propose(data, builder.data_crc)
         except NotLeader:
             self._park(gathered, outcome_unknown=False)
             return

@@ -123,6 +123,7 @@ class Record:
     term: int
     payload: bytes
     entry_type: int = 0
+    payload_crc: int | None = None  # crc32c of the payload as it is here, if that is known
 
     @property
     def size(self) -> int:
@@ -144,10 +145,13 @@ class RecordCursor:
     def encode(self, record: Record, synced_lsn: int) -> list[bytes]:
         """The record's bytes as buffers to write one after the other; the cursor moves behind it."""
         payload, size, flags = record.payload, record.size, record.entry_type << ENTRY_TYPE_SHIFT
+        payload_crc = record.payload_crc
         if has_zero_sector(payload, self.position + PAYLOAD_OFFSET):
-            payload, flags = self.key.mask(payload), flags | FLAG_MASKED
+            payload, payload_crc, flags = self.key.mask(payload), None, flags | FLAG_MASKED
+        if payload_crc is None:
+            payload_crc = crc32c(payload)
         fields = (_MAGIC, len(payload), record.type, flags, record.group, self.previous_crc, record.index, record.term)
-        header = _HEADER.pack(*fields, self.next_lsn, synced_lsn, crc32c(payload), 0)[:_CHECKED_SIZE]
+        header = _HEADER.pack(*fields, self.next_lsn, synced_lsn, payload_crc, 0)[:_CHECKED_SIZE]
         header_crc = crc32c(header, self.key.seed)
         self.pass_by(size, header_crc)
         buffers = [header + _CRC.pack(header_crc)]
@@ -205,7 +209,7 @@ def has_zero_sector(data: bytes, position: int) -> bool:
 
 def record_of_entry(group: int, entry: Entry) -> Record:
     """The record that stores an entry."""
-    return Record(RecordType.ENTRY, group, entry.index, entry.term, entry.data, entry.type)
+    return Record(RecordType.ENTRY, group, entry.index, entry.term, entry.data, entry.type, entry.data_crc)
 
 
 def record_of_hard_state(group: int, state: HardState) -> Record:
@@ -221,7 +225,9 @@ def record_of_snapshot(group: int, snapshot: Snapshot) -> Record:
 
 def to_entry(header: RecordHeader, payload: bytes) -> Entry:
     """The entry of an ENTRY record. Raises ValueError for an entry type of a later version."""
-    return Entry(header.entry_index, header.term, payload, EntryType(header.flags >> ENTRY_TYPE_SHIFT))
+    # Both readers have checked the payload as it is stored, which is another one when it is masked.
+    data_crc = None if header.flags & FLAG_MASKED else header.payload_crc
+    return Entry(header.entry_index, header.term, payload, EntryType(header.flags >> ENTRY_TYPE_SHIFT), data_crc)
 
 
 def to_hard_state(payload: bytes) -> HardState:

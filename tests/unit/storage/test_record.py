@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zmqbroker.checksum import crc32c
 from zmqbroker.raft.messages import Entry, HardState
 from zmqbroker.storage.record import (
     FLAG_MASKED,
@@ -38,6 +39,14 @@ def _encode(record: Record, position: int = 4096, lsn: int = 9) -> bytes:
     return b"".join(RecordCursor(KEY, position, lsn).encode(record, lsn - 1))
 
 
+def _decode(data: bytes, size: int) -> Entry:
+    header = parse_header(data, 0, KEY)
+    assert header is not None
+    payload = restore_payload(header, data[PAYLOAD_OFFSET : PAYLOAD_OFFSET + size], KEY)
+    assert payload is not None
+    return to_entry(header, payload)
+
+
 @given(
     payload=_payloads,
     group=st.integers(0, 65535),
@@ -56,6 +65,24 @@ def test_record_round_trip_gives_the_entry_back(payload: bytes, group: int, inde
     restored = restore_payload(header, stored, KEY)
     assert restored is not None
     assert to_entry(header, restored) == entry
+
+
+def test_record_checksum_of_a_payload_is_taken_as_known_and_given_on() -> None:
+    known, wrong = Entry(1, 2, b"payload", data_crc=crc32c(b"payload")), Entry(1, 2, b"payload", data_crc=1)
+    data = _encode(record_of_entry(3, known))
+    assert data == _encode(record_of_entry(3, Entry(1, 2, b"payload")))
+    assert _decode(data, len(known.data)).data_crc == known.data_crc
+    header = parse_header(_encode(record_of_entry(3, wrong)), 0, KEY)
+    assert header is not None
+    assert restore_payload(header, known.data, KEY) is None
+
+
+def test_record_that_is_masked_has_a_checksum_of_its_own() -> None:
+    entry = Entry(1, 2, bytes(700), data_crc=crc32c(bytes(700)))
+    data = _encode(record_of_entry(3, entry))
+    assert data == _encode(record_of_entry(3, Entry(1, 2, bytes(700))))
+    assert _decode(data, 700) == entry
+    assert _decode(data, 700).data_crc is None
 
 
 def test_hard_state_round_trip_gives_it_back() -> None:
