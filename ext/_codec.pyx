@@ -7,6 +7,7 @@ read of a frame is behind a check against its end. Source: docs/PROTOCOL.md §5.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
@@ -14,6 +15,11 @@ from libc.string cimport memcmp, memcpy
 from checksum cimport (
     zb_crc, zb_crc_choose, zb_crc_combine, zb_crc_table, zb_load16, zb_load32, zb_load64, zb_store16, zb_store32, zb_store64,
 )
+cdef extern from "Python.h":
+    # As they are: what the tuple holds is not counted again for every look.
+    PyObject *PyTuple_GET_ITEM(tuple values, Py_ssize_t position)
+    Py_ssize_t PyTuple_GET_SIZE(tuple values)
+
 from zmqbroker.commands import BatchHeader
 from zmqbroker.wire import batch as shape
 from zmqbroker.wire.batch import BatchContents
@@ -379,15 +385,17 @@ cdef uint64_t column_slice(Layout *layout, int bit, uint64_t low, uint64_t high,
     return first + second
 
 
-cdef uint64_t measure(str what, values, uint64_t count, uint64_t limit) except? 0:
+cdef uint64_t measure(str what, tuple values, uint64_t count, uint64_t limit) except? 0:
     """Bytes of all values together, each of which is bytes and within the limit."""
     cdef uint64_t total = 0, size, message
+    cdef PyObject *value
     if <uint64_t>len(values) != count:
         raise shape.cannot_write(f"number of {what} values", len(values), f"{count}, one for each body")
-    for message, value in enumerate(values):
-        if not PyBytes_Check(value):
-            raise shape.cannot_write(f"{what} of message {message}", type(value).__name__, "bytes")
-        size = PyBytes_GET_SIZE(value)
+    for message in range(count):
+        value = PyTuple_GET_ITEM(values, message)
+        if not PyBytes_Check(<object>value):
+            raise shape.cannot_write(f"{what} of message {message}", type(<object>value).__name__, "bytes")
+        size = PyBytes_GET_SIZE(<object>value)
         if size > limit:
             raise shape.cannot_write(f"{what} size of message {message}", size, f"up to {limit}")
         total += size
@@ -417,16 +425,20 @@ cdef int check_sequence(producer, base_sequence, uint64_t count) except -1:
     return 0
 
 
-cdef unsigned char *write_sizes(unsigned char *at, values) except NULL:
-    for value in values:
-        zb_store32(at, <uint32_t>PyBytes_GET_SIZE(value))
+cdef unsigned char *write_sizes(unsigned char *at, tuple values) noexcept:
+    cdef Py_ssize_t message
+    for message in range(PyTuple_GET_SIZE(values)):
+        zb_store32(at, <uint32_t>PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(values, message)))
         at += 4
     return at
 
 
-cdef unsigned char *write_values(unsigned char *at, values) except NULL:
-    for value in values:
-        at = put(at, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+cdef unsigned char *write_values(unsigned char *at, tuple values) noexcept:
+    cdef Py_ssize_t message
+    cdef PyObject *value
+    for message in range(PyTuple_GET_SIZE(values)):
+        value = PyTuple_GET_ITEM(values, message)
+        at = put(at, PyBytes_AS_STRING(<object>value), PyBytes_GET_SIZE(<object>value))
     return at
 
 

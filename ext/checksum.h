@@ -77,7 +77,7 @@ static uint32_t zb_shift(uint32_t crc, uint64_t size) {
 #ifdef ZB_SSE42
 /* The instruction takes three cycles and one can begin in each, so three lanes of a block run at once; their registers become one by the tables
    below, a look-up per byte. Two sizes of block: long ones for whole frames, short ones for what is left and for single messages. */
-#define ZB_LANE_LONG 4096u
+#define ZB_LANE_LONG 1024u
 #define ZB_LANE_SHORT 256u
 static uint32_t zb_behind_long[4][256], zb_behind_short[4][256];
 
