@@ -22,6 +22,7 @@ SOURCES = {
 #: Those of the server, which runs on Linux.
 LINUX_SOURCES = {
     "ext/_log.pyx": "zmqbroker.storage._log",
+    "ext/_record.pyx": "zmqbroker.storage._record",
     "ext/_store.pyx": "zmqbroker.storage._store",
     "ext/_zmqio.pyx": "zmqbroker.server._zmqio",
 }

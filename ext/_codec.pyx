@@ -7,24 +7,31 @@ read of a frame is behind a check against its end. Source: docs/PROTOCOL.md §5.
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_DecodeUTF8
 from libc.stdint cimport uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
 from checksum cimport (
-    zb_crc, zb_crc_choose, zb_crc_table, zb_load16, zb_load32, zb_load64, zb_store16, zb_store32, zb_store64,
+    zb_crc, zb_crc_choose, zb_crc_combine, zb_crc_table, zb_load16, zb_load32, zb_load64, zb_store16, zb_store32, zb_store64,
 )
+cdef extern from "Python.h":
+    # As they are: what the tuple holds is not counted again for every look.
+    PyObject *PyTuple_GET_ITEM(tuple values, Py_ssize_t position)
+    Py_ssize_t PyTuple_GET_SIZE(tuple values)
+
 from zmqbroker.commands import BatchHeader
 from zmqbroker.wire import batch as shape
 from zmqbroker.wire.batch import BatchContents
 
-__all__ = ["crc32c", "crc32c_table", "decode_batch", "encode_batch", "read_batch", "slice_batch"]
+__all__ = ["crc32c", "crc32c_table", "decode_batch", "encode_batch", "join_parts", "read_batch", "slice_batch"]
 
 zb_crc_choose()
 
 cdef enum:
     COLUMNS_DEFINED = 7
     HEADER = 40
+    COMBINED_SIZE_MIN = 4096  # to read less costs no more than to combine checksums
 
 # Limits and columns are those of the shared shape; copied into C variables once, so that there is one place to change them.
 cdef uint64_t COUNT_MAX = shape.COUNT_MAX
@@ -378,15 +385,17 @@ cdef uint64_t column_slice(Layout *layout, int bit, uint64_t low, uint64_t high,
     return first + second
 
 
-cdef uint64_t measure(str what, values, uint64_t count, uint64_t limit) except? 0:
+cdef uint64_t measure(str what, tuple values, uint64_t count, uint64_t limit) except? 0:
     """Bytes of all values together, each of which is bytes and within the limit."""
     cdef uint64_t total = 0, size, message
+    cdef PyObject *value
     if <uint64_t>len(values) != count:
         raise shape.cannot_write(f"number of {what} values", len(values), f"{count}, one for each body")
-    for message, value in enumerate(values):
-        if not PyBytes_Check(value):
-            raise shape.cannot_write(f"{what} of message {message}", type(value).__name__, "bytes")
-        size = PyBytes_GET_SIZE(value)
+    for message in range(count):
+        value = PyTuple_GET_ITEM(values, message)
+        if not PyBytes_Check(<object>value):
+            raise shape.cannot_write(f"{what} of message {message}", type(<object>value).__name__, "bytes")
+        size = PyBytes_GET_SIZE(<object>value)
         if size > limit:
             raise shape.cannot_write(f"{what} size of message {message}", size, f"up to {limit}")
         total += size
@@ -416,16 +425,20 @@ cdef int check_sequence(producer, base_sequence, uint64_t count) except -1:
     return 0
 
 
-cdef unsigned char *write_sizes(unsigned char *at, values) except NULL:
-    for value in values:
-        zb_store32(at, <uint32_t>PyBytes_GET_SIZE(value))
+cdef unsigned char *write_sizes(unsigned char *at, tuple values) noexcept:
+    cdef Py_ssize_t message
+    for message in range(PyTuple_GET_SIZE(values)):
+        zb_store32(at, <uint32_t>PyBytes_GET_SIZE(<object>PyTuple_GET_ITEM(values, message)))
         at += 4
     return at
 
 
-cdef unsigned char *write_values(unsigned char *at, values) except NULL:
-    for value in values:
-        at = put(at, PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
+cdef unsigned char *write_values(unsigned char *at, tuple values) noexcept:
+    cdef Py_ssize_t message
+    cdef PyObject *value
+    for message in range(PyTuple_GET_SIZE(values)):
+        value = PyTuple_GET_ITEM(values, message)
+        at = put(at, PyBytes_AS_STRING(<object>value), PyBytes_GET_SIZE(<object>value))
     return at
 
 
@@ -467,3 +480,39 @@ cdef bytes written(bytes channel, tuple bodies, uint64_t producer, uint64_t base
     write_values(at, bodies)
     write_checksum(data, total)
     return result
+
+
+def join_parts(list parts not None, list frames not None):
+    """Parts as one, and its crc32c; see the Python twin."""
+    cdef Py_ssize_t total = 0, position, size, following = 0
+    cdef uint32_t crc = 0
+    cdef unsigned char *at
+    for part in parts:
+        if not PyBytes_Check(part):
+            raise TypeError(f"a part is bytes, not {type(part).__name__}")
+        total += PyBytes_GET_SIZE(part)
+    result = PyBytes_FromStringAndSize(NULL, total)
+    at = <unsigned char *>PyBytes_AS_STRING(result)
+    for position in range(len(parts)):
+        part = parts[position]
+        size = PyBytes_GET_SIZE(part)
+        put(at, PyBytes_AS_STRING(part), size)
+        if following < len(frames) and frames[following] == position:
+            following += 1
+            assert size >= 8 and memcmp(at, PyBytes_AS_STRING(MAGIC), 4) == 0, "a frame is not a batch"
+            crc = crc_with_frame(crc, at, size)
+        else:
+            crc = crc_with(crc, at, size)
+        at += size
+    return result, crc
+
+
+cdef uint32_t crc_with(uint32_t crc, const unsigned char *data, uint64_t size) noexcept:
+    return zb_crc(crc ^ 0xFFFFFFFFU, data, size) ^ 0xFFFFFFFFU
+
+
+cdef uint32_t crc_with_frame(uint32_t crc, const unsigned char *frame, uint64_t size) noexcept:
+    """The same for a batch frame whose own checksum, which is of all but its first 8 bytes, is right."""
+    if size < COMBINED_SIZE_MIN:
+        return crc_with(crc, frame, size)
+    return zb_crc_combine(crc_with(crc, frame, 8), zb_load32(frame + 4), size - 8)

@@ -6,15 +6,21 @@ spends a fraction of one. The functions are looked up in pyzmq's own extension m
 there is never a second libzmq in the process. All of them are stable since libzmq 4.0; `zmq_msg_t` is 64 opaque bytes.
 
 Every call is DONTWAIT, so the interpreter's lock is kept. A message is taken whole: the frames after the first are there when
-the first one is. Source: DESIGN §3.
+the first one is.
+
+A large frame of bytes is sent where it lies, so that the same entry goes to all followers without a copy for each: libzmq points
+at it, and this module holds a reference until libzmq has let go. It does so on a thread of its own, which must not wait for
+the interpreter, and therefore only notes it; the next call on any socket gives the references up. Source: DESIGN §3.
 """
 
 import zmq
 from zmq.backend.cython import _zmq
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_CheckExact, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport uintptr_t
+from libc.stdlib cimport free, malloc
 
 __all__ = ["ZmqIo"]
 
@@ -31,7 +37,39 @@ cdef extern from *:
     ctypedef struct zb_msg_t:
         pass
 
+cdef extern from *:
+    """
+    /* An object that libzmq reads from, and later, on the list of those that it has let go. */
+    typedef struct zb_lent { PyObject *object; struct zb_lent *next; } zb_lent;
+    static zb_lent *zb_returned = NULL;
+
+    /* For any thread; needs neither the interpreter nor a lock. */
+    static void zb_give_back(void *data, void *hint) {
+        zb_lent *lent = (zb_lent *)hint;
+        (void)data;
+        lent->next = __atomic_load_n(&zb_returned, __ATOMIC_RELAXED);
+        while (!__atomic_compare_exchange_n(&zb_returned, &lent->next, lent, 1, __ATOMIC_RELEASE, __ATOMIC_RELAXED)) {}
+    }
+
+    static zb_lent *zb_take_returned(void) {
+        if (__atomic_load_n(&zb_returned, __ATOMIC_RELAXED) == NULL) return NULL;
+        return __atomic_exchange_n(&zb_returned, NULL, __ATOMIC_ACQUIRE);
+    }
+    """
+    ctypedef struct zb_lent:
+        PyObject *object
+        zb_lent *next
+    void zb_give_back(void *data, void *hint) noexcept nogil
+    zb_lent *zb_take_returned() noexcept nogil
+
+cdef enum:
+    # Below, a copy into libzmq's own buffer costs less than what it takes to do without (DESIGN §3).
+    LENT_SIZE_MIN = 8192
+
 ctypedef int (*msg_init_t)(zb_msg_t *message) noexcept nogil
+ctypedef void (*give_back_t)(void *data, void *hint) noexcept nogil
+ctypedef int (*msg_init_data_t)(zb_msg_t *message, void *data, size_t size, give_back_t give_back, void *hint) noexcept nogil
+ctypedef int (*msg_send_t)(zb_msg_t *message, void *socket, int flags) noexcept nogil
 ctypedef int (*msg_recv_t)(zb_msg_t *message, void *socket, int flags) noexcept nogil
 ctypedef int (*msg_close_t)(zb_msg_t *message) noexcept nogil
 ctypedef void *(*msg_data_t)(zb_msg_t *message) noexcept nogil
@@ -53,6 +91,8 @@ cdef void *find(bytes name) except NULL:
 
 
 cdef msg_init_t zmq_msg_init = <msg_init_t>find(b"zmq_msg_init")
+cdef msg_init_data_t zmq_msg_init_data = <msg_init_data_t>find(b"zmq_msg_init_data")
+cdef msg_send_t zmq_msg_send = <msg_send_t>find(b"zmq_msg_send")
 cdef msg_recv_t zmq_msg_recv = <msg_recv_t>find(b"zmq_msg_recv")
 cdef msg_close_t zmq_msg_close = <msg_close_t>find(b"zmq_msg_close")
 cdef msg_data_t zmq_msg_data = <msg_data_t>find(b"zmq_msg_data")
@@ -80,9 +120,10 @@ cdef class ZmqIo:
         self._handle = <void *><uintptr_t>socket.underlying
 
     cdef int _check(self) except -1:
-        """A closed socket's handle leads nowhere."""
+        """Before every call: a closed socket's handle leads nowhere, and what was lent may be back."""
         if self.socket.closed:
             raise zmq.ZMQError(zmq.ENOTSOCK)
+        give_up_returned()
         return 0
 
     def drain(self, Py_ssize_t count_max, size_t bytes_max):
@@ -147,18 +188,61 @@ cdef class ZmqIo:
 
     cdef int _send(self, frames) except -1:
         cdef Py_ssize_t position, last = len(frames) - 1
-        cdef Py_buffer view
-        cdef int sent
+        cdef int flags, refused
         self._check()
         for frame in frames:  # before anything has left
             if not isinstance(frame, bytes):
                 memoryview(frame).cast("B")
         for position in range(last + 1):
-            PyObject_GetBuffer(frames[position], &view, PyBUF_SIMPLE)
-            sent = zmq_send(self._handle, view.buf, <size_t>view.len, DONTWAIT | (SNDMORE if position < last else 0))
-            PyBuffer_Release(&view)
-            if sent < 0:
+            frame = frames[position]
+            flags = DONTWAIT | (SNDMORE if position < last else 0)
+            if PyBytes_CheckExact(frame) and PyBytes_GET_SIZE(frame) >= LENT_SIZE_MIN:
+                refused = send_lent(self._handle, frame, flags)
+            else:
+                refused = send_copy(self._handle, frame, flags)
+            if refused:
                 if position == 0:
-                    return zmq_errno()
-                raise zmq.ZMQError(zmq_errno())
+                    return refused
+                raise zmq.ZMQError(refused)
         return 0
+
+
+cdef int send_copy(void *handle, frame, int flags) except -1:
+    """Send a frame that libzmq copies. Returns 0 or the error's number."""
+    cdef Py_buffer view
+    cdef int refused = 0
+    PyObject_GetBuffer(frame, &view, PyBUF_SIMPLE)
+    if zmq_send(handle, view.buf, <size_t>view.len, flags) < 0:
+        refused = zmq_errno()
+    PyBuffer_Release(&view)
+    return refused
+
+
+cdef int send_lent(void *handle, bytes frame, int flags) except -1:
+    """Send a frame that libzmq reads where it lies. Returns 0 or the error's number."""
+    cdef zb_msg_t message
+    cdef int refused = 0
+    cdef zb_lent *lent = <zb_lent *>malloc(sizeof(zb_lent))
+    if lent == NULL:
+        raise MemoryError
+    if zmq_msg_init_data(&message, PyBytes_AS_STRING(frame), <size_t>PyBytes_GET_SIZE(frame), zb_give_back, lent) < 0:
+        free(lent)
+        raise MemoryError
+    lent.object = <PyObject *>frame
+    Py_INCREF(frame)
+    if zmq_msg_send(&message, handle, flags) < 0:
+        refused = zmq_errno()
+        zmq_msg_close(&message)  # gives the frame back at once
+    return refused
+
+
+cdef int give_up_returned() except -1:
+    """Drop the references to what libzmq has let go."""
+    cdef zb_lent *lent = zb_take_returned()
+    cdef zb_lent *following
+    while lent != NULL:
+        following = lent.next
+        Py_DECREF(<object>lent.object)
+        free(lent)
+        lent = following
+    return 0

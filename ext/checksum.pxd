@@ -11,6 +11,7 @@ cdef extern from "checksum.h":
     void zb_store64(unsigned char *p, uint64_t v) nogil
     uint32_t zb_crc(uint32_t crc, const unsigned char *p, size_t size) nogil
     uint32_t zb_crc_table(uint32_t crc, const unsigned char *p, size_t size) nogil
+    uint32_t zb_crc_combine(uint32_t first, uint32_t second, uint64_t second_size) nogil
     void zb_crc_choose() nogil
     void zb_crc32_fill() nogil
     uint32_t zb_crc32(uint32_t crc, const unsigned char *p, size_t size) nogil

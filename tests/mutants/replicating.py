@@ -9,7 +9,7 @@ import pytest
 from tests.mutants.voting import answer_before_disk
 from zmqbroker.raft import election, replication
 from zmqbroker.raft.log import RaftLog
-from zmqbroker.raft.messages import Entry, EntryType, Message, MessageType, Snapshot
+from zmqbroker.raft.messages import Entry, Message, MessageType, Snapshot
 from zmqbroker.raft.progress import Progress, ProgressState
 from zmqbroker.raft.state import RaftState
 from zmqbroker.raft.unstable import Unstable
@@ -38,7 +38,7 @@ def acknowledge_itself_before_disk(patch: pytest.MonkeyPatch) -> None:
     """M4."""
     append = replication.append
 
-    def appended(state: RaftState, payloads: Sequence[tuple[EntryType, bytes]]) -> int:
+    def appended(state: RaftState, payloads: Sequence[replication.Payload]) -> int:
         index = append(state, payloads)
         state.messages_after_append.pop()
         state.progress[state.id].maybe_update(index)

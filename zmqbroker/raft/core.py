@@ -211,13 +211,15 @@ class RaftCore(RaftStatus):
         if message.snapshot is not None:
             log.snapshot_installed(message.snapshot)
 
-    def propose(self, data: bytes) -> int:
+    def propose(self, data: bytes, data_crc: int | None = None) -> int:
         """Append `data` to the log of the group; its index, to be looked for under the present term.
+
+        `data_crc` is the crc32c of `data` if it is known: see `Entry`.
 
         Raises `NotLeader`, or `Busy` when more than `uncommitted_bytes_max` would wait for being applied, or while leadership
         is being handed over.
         """
-        return proposals.propose(self._state, EntryType.NORMAL, data)
+        return proposals.propose(self._state, EntryType.NORMAL, data, data_crc)
 
     def propose_change(self, change: ConfChange) -> int:
         """Append a membership change; its index. Raises `NotLeader`, `Busy`, or `InvalidChange` when it cannot be made."""

@@ -105,6 +105,8 @@ class Entry:
     term: int
     data: bytes = b""
     type: EntryType = EntryType.NORMAL
+    #: crc32c of `data` where somebody knows it already, so that nobody else need read `data` for it.
+    data_crc: int | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(slots=True, frozen=True)

@@ -12,7 +12,7 @@ from zmqbroker.errors import Busy, NotLeader
 from zmqbroker.raft.confchange import ConfChange, InvalidChange, change_membership, decode, encode
 from zmqbroker.raft.membership import Membership
 from zmqbroker.raft.messages import NO_NODE, DropReason, Entry, EntryType, Message, MessageType, Role
-from zmqbroker.raft.replication import append, broadcast_append, fits, maybe_commit, send_append
+from zmqbroker.raft.replication import Payload, append, broadcast_append, fits, maybe_commit, send_append
 from zmqbroker.raft.state import RaftState
 from zmqbroker.raft.trace import describe_change
 
@@ -22,7 +22,7 @@ __all__ = ["BUSY_RETRY_MS", "apply_change", "handle_propose", "leave_joint", "pr
 BUSY_RETRY_MS = 10
 
 
-def propose(state: RaftState, kind: EntryType, data: bytes) -> int:
+def propose(state: RaftState, kind: EntryType, data: bytes, data_crc: int | None = None) -> int:
     """Append one entry at the leader and send it; its index. Raises `NotLeader`, or `Busy` when that is for later."""
     if state.role is not Role.LEADER or state.id not in state.progress:
         raise NotLeader(f"node {state.id} does not lead group {state.config.group} at term {state.term}", leader=None)
@@ -33,7 +33,7 @@ def propose(state: RaftState, kind: EntryType, data: bytes) -> int:
         raise Busy(
             f"{state.uncommitted_bytes + len(data)} bytes would be uncommitted, the limit is {limit}", retry_ms=BUSY_RETRY_MS
         )
-    index = append(state, ((kind, data),))
+    index = append(state, ((kind, data, data_crc),))
     broadcast_append(state)
     return index
 
@@ -83,8 +83,8 @@ def _take(state: RaftState, message: Message) -> DropReason | None:
         text = "DEBUG %x [term %d] transfer leadership to %x is in progress; dropping proposal"
         state.trace(text, state.id, state.term, state.transferee)
         return DropReason.PROPOSAL_DROPPED
-    payloads = _checked(state, [(entry.type, entry.data) for entry in message.entries])
-    if not fits(state, sum(len(data) for _, data in payloads)):
+    payloads = _checked(state, [(entry.type, entry.data, entry.data_crc) for entry in message.entries])
+    if not fits(state, sum(len(data) for _, data, _ in payloads)):
         text = "WARN %x appending new entries to log would exceed uncommitted entry size limit; dropping proposal"
         state.trace(text, state.id)
         return DropReason.PROPOSAL_DROPPED
@@ -93,20 +93,20 @@ def _take(state: RaftState, message: Message) -> DropReason | None:
     return None
 
 
-def _checked(state: RaftState, payloads: Sequence[tuple[EntryType, bytes]]) -> list[tuple[EntryType, bytes]]:
+def _checked(state: RaftState, payloads: Sequence[Payload]) -> list[Payload]:
     """Membership changes that cannot be made now become empty entries."""
     checked = []
-    for position, (kind, data) in enumerate(payloads):
+    for position, (kind, data, crc) in enumerate(payloads):
         if kind is not EntryType.NORMAL:
             change = decode(data)
             fault = _fault(state, change)
             if fault and state.config.validate_changes:
                 text = "INFO %x ignoring conf change %s at config %s: %s"
                 state.trace(text, state.id, describe_change(kind, change), state.membership, fault)
-                kind, data = EntryType.NORMAL, b""
+                kind, data, crc = EntryType.NORMAL, b"", None
             else:
                 state.pending_change_index = state.log.last_index + position + 1
-        checked.append((kind, data))
+        checked.append((kind, data, crc))
     return checked
 
 

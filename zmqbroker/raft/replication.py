@@ -17,6 +17,7 @@ from zmqbroker.raft.quorum import committed_index
 from zmqbroker.raft.state import RaftState
 
 __all__ = [
+    "Payload",
     "append",
     "broadcast_append",
     "broadcast_heartbeat",
@@ -32,10 +33,13 @@ __all__ = [
     "tell_commit",
 ]
 
+#: What becomes an entry when it has an index and a term: type, data, and the data's crc32c if that is known.
+Payload = tuple[EntryType, bytes, int | None]
+
 
 def start_term(state: RaftState) -> None:
     """Append the empty entry that lets a new leader commit what earlier terms left (Raft §8)."""
-    append(state, ((EntryType.NORMAL, b""),))
+    append(state, ((EntryType.NORMAL, b"", None),))
 
 
 def fits(state: RaftState, size_bytes: int) -> bool:
@@ -46,10 +50,10 @@ def fits(state: RaftState, size_bytes: int) -> bool:
     )
 
 
-def append(state: RaftState, payloads: Sequence[tuple[EntryType, bytes]]) -> int:
+def append(state: RaftState, payloads: Sequence[Payload]) -> int:
     """Append entries at the leader; the last one's index. The caller has asked `fits` and broadcasts."""
     first = state.log.last_index + 1
-    entries = tuple(Entry(first + n, state.term, data, kind) for n, (kind, data) in enumerate(payloads))
+    entries = tuple(Entry(first + n, state.term, data, kind, crc) for n, (kind, data, crc) in enumerate(payloads))
     state.log.append(entries)
     state.uncommitted_bytes += payload_bytes(entries)
     # Delivered back when the entries are durable here.

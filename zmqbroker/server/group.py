@@ -153,7 +153,8 @@ class Group:
         explains, self._explains = self._explains, False
         self._builder, self._gathered = EntryBuilder(), []
         try:
-            index = self.core.propose(builder.build(self.clock.now_unix_ns()))
+            data = builder.build(self.clock.now_unix_ns())
+            index = self.core.propose(data, builder.data_crc)
         except NotLeader:
             self._park(gathered, outcome_unknown=False)
             return

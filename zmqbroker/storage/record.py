@@ -8,7 +8,7 @@ Layout (docs/STORAGE.md, "Record"), little-endian, records start at multiples of
 
 Invariants: header_crc is seeded with the segment's uuid, so a record of another segment is never taken for one of this; no
 512-byte sector of a stored payload is all zeros, so a zero sector means that the write never reached the disk. This module
-knows no files and repairs nothing.
+knows no files and repairs nothing. The bytes come from `record_codec`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 from zmqbroker.checksum import crc32c
 from zmqbroker.raft.messages import Entry, EntryType, HardState, Snapshot
+from zmqbroker.storage._record_py import ALIGNMENT, FLAG_MASKED, HEADER, MAGIC, SECTOR_SIZE
+from zmqbroker.storage.record_codec import encode_record, has_zero_sector
 
 __all__ = [
     "ALIGNMENT",
@@ -44,25 +46,16 @@ __all__ = [
     "to_hard_state",
 ]
 
-#: Records start at multiples of this, so that a scan past damage may step by it.
-ALIGNMENT = 8
-#: The unit that a disk writes whole or not at all.
-SECTOR_SIZE = 512
-#: Set when the payload was XORed with the segment's pattern, because one of its sectors would have been all zeros.
-FLAG_MASKED = 0x01
 #: The high half of the flags is the Raft entry type.
 ENTRY_TYPE_SHIFT = 4
 
-_HEADER = struct.Struct("<IIBBHIQQQQII")
-_CHECKED_SIZE = 52  # header_crc covers the bytes before itself
-_CRC = struct.Struct("<I")
+_CHECKED_SIZE = HEADER.size - 4  # header_crc covers the bytes before itself
 _HARD_STATE = struct.Struct("<QQQ")
-_MAGIC = 0x5243425A
 
 #: The magic as it lies in the file: "ZBCR".
-MAGIC_BYTES = _CRC.pack(_MAGIC)
+MAGIC_BYTES = MAGIC.to_bytes(4, "little")
 #: Where a record's payload begins.
-PAYLOAD_OFFSET = _HEADER.size
+PAYLOAD_OFFSET = HEADER.size
 
 
 class RecordType(IntEnum):
@@ -123,6 +116,7 @@ class Record:
     term: int
     payload: bytes
     entry_type: int = 0
+    payload_crc: int | None = None  # crc32c of the payload as it is here, if that is known
 
     @property
     def size(self) -> int:
@@ -143,19 +137,14 @@ class RecordCursor:
 
     def encode(self, record: Record, synced_lsn: int) -> list[bytes]:
         """The record's bytes as buffers to write one after the other; the cursor moves behind it."""
-        payload, size, flags = record.payload, record.size, record.entry_type << ENTRY_TYPE_SHIFT
-        if has_zero_sector(payload, self.position + PAYLOAD_OFFSET):
-            payload, flags = self.key.mask(payload), flags | FLAG_MASKED
-        fields = (_MAGIC, len(payload), record.type, flags, record.group, self.previous_crc, record.index, record.term)
-        header = _HEADER.pack(*fields, self.next_lsn, synced_lsn, crc32c(payload), 0)[:_CHECKED_SIZE]
-        header_crc = crc32c(header, self.key.seed)
-        self.pass_by(size, header_crc)
-        buffers = [header + _CRC.pack(header_crc)]
-        if payload:
-            buffers.append(payload)
-        padding = size - PAYLOAD_OFFSET - len(payload)
-        if padding:
-            buffers.append(bytes(padding))
+        place, flags = (self.position, self.key.seed, record.type), record.entry_type << ENTRY_TYPE_SHIFT
+        fields = (record.group, self.previous_crc, record.index, record.term, self.next_lsn, synced_lsn)
+        encoded = encode_record(record.payload, record.payload_crc, *place, flags, *fields)
+        if encoded is None:
+            encoded = encode_record(self.key.mask(record.payload), None, *place, flags | FLAG_MASKED, *fields)
+            assert encoded is not None, "a masked payload is taken as it is"
+        buffers, header_crc = encoded
+        self.pass_by(record.size, header_crc)
         return buffers
 
     def pass_by(self, size: int, header_crc: int) -> None:
@@ -174,9 +163,9 @@ def parse_header(data: bytes, position: int, key: SegmentKey) -> RecordHeader | 
     """The record header at data[position:], None when there is none with a right magic and checksum."""
     if len(data) - position < PAYLOAD_OFFSET:
         return None
-    magic, *fields = _HEADER.unpack_from(data, position)
+    magic, *fields = HEADER.unpack_from(data, position)
     header = RecordHeader._make(fields)
-    if magic != _MAGIC or header.header_crc != crc32c(data[position : position + _CHECKED_SIZE], key.seed):
+    if magic != MAGIC or header.header_crc != crc32c(data[position : position + _CHECKED_SIZE], key.seed):
         return None
     return header
 
@@ -188,24 +177,9 @@ def restore_payload(header: RecordHeader, stored: bytes, key: SegmentKey) -> byt
     return key.mask(stored) if header.flags & FLAG_MASKED else stored
 
 
-def has_zero_sector(data: bytes, position: int) -> bool:
-    """True when all bytes of `data` in some sector of the file are zero, `data` lying at offset `position` of it."""
-    size = len(data)
-    head = min(-position % SECTOR_SIZE, size)
-    if head and data.count(0, 0, head) == head:
-        return True
-    tail = (size - head) % SECTOR_SIZE
-    if tail and data.count(0, size - tail) == tail:
-        return True
-    zeros = bytes(SECTOR_SIZE)
-    if data.find(zeros, head) < 0:
-        return False
-    return any(data.startswith(zeros, start) for start in range(head, size - tail, SECTOR_SIZE))
-
-
 def record_of_entry(group: int, entry: Entry) -> Record:
     """The record that stores an entry."""
-    return Record(RecordType.ENTRY, group, entry.index, entry.term, entry.data, entry.type)
+    return Record(RecordType.ENTRY, group, entry.index, entry.term, entry.data, entry.type, entry.data_crc)
 
 
 def record_of_hard_state(group: int, state: HardState) -> Record:
@@ -221,7 +195,9 @@ def record_of_snapshot(group: int, snapshot: Snapshot) -> Record:
 
 def to_entry(header: RecordHeader, payload: bytes) -> Entry:
     """The entry of an ENTRY record. Raises ValueError for an entry type of a later version."""
-    return Entry(header.entry_index, header.term, payload, EntryType(header.flags >> ENTRY_TYPE_SHIFT))
+    # Both readers have checked the payload as it is stored, which is another one when it is masked.
+    data_crc = None if header.flags & FLAG_MASKED else header.payload_crc
+    return Entry(header.entry_index, header.term, payload, EntryType(header.flags >> ENTRY_TYPE_SHIFT), data_crc)
 
 
 def to_hard_state(payload: bytes) -> HardState:

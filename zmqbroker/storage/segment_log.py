@@ -129,6 +129,7 @@ class SegmentLog:
         self._sync = sync
         self._segment_bytes = segment_bytes
         self._segments: OrderedDict[int, Segment] = OrderedDict()  # by sequence, oldest first, without gaps
+        self._size_bytes = 0  # of all in _segments
         self._bases: dict[int, GroupBase] = {}  # every group as the next header must describe it: outstanding jobs included
         self._groups: defaultdict[int, GroupIndex] = defaultdict(GroupIndex)  # what is durable
         self._trimmed: dict[int, int] = {}  # group -> highest index that nobody needs any more
@@ -180,6 +181,7 @@ class SegmentLog:
         self._groups, self._bases, self._cursor = found.groups, found.bases, found.cursor
         for segment in found.segments:
             self._segments[segment.sequence] = segment
+            self._size_bytes += segment.size_bytes
         if found.cursor is not None:
             newest = found.segments[-1]
             self._files.resume(newest)
@@ -241,6 +243,7 @@ class SegmentLog:
         path = self._directory / segment_name(sequence)
         segment = Segment(path, decode_segment_header(data, str(path)), self._disk)
         self._segments[sequence] = segment
+        self._size_bytes += segment.size_bytes
         self._cursor = RecordCursor(segment.key, segment.header.size, first_lsn)
         job.writes.append(SegmentWrite(segment, segment.header.size, [], data))
         job.size_bytes += len(data)
@@ -312,6 +315,7 @@ class SegmentLog:
             if any(last_index > self._trimmed.get(owner, 0) for owner, last_index in segment.last_indexes.items()):
                 break
             del self._segments[sequence]
+            self._size_bytes -= segment.size_bytes
             for owner in segment.last_indexes:
                 self._drop(owner, sequence)
             self._files.doom(segment)
@@ -350,7 +354,7 @@ class SegmentLog:
     @property
     def size_bytes(self) -> int:
         """Bytes of disk that the segments occupy. What is kept ready for more of them is not counted: see `reserve_left`."""
-        return sum(segment.size_bytes for segment in self._segments.values())
+        return self._size_bytes
 
     @property
     def reserve_left(self) -> int:
@@ -363,4 +367,5 @@ class SegmentLog:
         for segment in self._segments.values():
             segment.close()
         self._segments.clear()
+        self._size_bytes = 0
         self._cache.clear()

@@ -18,7 +18,7 @@ from zmqbroker.commands import BatchHeader
 from zmqbroker.wire import batch as shape
 from zmqbroker.wire.batch import BatchContents, Buffer
 
-__all__ = ["crc32c", "decode_batch", "encode_batch", "read_batch", "slice_batch"]
+__all__ = ["crc32c", "decode_batch", "encode_batch", "join_parts", "read_batch", "slice_batch"]
 
 #: magic, crc32c, size, count, producer, base sequence, columns, flags, channel name size, reserved
 _HEADER = struct.Struct("<4sIIIQQHHHH")
@@ -314,3 +314,15 @@ def _assemble(
     header = _HEADER.pack(shape.BATCH_MAGIC, 0, *values)
     checksum = crc32c(rest, crc32c(header[8:]))
     return _HEADER.pack(shape.BATCH_MAGIC, checksum, *values) + rest
+
+
+def join_parts(parts: list[bytes], frames: list[int]) -> tuple[bytes, int]:
+    """All parts as one, and its crc32c.
+
+    `frames` has the positions in `parts`, ascending, of batch frames that `read_batch` has verified: the bytes of a large one
+    need not be read again, since its own checksum tells what they do to that of the whole. Here they are read all the same:
+    combining checksums in Python costs more than that.
+    """
+    assert all(parts[position][:4] == shape.BATCH_MAGIC for position in frames), "a frame is not a batch"
+    whole = b"".join(parts)
+    return whole, crc32c(whole)

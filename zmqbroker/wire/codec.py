@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from zmqbroker._build import PURE
 
-__all__ = ["compiled", "crc32c", "decode_batch", "encode_batch", "fallback_reason", "read_batch", "slice_batch"]
+__all__ = ["compiled", "crc32c", "decode_batch", "encode_batch", "fallback_reason", "join_parts", "read_batch", "slice_batch"]
 
 #: True when the compiled codec is in use.
 compiled: bool
@@ -17,16 +17,16 @@ compiled: bool
 fallback_reason: str = ""
 
 if PURE:
-    from zmqbroker.wire._codec_py import crc32c, decode_batch, encode_batch, read_batch, slice_batch
+    from zmqbroker.wire._codec_py import crc32c, decode_batch, encode_batch, join_parts, read_batch, slice_batch
 
     compiled = False
 else:
     try:
-        from zmqbroker.wire._codec import crc32c, decode_batch, encode_batch, read_batch, slice_batch
+        from zmqbroker.wire._codec import crc32c, decode_batch, encode_batch, join_parts, read_batch, slice_batch
 
         compiled = True
     except ImportError as error:
-        from zmqbroker.wire._codec_py import crc32c, decode_batch, encode_batch, read_batch, slice_batch
+        from zmqbroker.wire._codec_py import crc32c, decode_batch, encode_batch, join_parts, read_batch, slice_batch
 
         compiled = False
         fallback_reason = f"the compiled codec cannot be loaded ({error}): install gcc and python3-dev, then build again"

@@ -154,9 +154,11 @@ class EntryBuilder:
     """Gathers commands for one entry. Add at most `COMMANDS_MAX`, then `build` once."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts: list[bytes] = [b""]  # the first will be the entry's head
+        self._frames: list[int] = []  # positions of batch frames in _parts
         self._count = 0
         self._size_bytes = _ENTRY.size
+        self.data_crc = 0  # crc32c of what `build` has made; 0 before
 
     @property
     def count(self) -> int:
@@ -169,10 +171,14 @@ class EntryBuilder:
         return self._size_bytes
 
     def add_publish(self, batch: bytes, incarnation: int = ANY_INCARNATION) -> None:
-        """Append a batch frame that `codec.read_batch` accepted; it is kept as it is. Raises LocalProtocolError when full."""
+        """Append a batch frame that `codec.read_batch` accepted, checksum included; it is kept as it is.
+
+        Raises LocalProtocolError when full.
+        """
         if not _is_u64(incarnation):
             raise LocalProtocolError(f"incarnation {incarnation!r} is not a u64")
         self._append(_PUBLISH, _INCARNATION.pack(incarnation), batch)
+        self._frames.append(len(self._parts) - 1)
 
     def add(self, command: SmallCommand) -> None:
         """Append any other command. Raises LocalProtocolError when full, or when a value is out of its range."""
@@ -194,7 +200,9 @@ class EntryBuilder:
         """The payload with the leader's stamp. Raises LocalProtocolError when nothing was added, or for a stamp before 1970."""
         if not self._count or not _is_u64(time_unix_ns):
             raise LocalProtocolError(f"an entry of {self._count} commands at {time_unix_ns} ns is not replicated")
-        return b"".join((_ENTRY.pack(ENTRY_FORMAT, MACHINE_VERSION, self._count, time_unix_ns), *self._parts))
+        self._parts[0] = _ENTRY.pack(ENTRY_FORMAT, MACHINE_VERSION, self._count, time_unix_ns)
+        data, self.data_crc = codec.join_parts(self._parts, self._frames)
+        return data
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

@@ -136,9 +136,8 @@ def encode_raft(envelope: Envelope, messages: Sequence[Message]) -> list[Buffer]
             entries = message.entries if message.snapshot is None else (_stand_in(message.snapshot),)
             parts.append(_pack_message(message, len(entries)))
             for entry in entries:
-                parts.append(
-                    _ENTRY.pack(entry.index, entry.term, len(entry.data), crc32c(entry.data), entry.type, _ENTRY_ZEROS)
-                )
+                checksum = crc32c(entry.data) if entry.data_crc is None else entry.data_crc
+                parts.append(_ENTRY.pack(entry.index, entry.term, len(entry.data), checksum, entry.type, _ENTRY_ZEROS))
                 payloads.append(entry.data)
     except struct.error as error:
         raise LocalProtocolError(f"a Raft message does not fit its fields: {error}") from error
@@ -242,7 +241,7 @@ def _unpack_entries(table: memoryview, position: int, payloads: Sequence[Buffer]
             raise MalformedFrame(f"entry {index} says that it has {size} bytes, its payload has {len(payload)}")
         if checksum != crc32c(payload):
             raise ChecksumMismatch(f"the payload of entry {index} does not have crc32c {checksum:#010x}")
-        entries.append(Entry(index, term, bytes(payload), EntryType(kind)))
+        entries.append(Entry(index, term, bytes(payload), EntryType(kind), checksum))
     return tuple(entries), end
 
 

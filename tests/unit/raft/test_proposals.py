@@ -116,3 +116,25 @@ def test_own_acknowledgement_of_a_removed_leader_is_nobodys() -> None:
     leader.core._state.set_membership(Membership((2, 3)), frozenset())
     leader.complete()
     assert leader.lines[-1] == "DEBUG 1 no progress available for 1"
+
+
+def test_checksum_of_a_proposal_goes_with_its_entry_to_followers_and_log() -> None:
+    leader = ready_leader()
+    leader.core.propose(b"known", 7)
+    leader.core.propose(b"unknown")
+    ready = leader.core.ready()
+    assert ready.append is not None
+    assert [entry.data_crc for entry in ready.append.entries] == [7, None]
+    sent = [entry for message in ready.messages if message.to == 2 for entry in message.entries]
+    assert [entry.data_crc for entry in sent] == [7, None]
+    assert sent[0] == Entry(sent[0].index, sent[0].term, b"known"), "the checksum is no part of what an entry says"
+
+
+def test_checksum_of_a_change_that_becomes_an_empty_entry_is_forgotten() -> None:
+    leader = ready_leader()
+    leader.core._state.pending_change_index = 9
+    proposal = Message(MessageType.PROPOSE, to=1, sender=1)
+    proposal.entries = (Entry(0, 0, encode(LEARN_4), EntryType.CHANGE, 7), Entry(0, 0, b"x", data_crc=8))
+    assert leader.core.step_local(proposal) is None
+    leader.settle()
+    assert [(entry.data, entry.data_crc) for entry in leader.log.held[1:]] == [(b"", None), (b"x", 8)]

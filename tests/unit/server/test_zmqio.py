@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.processes import wait_until
 from zmqbroker.server import _zmqio_py, zmqio
 
 #: Nothing in these tests takes this long; it only ends a test that would hang.
@@ -108,6 +110,37 @@ def test_whatever_lies_in_memory_can_be_sent(pair: Pair) -> None:
     assert pair.peer.send((memoryview(data)[2:5], data, b"end")) == 0
     data[:] = b"overwrites"
     assert pair.wait(pair.io) == [[b"dealer", b"234", b"0123456789", b"end"]]
+
+
+@pytest.mark.parametrize("size", [8191, 8192, 1 << 20])
+def test_frame_is_held_while_it_is_on_its_way_and_not_longer(pair: Pair, size: int) -> None:
+    """The compiled twin has libzmq read large frames where they lie; nobody else may keep them."""
+    frame = random.Random(size).randbytes(size)
+    expected, alone = bytes(bytearray(frame)), sys.getrefcount(frame)
+    for _ in range(3):
+        assert pair.peer.send([b"head", frame]) == 0
+    assert pair.wait(pair.io, 3) == [[b"dealer", b"head", expected]] * 3
+
+    def is_let_go() -> bool:
+        pair.peer.readable()  # any call gives up what libzmq's thread has let go
+        return sys.getrefcount(frame) == alone
+
+    wait_until(is_let_go, PATIENCE_MS / 1000, "the frame is let go")
+
+
+def test_frame_that_nobody_else_holds_arrives_whole(pair: Pair) -> None:
+    for number in range(50):
+        assert pair.peer.send([random.Random(number).randbytes(50_000)]) == 0
+    for number, frames in enumerate(pair.wait(pair.io, 50)):
+        assert frames == [b"dealer", random.Random(number).randbytes(50_000)]
+
+
+def test_frame_that_is_refused_is_given_back(pair: Pair) -> None:
+    frame = bytes(100_000)
+    alone = sys.getrefcount(frame)
+    assert pair.io.send([frame, b"to nobody"]) == zmq.EHOSTUNREACH
+    pair.io.readable()
+    assert sys.getrefcount(frame) == alone
 
 
 @pytest.mark.parametrize("wrong", ["text", 7, None])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+from types import ModuleType
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zmqbroker.checksum import crc32c
 from zmqbroker.raft.messages import Entry, HardState
+from zmqbroker.storage import _record_py, record_codec
 from zmqbroker.storage.record import (
     FLAG_MASKED,
     MAGIC_BYTES,
@@ -28,6 +34,7 @@ from zmqbroker.storage.record import (
 KEY = SegmentKey(bytes(range(16)))
 OTHER_KEY = SegmentKey(bytes(range(1, 17)))
 U64 = (1 << 64) - 1
+TWINS = ("python", "compiled")
 
 _payloads = st.one_of(
     st.binary(max_size=1500), st.lists(st.sampled_from([bytes(700), bytes(3), b"x", b"y" * 200]), max_size=5).map(b"".join)
@@ -36,6 +43,14 @@ _payloads = st.one_of(
 
 def _encode(record: Record, position: int = 4096, lsn: int = 9) -> bytes:
     return b"".join(RecordCursor(KEY, position, lsn).encode(record, lsn - 1))
+
+
+def _decode(data: bytes, size: int) -> Entry:
+    header = parse_header(data, 0, KEY)
+    assert header is not None
+    payload = restore_payload(header, data[PAYLOAD_OFFSET : PAYLOAD_OFFSET + size], KEY)
+    assert payload is not None
+    return to_entry(header, payload)
 
 
 @given(
@@ -56,6 +71,32 @@ def test_record_round_trip_gives_the_entry_back(payload: bytes, group: int, inde
     restored = restore_payload(header, stored, KEY)
     assert restored is not None
     assert to_entry(header, restored) == entry
+
+
+def test_record_checksum_of_a_payload_is_taken_as_known_and_given_on() -> None:
+    known, wrong = Entry(1, 2, b"payload", data_crc=crc32c(b"payload")), Entry(1, 2, b"payload", data_crc=1)
+    data = _encode(record_of_entry(3, known))
+    assert data == _encode(record_of_entry(3, Entry(1, 2, b"payload")))
+    assert _decode(data, len(known.data)).data_crc == known.data_crc
+    header = parse_header(_encode(record_of_entry(3, wrong)), 0, KEY)
+    assert header is not None
+    assert restore_payload(header, known.data, KEY) is None
+
+
+def test_record_that_is_masked_has_a_checksum_of_its_own() -> None:
+    entry = Entry(1, 2, bytes(700), data_crc=crc32c(bytes(700)))
+    data = _encode(record_of_entry(3, entry))
+    assert data == _encode(record_of_entry(3, Entry(1, 2, bytes(700))))
+    assert _decode(data, 700) == entry
+    assert _decode(data, 700).data_crc is None
+
+
+@pytest.mark.parametrize("tail", range(256))
+def test_record_whose_last_byte_the_mask_makes_zero_is_stored(tail: int) -> None:
+    """Alone in its sector, it looks like a sector of zeros: what is masked is not looked at again."""
+    payload = bytes(1536 - PAYLOAD_OFFSET) + bytes([tail])
+    data = _encode(record_of_entry(3, Entry(1, 2, payload)))
+    assert _decode(data, len(payload)).data == payload
 
 
 def test_hard_state_round_trip_gives_it_back() -> None:
@@ -134,15 +175,48 @@ def test_payload_with_a_zero_sector_is_masked_and_only_that() -> None:
     assert flags(bytes(100)) == FLAG_MASKED
 
 
+def load(name: str) -> ModuleType:
+    """One twin."""
+    return _record_py if name == "python" else pytest.importorskip("zmqbroker.storage._record")
+
+
+@settings(max_examples=300)
+@given(
+    payload=_payloads,
+    known=st.booleans(),
+    position=st.integers(0, 200).map(lambda number: 4096 + 8 * number),
+    numbers=st.tuples(*(st.integers(0, (1 << bits) - 1) for bits in (32, 8, 8, 16, 32, 64, 64, 64, 64))),
+)
+def test_twins_encode_alike(payload: bytes, known: bool, position: int, numbers: tuple[int, ...]) -> None:
+    payload_crc = crc32c(payload) if known else None
+    python, compiled = (load(name).encode_record(payload, payload_crc, position, *numbers) for name in TWINS)
+    assert python == compiled
+    for encoded in (python, compiled):
+        if encoded is not None:
+            assert sum(map(len, encoded[0])) % 8 == 0
+            assert [buffer is payload for buffer in encoded[0][1:2]] == [True] * (payload != b""), "the payload is not copied"
+
+
+def test_switch_takes_the_twin_when_the_compiled_one_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "zmqbroker.storage._record", None)
+    chosen = importlib.reload(record_codec)
+    try:
+        assert (chosen.compiled, chosen.encode_record) == (False, _record_py.encode_record)
+    finally:
+        monkeypatch.undo()
+        importlib.reload(record_codec)
+
+
+@pytest.mark.parametrize("twin", TWINS)
 @settings(max_examples=300)
 @given(
     runs=st.lists(st.tuples(st.booleans(), st.integers(1, 700)), max_size=4),
     position=st.integers(0, 2 * SECTOR_SIZE),
 )
-def test_has_zero_sector_agrees_with_looking_at_each(runs: list[tuple[bool, int]], position: int) -> None:
+def test_has_zero_sector_agrees_with_looking_at_each(twin: str, runs: list[tuple[bool, int]], position: int) -> None:
     data = b"".join((b"\0" if zero else b"\x07") * size for zero, size in runs)
     sectors: dict[int, bytes] = {}
     for offset, byte in enumerate(data):
         number = (position + offset) // SECTOR_SIZE
         sectors[number] = sectors.get(number, b"") + bytes([byte])
-    assert has_zero_sector(data, position) == any(not sector.strip(b"\0") for sector in sectors.values())
+    assert load(twin).has_zero_sector(data, position) == any(not sector.strip(b"\0") for sector in sectors.values())

@@ -86,5 +86,51 @@ def test_twins_checksums_are_equal_with_and_without_the_instruction(compiled: An
     assert compiled.crc32c_table(data, seed) == expected
 
 
+@pytest.mark.parametrize("size", [767, 768, 775, 2 * 768 + 9, 3071, 3072, 3073, 3072 + 768 + 7, 3 * 3072 + 1])
+def test_twins_checksums_are_equal_around_the_lanes_of_the_instruction(compiled: Any, size: int) -> None:
+    """Three lanes of 256 bytes, or of 1024: a block more, a block less, and what is left behind one."""
+    data = random.Random(size).randbytes(size + 1)
+    for start in (0, 1):  # one of them is not aligned
+        piece = memoryview(data)[start : start + size]
+        assert compiled.crc32c(piece, 7) == compiled.crc32c_table(piece, 7) == python.crc32c(piece, 7)
+
+
+@given(seed=st.integers(0, 2**32))
+def test_twins_join_parts_and_checksums_alike(compiled: Any, seed: int) -> None:
+    """Frames on both sides of the size from which the compiled one combines checksums and reads no bodies."""
+    chance = random.Random(seed)
+    parts, frames = [b"head"], []
+    for _ in range(chance.randrange(5)):
+        parts.append(chance.randbytes(chance.randrange(20)))
+        body = chance.randbytes(chance.choice((0, 10, 4000, 4040, 4051, 4052, 5000, 70_000)))
+        frames.append(len(parts))
+        parts.append(python.encode_batch(b"q", [body]))
+    whole, checksum = python.join_parts(parts, frames)
+    assert whole == b"".join(parts)
+    assert checksum == python.crc32c(whole)
+    assert compiled.join_parts(parts, frames) == (whole, checksum)
+
+
+def test_twins_a_large_frame_is_not_read_for_the_checksum_of_the_whole(compiled: Any) -> None:
+    frame = bytearray(python.encode_batch(b"q", [bytes(5000)]))
+    sound = python.join_parts([b"head", bytes(frame)], [1])[1]
+    frame[-1] ^= 1
+    assert compiled.join_parts([b"head", bytes(frame)], [1])[1] == sound
+    assert compiled.join_parts([b"head", bytes(frame)], [])[1] != sound
+
+
+@pytest.mark.parametrize("parts", [["text"], [b"", None]])
+def test_join_parts_takes_bytes_only(compiled: Any, parts: list[Any]) -> None:
+    for codec in (python, compiled):
+        with pytest.raises(TypeError):
+            codec.join_parts(parts, [])
+
+
+def test_join_parts_a_frame_that_is_no_batch_is_a_bug(compiled: Any) -> None:
+    for codec in (python, compiled):
+        with pytest.raises(AssertionError, match="a frame is not a batch"):
+            codec.join_parts([b"head", bytes(5000)], [1])
+
+
 def test_twins_export_the_same_functions(compiled: Any) -> None:
     assert set(compiled.__all__) - {"crc32c_table"} == set(python.__all__)

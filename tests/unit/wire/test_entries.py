@@ -66,6 +66,7 @@ def test_entry_built_and_decoded_is_the_same(parts: list[SmallCommand | bytes], 
             builder.add(part)
     data = builder.build(time_unix_ns)
     assert builder.size_bytes == len(data)
+    assert builder.data_crc == codec.crc32c(data)
     decoded = decode_entry(data)
     assert (decoded.machine_version, decoded.time_unix_ns, len(decoded.commands)) == (1, time_unix_ns, len(parts))
     for command, part in zip(decoded.commands, parts, strict=True):

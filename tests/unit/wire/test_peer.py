@@ -150,6 +150,15 @@ def test_raft_frames_have_the_bytes_of_the_protocol_and_the_payload_objects() ->
     assert decode_raft(frames)[1].entries[0].data is payload
 
 
+def test_raft_checksum_of_a_payload_is_taken_as_known_and_given_on() -> None:
+    known, unknown = Entry(5, 1, b"payload", data_crc=reference.crc32c(b"payload")), Entry(6, 1, b"other")
+    received = decode_raft(encode_raft(ENVELOPE, [Message(MessageType.APPEND_ENTRIES, entries=(known, unknown))]))
+    assert [entry.data_crc for entry in received[0].entries] == [known.data_crc, reference.crc32c(b"other")]
+    wrong = Entry(5, 1, b"payload", data_crc=1)
+    with pytest.raises(ChecksumMismatch, match="the payload of entry 5 does not have crc32c 0x00000001"):
+        decode_raft(encode_raft(ENVELOPE, [Message(MessageType.APPEND_ENTRIES, entries=(wrong,))]))
+
+
 @pytest.mark.parametrize("kind", [MessageType.STORAGE_APPEND_RESPONSE])
 def test_raft_message_that_never_leaves_a_node_is_refused(kind: MessageType) -> None:
     with pytest.raises(LocalProtocolError, match=f"{kind.name} never leaves a node"):
