@@ -18,8 +18,6 @@ LEFT, RIGHT, TOP, BOTTOM = 70, 20, 58, 52
 #: Okabe and Ito's colours, which most eyes can tell apart; a series keeps its place in this order.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#6b6b6b")
 _INK, _FAINT = "#24292f", "#d8dee4"
-#: Text stays readable on a line or a mark.
-_HALO = 'paint-order="stroke" stroke="#ffffff" stroke-width="3"'
 _BAR_HEIGHT, _BAR_GAP, _LABEL_WIDTH = 22, 12, 270
 
 
@@ -147,7 +145,8 @@ def bars(title: str, items: Sequence[Bar], axis_of: Callable[[str, Sequence[floa
         )
         parts.append(_text(left - 8, y + 15, item.label, anchor="end"))
         parts += [_rule(place(mark), y - 3, place(mark), y + _BAR_HEIGHT + 3, colour=_INK, width=2) for mark in item.marks]
-        parts.append(_text(place(item.value) + 6, y + 15, item.text))
+        parts.append(_ground(place(item.value) + 5, y, item.text))
+        parts.append(_text(place(item.value) + 7, y + 15, item.text))
     parts.append(_text((left + right) / 2, height - 12, x_title, anchor="middle"))
     return _document(height, [*parts, *_legend(names)])
 
@@ -168,12 +167,17 @@ def _legend(names: Sequence[str]) -> list[str]:
     return parts
 
 
+def _ground(x: float, y: float, text: str) -> str:
+    """What a text stands on, so that it can be read across a line or a mark."""
+    return f'<rect x="{x:.1f}" y="{y + 4:.1f}" width="{4 + 7 * len(text)}" height="14" fill="#ffffff"/>'
+
+
 def _rule(x1: float, y1: float, x2: float, y2: float, *, colour: str = _FAINT, width: int = 1) -> str:
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"/>'
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, weight: str = "normal") -> str:
-    look = f'text-anchor="{anchor}" font-size="{size}" font-weight="{weight}" fill="{_INK}" {_HALO}'
+    look = f'text-anchor="{anchor}" font-size="{size}" font-weight="{weight}" fill="{_INK}"'
     return f'<text x="{x:.1f}" y="{y:.1f}" {look}>{escape(text)}</text>'
 
 
