@@ -21,7 +21,8 @@ from bench.load import HISTOGRAM_DIGITS, HISTOGRAM_US_MAX, BenchError
 __all__ = ["PERCENTILES", "Lane", "Paced", "percentiles_ms", "run_paced"]
 
 #: The name of a figure, and the percentile that it is.
-PERCENTILES = (("p50_ms", 50.0), ("p99_ms", 99.0), ("p99.9_ms", 99.9), ("max_ms", 100.0))
+_SHARES = (50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.99)
+PERCENTILES = (*((f"p{share:g}_ms", share) for share in _SHARES), ("max_ms", 100.0))
 #: The client sleeps no shorter: it would take the processor that the servers need, on either side alike.
 SLEEP_MIN_S = 0.0001
 SILENCE_S = 30.0

@@ -231,7 +231,8 @@ def test_open_loop_message_delivered_twice_is_an_error() -> None:
 
 def test_percentiles_of_latencies_have_their_names() -> None:
     found = percentiles_ms([number * 1_000_000 for number in range(1, 1001)])
-    assert list(found) == ["p50_ms", "p99_ms", "p99.9_ms", "max_ms"]
+    assert {"p50_ms", "p99_ms", "p99.9_ms", "max_ms"} < set(found)
+    assert list(found.values()) == sorted(found.values())
     assert found["p99.9_ms"] == pytest.approx(999, rel=0.001)
 
 

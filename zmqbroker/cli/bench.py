@@ -1,7 +1,9 @@
 """`zmqbroker bench`: throughput and latency of a running cluster, as a client sees them.
 
-Producers and one consumer run in this process, so that one clock stamps and reads every message. Latencies go into HDR
-histograms: no percentile is an average of averages. The queue gets a name of its own and is empty at the end.
+Producers and one consumer run in this process, so that one clock stamps and reads every message. Without --rate they send as
+fast as they are let, and a latency runs from the send. With it every message is *due* at an instant of its own whatever became
+of those before, and a latency runs from there (no coordinated omission): a stall counts for all that it held up, and so does a
+client that is late, which is told beside it. The queue gets a name of its own and is empty at the end.
 """
 
 from __future__ import annotations
@@ -15,24 +17,24 @@ import time
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from zmqbroker.cli.bench_diff import diff
+from zmqbroker.cli.bench_latency import Latencies, hgrm_path
 from zmqbroker.cli.options import CommandContext, json_option, together, url_option
 from zmqbroker.cli.output import emit_json, emit_line, emit_table
-from zmqbroker.errors import ConfigError, DeadlineExceeded
+from zmqbroker.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
     from zmqbroker.client import Queue, SendResult
 
-__all__ = ["Latencies", "Workload", "bench"]
+__all__ = ["Workload", "bench"]
 
 _STAMP = struct.Struct("<q")
-_PERCENTILES = (50.0, 90.0, 99.0, 99.9)
-#: The histograms hold 1 µs to one minute with three digits; whatever takes longer counts as one minute.
-_LATENCY_US_MAX = 60_000_000
-_LATENCY_ROWS = (("confirm", "confirm_ms"), ("end to end", "end_to_end_ms"))
+_LATENCY_ROWS = (("confirm", "confirm_ms"), ("end to end", "end_to_end_ms"), ("client late", "start_ms"))
 #: Receives under way at once: while one batch is acked the next is on its way.
 _RECEIVES, _RECEIVE_MESSAGES, _RECEIVE_WAIT_MS = 4, 2_048, 500
 _REPORT_INTERVAL_S = 0.2
@@ -50,27 +52,12 @@ class Workload:
     producers: int
     count: int | None  # messages in all, None: until the time is over
     seconds: float
+    rate: int | None = None  # messages per second of all producers, None: as many as go
 
-
-class Latencies:
-    """A histogram of microseconds. Raises ConfigError when the package for it is not installed."""
-
-    def __init__(self) -> None:
-        try:
-            from hdrh.histogram import HdrHistogram
-        except ImportError as error:
-            raise ConfigError(("bench needs the package hdrhistogram: pip install 'zmqbroker[bench]'",)) from error
-        self._histogram = HdrHistogram(1, _LATENCY_US_MAX, 3)
-
-    def record(self, started_ns: int) -> None:
-        """Add the time from `started_ns` until now."""
-        elapsed_us = (time.perf_counter_ns() - started_ns) // 1_000
-        self._histogram.record_value(min(max(elapsed_us, 1), _LATENCY_US_MAX))
-
-    def in_ms(self) -> dict[str, float]:
-        """Percentiles and the maximum, in milliseconds."""
-        values = {f"p{percent:g}": self._histogram.get_value_at_percentile(percent) / 1_000 for percent in _PERCENTILES}
-        return {**values, "max": self._histogram.get_max_value() / 1_000}
+    def count_at_rate(self) -> int:
+        """Messages in all of an open loop."""
+        assert self.rate is not None, "there is no rate"
+        return self.count if self.count is not None else max(1, round(self.rate * self.seconds))
 
 
 @dataclass
@@ -79,6 +66,7 @@ class _Tally:
 
     confirm_latency: Latencies = field(default_factory=Latencies)
     delivery_latency: Latencies = field(default_factory=Latencies)
+    start_latency: Latencies = field(default_factory=Latencies)  # how late messages were sent; of an open loop only
     sent: int = 0
     confirmed: int = 0
     received: int = 0
@@ -94,7 +82,7 @@ class _Tally:
         return self.all_sent and self.received >= self.sent
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option(
     "--size", type=click.IntRange(_STAMP.size, 64 << 20), default=1_024, show_default=True, help="Bytes of a message."
 )
@@ -110,21 +98,37 @@ class _Tally:
     "--seconds", type=click.FloatRange(0.1, 86_400), default=5.0, show_default=True, help="How long to send, without --count."
 )
 @click.option("--producers", type=click.IntRange(1, 64), default=2, show_default=True, help="Connections that send.")
+@click.option(
+    "--rate",
+    type=click.IntRange(1, 10_000_000),
+    help="Messages per second of all producers: an open loop, with latencies from when each was due.",
+)
+@click.option(
+    "--hgrm",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write percentile distributions: RUN.hgrm gives RUN.confirm.hgrm and RUN.end-to-end.hgrm.",
+)
 @url_option
 @json_option
-@click.pass_obj
-def bench(
-    context: CommandContext, size: int, batch: int, count: int | None, seconds: float, producers: int, url: str, as_json: bool
-) -> None:
+@click.pass_context
+def bench(click_context: click.Context, /, url: str, as_json: bool, hgrm: Path | None, **parameters: Any) -> None:
     """Measure throughput, confirm latency and end-to-end latency of a queue."""
-    workload = Workload(f"bench.{secrets.token_hex(4)}", size, batch, producers, count, seconds)
+    if click_context.invoked_subcommand is not None:
+        return
+    workload = Workload(f"bench.{secrets.token_hex(4)}", **parameters)
     tally = _Tally()
-    asyncio.run(_measure(context, url, workload, tally))
+    asyncio.run(_measure(click_context.obj, url, workload, tally))
     figures = _figures(workload, tally)
+    if hgrm is not None:
+        tally.confirm_latency.write_hgrm(hgrm_path(hgrm, "confirm"))
+        tally.delivery_latency.write_hgrm(hgrm_path(hgrm, "end-to-end"))
     if as_json:
         emit_json(figures)
     else:
         _show(figures)
+
+
+bench.add_command(diff)
 
 
 async def _measure(context: CommandContext, url: str, workload: Workload, tally: _Tally) -> None:
@@ -135,6 +139,13 @@ async def _measure(context: CommandContext, url: str, workload: Workload, tally:
 
 
 async def _produce_all(context: CommandContext, url: str, workload: Workload, tally: _Tally) -> None:
+    if workload.rate is not None:
+        together_now = asyncio.Barrier(workload.producers)
+        await together(
+            *(_produce_paced(context, url, workload, tally, number, together_now) for number in range(workload.producers))
+        )
+        tally.all_sent = True
+        return
     shares: list[int | None] = [None] * workload.producers
     if workload.count is not None:
         low, more = divmod(workload.count, workload.producers)
@@ -162,6 +173,31 @@ async def _produce(context: CommandContext, url: str, workload: Workload, tally:
             confirm.add_done_callback(partial(_confirmed, tally, started_ns))
             if workload.batch == 1:
                 await confirm
+        await producer.flush()
+
+
+async def _produce_paced(
+    context: CommandContext, url: str, workload: Workload, tally: _Tally, number: int, connected: asyncio.Barrier
+) -> None:
+    """One connection that sends each of its messages when it is due; they take turns with those of the other connections."""
+    assert workload.rate is not None, "there is no rate"
+    filler, interval_ns = bytes(workload.size - _STAMP.size), 1_000_000_000 / workload.rate
+    async with (
+        context.connect(url) as client,
+        client.queue(workload.channel).producer(
+            batch_messages=workload.batch, linger_ms=0 if workload.batch == 1 else 1
+        ) as producer,
+    ):
+        await connected.wait()
+        begin_ns = time.perf_counter_ns()
+        for place in range(number, workload.count_at_rate(), workload.producers):
+            due_ns = begin_ns + int(place * interval_ns)
+            if (early_ns := due_ns - time.perf_counter_ns()) > 0:
+                await asyncio.sleep(early_ns / 1e9)
+            tally.start_latency.record(due_ns)
+            confirm = await producer.send(_STAMP.pack(due_ns) + filler)
+            tally.sent += 1
+            confirm.add_done_callback(partial(_confirmed, tally, due_ns))
         await producer.flush()
 
 
@@ -228,6 +264,7 @@ def _figures(workload: Workload, tally: _Tally) -> dict[str, Any]:
         "received_per_s": round(tally.received / receive_s, 1),
         "confirm_ms": tally.confirm_latency.in_ms(),
         "end_to_end_ms": tally.delivery_latency.in_ms(),
+        **({} if workload.rate is None else {"start_ms": tally.start_latency.in_ms()}),
     }
 
 
@@ -236,6 +273,7 @@ def _show(figures: dict[str, Any]) -> None:
     emit_line(
         f"{figures['sent']} messages of {parameters['size']} bytes in batches of up to {parameters['batch']} "
         f"from {parameters['producers']} producers, confirmed by {figures['confirm']}"
+        + (f", {parameters['rate']:,} due per second" if parameters["rate"] else "")
     )
     emit_line(
         f"confirmed {figures['confirmed_per_s']:,.0f} messages/s ({figures['confirmed_mb_per_s']:,.1f} MB/s), "
@@ -244,5 +282,5 @@ def _show(figures: dict[str, Any]) -> None:
     names = list(figures["confirm_ms"])
     emit_table(
         ("latency in ms", *names),
-        [(title, *(f"{figures[key][name]:.2f}" for name in names)) for title, key in _LATENCY_ROWS],
+        [(title, *(f"{figures[key][name]:.2f}" for name in names)) for title, key in _LATENCY_ROWS if key in figures],
     )

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.cli.fakes import FakeBroker
-from zmqbroker.cli import bench
+from tests.unit.cli.fakes import FakeBroker, FakeQueue
+from zmqbroker.cli import bench, bench_latency
 from zmqbroker.cli.app import run
 from zmqbroker.cli.exits import Exit
+from zmqbroker.client import SendResult
 from zmqbroker.errors import NoMajority
 
 
@@ -45,6 +47,60 @@ def test_bench_seconds_sends_until_the_time_is_over(capsys: pytest.CaptureFixtur
     assert broker.producer_settings == [{"batch_messages": 1, "linger_ms": 0}] * 2
 
 
+def test_bench_rate_sends_every_message_when_it_is_due(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    arguments = ["bench", "--rate", "2000", "--seconds", "0.1", "--producers", "3", "--batch", "1", "--json"]
+    assert run(arguments, broker.context) == Exit.DONE
+    figures: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert (figures["sent"], figures["received"], len(broker.acked)) == (200, 200, 200)
+    assert figures["parameters"]["rate"] == 2000
+    assert figures["confirmed_per_s"] <= 2100  # the last one is due after 199 of 200 intervals
+    assert 0 < figures["start_ms"]["p50"] <= figures["end_to_end_ms"]["max"]
+
+
+def test_bench_rate_counts_a_stall_from_when_messages_were_due(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now_ns = [10**9]
+    monkeypatch.setattr("time.perf_counter_ns", lambda: now_ns[0])
+    broker = FakeBroker()
+    store = FakeQueue._store
+
+    def stall_once(queue: FakeQueue, body: bytes) -> SendResult:
+        now_ns[0] += 100_000_000 if broker.last_sequence[queue.name] == 0 else 1_000
+        return store(queue, body)
+
+    monkeypatch.setattr(FakeQueue, "_store", stall_once)
+    arguments = ["bench", "--rate", "1000", "--count", "50", "--producers", "1", "--size", "8", "--json"]
+    assert run(arguments, broker.context) == Exit.DONE
+    figures: dict[str, Any] = json.loads(capsys.readouterr().out)
+    # The first took 100 ms; the others were due 1 to 49 ms after it and were sent when it was over.
+    assert figures["start_ms"]["p50"] == pytest.approx(75, abs=3)
+    assert figures["confirm_ms"]["max"] >= 99
+
+
+def test_bench_rate_shows_how_late_the_client_was(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "--rate", "5000", "--count", "20"], FakeBroker().context) == Exit.DONE
+    shown = capsys.readouterr().out
+    assert "5,000 due per second" in shown
+    assert "client late" in shown
+
+
+def test_bench_hgrm_writes_both_distributions(tmp_path: Path) -> None:
+    out = tmp_path / "run.hgrm"
+    assert run(["bench", "--count", "300", "--hgrm", str(out)], FakeBroker().context) == Exit.DONE
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run.confirm.hgrm", "run.end-to-end.hgrm"]
+    for path in tmp_path.iterdir():
+        lines = path.read_text(encoding="ascii").splitlines()
+        assert lines[0].split() == ["Value", "Percentile", "TotalCount", "1/(1-Percentile)"]
+        assert lines[2].split()[1] == "0.000000000000"
+        assert any("TotalCount" in line and line.rstrip("]").split()[-1] == "300" for line in lines[3:])
+
+
+def test_bench_hgrm_without_a_suffix_gets_one() -> None:
+    assert bench_latency.hgrm_path(Path("a/run"), "confirm") == Path("a/run.confirm.hgrm")
+
+
 def test_bench_send_refused_ends_with_that_error(capsys: pytest.CaptureFixture[str]) -> None:
     broker = FakeBroker()
     broker.failure = NoMajority("too few nodes")
@@ -72,7 +128,7 @@ def test_bench_without_histograms_says_what_to_install(
 
 
 def test_latencies_out_of_range_are_kept_at_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    latencies = bench.Latencies()
+    latencies = bench_latency.Latencies()
     monkeypatch.setattr("time.perf_counter_ns", lambda: 10**12)
     for elapsed_ns in (0, 1_000_000, 10**11):
         latencies.record(10**12 - elapsed_ns)
