@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from bench.compare.ours import Figures, paced_figures
-from bench.compare.plan import LINES, ComparePlan, Publishing
+from bench.compare.plan import ComparePlan, Publishing
 from bench.meter import Meter
 from bench.peers.nats_load import publish_fast, publish_one_by_one, publish_windowed, pull_all
 from bench.peers.nats_paced import open_loop, saturated_rate
@@ -26,7 +26,7 @@ def measure_nats(
     with nats_cluster(binary, directory, sync=volume == "persistent") as cluster:
         meter, found = Meter(cluster.pids), dict[str, Figures]()
         for item in plan.publishing:
-            if {item.row, *(line.row for line in LINES if line.peer_row == item.row)}.intersection(rows):
+            if item.row in rows:
                 found[item.row] = _publish(cluster, meter, item, settle=plan.settle)
         if plan.single.row in rows:
             counts = plan.single.peer_warmup_count, plan.single.peer_count

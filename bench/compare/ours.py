@@ -8,8 +8,7 @@ from random import Random
 
 import zmq
 
-from bench.compare.flows import measure_backlog, measure_consumed
-from bench.compare.plan import BACKLOG_ROW, ComparePlan
+from bench.compare.plan import ComparePlan
 from bench.load import BODIES, RECEIVE_COUNT_MAX, RECEIVE_WAIT_MS, BenchError, Connection, check, consume
 from bench.macro import NODES, Context, cluster_pids, find_leader, measure_publish
 from bench.meter import Meter
@@ -40,15 +39,13 @@ def measure_ours(plan: ComparePlan, volume: str, rows: Collection[str], rate: in
         for node in cluster.nodes.values():
             node.start()
         leader = find_leader(context, [node.endpoint for node in cluster.nodes.values()])
-        found = _measure(plan, rows, rate, context, leader, Meter(cluster_pids(cluster)))
-        found |= measure_consumed(plan, rows, context, leader)
+        return _measure(plan, rows, rate, context, leader, Meter(cluster_pids(cluster)))
     except BenchError as error:
         logs = "\n".join(f"--- {node.name}\n{node.log()[-2000:]}" for node in cluster.nodes.values())
         raise BenchError(f"{error}\n{logs}") from error
     finally:
         context.destroy(linger=0)
         cluster.close()
-    return found | (measure_backlog(plan, volume, directory / "backlog") if BACKLOG_ROW in rows else {})
 
 
 def _measure(

@@ -10,26 +10,9 @@ from dataclasses import dataclass
 
 from bench.plan import KIB, Plan, PublishCase
 
-__all__ = [
-    "BACKLOG_ROW",
-    "CEILING_LINES",
-    "CONSUMED",
-    "FULL",
-    "LINES",
-    "QUICK",
-    "ROWS",
-    "VOLUMES",
-    "Bar",
-    "ComparePlan",
-    "Line",
-    "Publishing",
-]
+__all__ = ["CEILING_LINES", "FULL", "LINES", "QUICK", "ROWS", "VOLUMES", "Bar", "ComparePlan", "Line", "Publishing"]
 
 VOLUMES = ("ephemeral", "persistent")
-#: Behind the name of a publish row: measured with a consumer that keeps up.
-CONSUMED = "-consumed"
-#: 1 KiB without a consumer, past the log's budget. The figure informs: it is what moving bodies to the store leaves.
-BACKLOG_ROW = "batched-1KiB-backlog"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +53,6 @@ class ComparePlan:
     rounds: int
     publishing: tuple[Publishing, ...]  # batched and unbatched
     single: Publishing  # one at a time
-    backlog_budget_bytes: int  # of the log that a backlog outgrows eight times
     saturated_count: int  # messages that tell how many a second NATS carries from sender to handler
     paced_s: tuple[float, float]  # warm-up and measured part of the open loop
     segment_bytes: int  # of the ceiling's files
@@ -164,7 +146,6 @@ def _plan(scale: int, *, rounds: int, paced_s: tuple[float, float], segment_byte
         rounds=rounds,
         publishing=(batched_128, batched_1k, batched_16k, unbatched),
         single=single,
-        backlog_budget_bytes=max(8 << 20, scale << 20),
         saturated_count=500 * scale,
         paced_s=paced_s,
         segment_bytes=segment_bytes,
@@ -199,12 +180,9 @@ class Line:
     digits: int
     higher: bool  # is better
     bars: Mapping[str, Bar]  # volume -> bar; without one the line only informs
-    peer_row: str  # the measurement of theirs
 
 
-def _line(
-    row: str, figure: str, unit: str, digits: int, *bars: Bar, higher: bool = True, name: str = "", peer_row: str = ""
-) -> Line:
+def _line(row: str, figure: str, unit: str, digits: int, *bars: Bar, higher: bool = True, name: str = "") -> Line:
     """A line with its bars in the order of VOLUMES."""
     return Line(
         name=name or row,
@@ -214,21 +192,14 @@ def _line(
         digits=digits,
         higher=higher,
         bars=dict(zip(VOLUMES, bars, strict=True)) if bars else {},
-        peer_row=peer_row or row,
     )
-
-
-def _publish_lines(row: str, figure: str, unit: str, digits: int, *bars: Bar) -> tuple[Line, Line]:
-    """A publish line alone, and with a consumer that keeps up."""
-    return _line(row, figure, unit, digits, *bars), _line(row + CONSUMED, figure, unit, digits, *bars, peer_row=row)
 
 
 #: Against the better of NATS's ways to do the same, volume against sync_interval.
 LINES = (
-    *_publish_lines("batched-128B", "messages_per_s", "msg/s", 0, Bar(must=6, aim=12), Bar(must=8, aim=15)),
-    *_publish_lines("batched-1KiB", "mb_per_s", "MB/s", 1, Bar(must=2.2, aim=3.5), Bar(must=3, aim=5)),
-    *_publish_lines("batched-16KiB", "mb_per_s", "MB/s", 1, Bar(must=1.6, aim=3), Bar(must=1.2, aim=1.8)),
-    _line(BACKLOG_ROW, "mb_per_s", "MB/s", 1, peer_row="batched-1KiB"),
+    _line("batched-128B", "messages_per_s", "msg/s", 0, Bar(must=6, aim=12), Bar(must=8, aim=15)),
+    _line("batched-1KiB", "mb_per_s", "MB/s", 1, Bar(must=2.2, aim=3.5), Bar(must=3, aim=5)),
+    _line("batched-16KiB", "mb_per_s", "MB/s", 1, Bar(must=1.6, aim=3), Bar(must=1.2, aim=1.8)),
     _line("unbatched-128B", "messages_per_s", "msg/s", 0, Bar(must=1, aim=1.5), Bar(must=1)),
     _line(
         "one-at-a-time-1KiB",

@@ -46,10 +46,10 @@ def _summarize_line(
     line: Line, volume: str, other: str, sides: Mapping[str, Mapping[int, Mapping[str, Figures]]]
 ) -> dict[str, Any] | None:
     values = {
-        side: {number: _best(line, figures[row]) for number, figures in rounds.items() if row in figures}
-        for (side, rounds), row in zip(sides.items(), (line.row, line.peer_row), strict=True)
+        side: {number: _best(line, figures[line.row]) for number, figures in rounds.items() if line.row in figures}
+        for side, rounds in sides.items()
     }
-    if not values["ours"] and (line.row != line.peer_row or not values[other]):
+    if not any(values.values()):
         return None
     ratios = [
         values["ours"][number] / theirs for number, theirs in values[other].items() if theirs and number in values["ours"]

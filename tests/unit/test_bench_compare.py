@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.compare.plan import BACKLOG_ROW, CEILING_LINES, CONSUMED, FULL, LINES, QUICK, ROWS, VOLUMES
+from bench.compare.plan import CEILING_LINES, FULL, LINES, QUICK, ROWS, VOLUMES
 from bench.compare.report import Suite, summarize, table
 from bench.load import BenchError
 from bench.paced import percentiles_ms, run_paced
@@ -67,8 +67,7 @@ def quick_run(directory: Path, *arguments: str, installed: bool = True) -> tuple
 def test_plans_have_every_row_and_whole_bursts() -> None:
     for plan in (FULL, QUICK):
         publishing = {item.row for item in (*plan.publishing, plan.single)}
-        consumed = {item.row + CONSUMED for item in plan.publishing if item.batch_bytes}
-        assert publishing | consumed | {BACKLOG_ROW, "consume-ack-128B", "send-to-handler-128B"} == set(ROWS)
+        assert publishing | {"consume-ack-128B", "send-to-handler-128B"} == set(ROWS)
         for item in plan.publishing:
             assert not any(count % item.peer_burst for count in (item.peer_count, item.peer_warmup_count, item.peer_window))
             assert item.case().request_count * item.case().bodies_per_request == item.count
@@ -267,23 +266,11 @@ def test_summary_passes_over_rounds_in_which_one_side_failed() -> None:
     assert (rate["ours"], rate["theirs"], rate["ratio"], rate["met"]) == (700, 100, None, None)
 
 
-def test_summary_holds_a_line_of_ours_against_the_row_that_the_other_side_has() -> None:
-    suites = [
-        Suite(round=1, volume="ephemeral", side="nats", load_before=0, figures={"batched-1KiB": {"publish": {"mb_per_s": 50}}}),
-        Suite(round=1, volume="ephemeral", side="ours", load_before=0, figures={BACKLOG_ROW: {"batch": {"mb_per_s": 75}}}),
-    ]
-    (backlog,) = [line for line in summarize(suites) if line["ours"]]
-    assert (backlog["line"], backlog["ours"], backlog["theirs"], backlog["ratio"]) == (BACKLOG_ROW, 75, 50, 1.5)
-
-
 def test_lines_are_the_ones_that_were_agreed() -> None:
     assert {line.name: [bar.must for bar in line.bars.values()] for line in LINES if line.bars} == {
         "batched-128B": [6, 8],
-        "batched-128B-consumed": [6, 8],
         "batched-1KiB": [2.2, 3],
-        "batched-1KiB-consumed": [2.2, 3],
         "batched-16KiB": [1.6, 1.2],
-        "batched-16KiB-consumed": [1.6, 1.2],
         "unbatched-128B": [1, 1],
         "one-at-a-time-1KiB p50": [1, 0.75],
         "one-at-a-time-1KiB p99": [1, 0.75],
