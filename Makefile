@@ -16,7 +16,7 @@ SECONDS ?= 3600
 MINUTES ?= 10
 
 .PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes test-processes-one test-processes-two sim sim-long \
-	exhaustive mutants bench bench-compare bench-long bench-soak failover fault-long deps-full clean
+	exhaustive mutants bench bench-compare bench-micro bench-long bench-soak failover fault-long deps-full clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ run: .venv/run.stamp ## three nodes here, with messages through all of them (ARG
 bench: .venv/run.stamp ## throughput and latency of this machine in both modes, then beside NATS JetStream (under half an hour)
 	@$(BIN)/python -m bench $(ARGUMENTS)
 	@$(BIN)/python -m bench.compare $(ARGUMENTS)
+
+bench-micro: .venv/run.stamp ## nanoseconds of the steps of the hot paths, compiled and in Python (ARGUMENTS="--cases core-propose-to-applied")
+	@$(BIN)/python -m bench.micro $(ARGUMENTS)
 
 bench-compare: .venv/run.stamp ## only beside NATS JetStream (ARGUMENTS="--rounds 1 --rows batched-1KiB --modes persistent")
 	@$(BIN)/python -m bench.compare $(ARGUMENTS)

@@ -22,7 +22,7 @@ from typing import Any
 from bench.ceiling import run_ceiling
 from bench.compare.nats import measure_nats
 from bench.compare.ours import Figures, measure_ours
-from bench.compare.plan import FULL, QUICK, ROWS, VOLUMES, ComparePlan
+from bench.compare.plan import EXTRA_ROWS, FULL, QUICK, ROWS, VOLUMES, ComparePlan
 from bench.compare.report import Suite, summarize, table
 from bench.load import BenchError
 from bench.peers.nats_server import find_server, server_version
@@ -68,8 +68,7 @@ class Comparison:
             figures, self.rates[volume] = measure_nats(self._binary, self._plan, volume, self._rows, rate, data)
             return figures
         if side == "ours":
-            rows = [row for row in self._rows if rate or row != "send-to-handler-128B"]
-            return measure_ours(self._plan, volume, rows, rate, data)
+            return measure_ours(self._plan, volume, self._rows, rate, data)
         return {row: {"relay": figures} for row, figures in run_ceiling(self._plan.ceiling(self._rows), volume, data).items()}
 
 
@@ -85,7 +84,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     binary = find_server()
     if binary is None:
         print(WITHOUT_NATS, file=sys.stderr)
-    comparison = Comparison(plan, options.rows or ROWS, binary, options.rate, directory)
+    rows = options.rows or (*ROWS, *(EXTRA_ROWS if options.extra else ()))
+    comparison = Comparison(plan, rows, binary, options.rate, directory)
     comparison.run(options.modes or VOLUMES)
     summary = summarize(comparison.suites)
     print("\n".join(table(summary)))
@@ -113,7 +113,8 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.compare", description="Ours against NATS JetStream, in turn.")
     parser.add_argument("--quick", action="store_true", help="everything once with tiny counts: proves that it runs")
     parser.add_argument("--rounds", type=int, help=f"turns of each side (default: {FULL.rounds})")
-    parser.add_argument("--rows", nargs="+", choices=ROWS, help="only these")
+    parser.add_argument("--rows", nargs="+", choices=(*ROWS, *EXTRA_ROWS), help="only these")
+    parser.add_argument("--extra", action="store_true", help="also what lies beside the table: consumers, a backlog, half load")
     parser.add_argument(
         "--modes", "--volume", nargs="+", action="extend", choices=VOLUMES, help="only these (ephemeral: NATS's default sync)"
     )

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from bench.compare.ours import Figures, paced_figures
-from bench.compare.plan import ComparePlan, Publishing
+from bench.compare.plan import CONSUMED, PAST_BUDGET, ComparePlan, Publishing
 from bench.meter import Meter
-from bench.peers.nats_load import publish_fast, publish_one_by_one, publish_windowed, pull_all
+from bench.peers.nats_load import FastSender, Sender, WindowedSender, publish, publish_one_by_one
 from bench.peers.nats_paced import open_loop, saturated_rate
+from bench.peers.nats_pull import publish_and_pull, pull_all
 from bench.peers.nats_server import NatsCluster, nats_cluster
 
 __all__ = ["measure_nats"]
@@ -28,6 +29,10 @@ def measure_nats(
         for item in plan.publishing:
             if item.row in rows:
                 found[item.row] = _publish(cluster, meter, item, settle=plan.settle)
+            if item.row + CONSUMED in rows:
+                found[item.row + CONSUMED] = _publish_consumed(cluster, meter, item, settle=plan.settle)
+            if item.row + PAST_BUDGET in rows:  # it knows no budget: the same as without
+                found[item.row + PAST_BUDGET] = found.get(item.row) or _publish(cluster, meter, item, settle=plan.settle)
         if plan.single.row in rows:
             counts = plan.single.peer_warmup_count, plan.single.peer_count
             port = _new_stream(cluster, settle=plan.settle)
@@ -47,26 +52,39 @@ def _new_stream(cluster: NatsCluster, *, settle: bool, batched: bool = False) ->
     return port
 
 
-def _publish(cluster: NatsCluster, meter: Meter, item: Publishing, *, settle: bool) -> Figures:
-    counts = item.peer_warmup_count, item.peer_count
+def _senders(cluster: NatsCluster, item: Publishing, *, settle: bool) -> Iterator[tuple[str, Sender]]:
+    """Every way to publish, each to a new stream that is made when its turn comes."""
     port = _new_stream(cluster, settle=settle)
-    windowed = publish_windowed(port, meter, item.body_bytes, counts, window=item.peer_window, burst=item.peer_burst)
-    found = {"publish": windowed.summary()}
+    yield "publish", WindowedSender(port, item.body_bytes, window=item.peer_window, burst=item.peer_burst)
     if item.peer_flow:
         port = _new_stream(cluster, settle=settle, batched=True)
-        found["fast-ingest"] = publish_fast(port, meter, item.body_bytes, counts, flow=item.peer_flow).summary()
+        yield "fast-ingest", FastSender(port, item.body_bytes, item.peer_counts, flow=item.peer_flow)
+
+
+def _publish(cluster: NatsCluster, meter: Meter, item: Publishing, *, settle: bool) -> Figures:
+    return {
+        way: publish(sender, meter, item.body_bytes, item.peer_counts).summary()
+        for way, sender in _senders(cluster, item, settle=settle)
+    }
+
+
+def _publish_consumed(cluster: NatsCluster, meter: Meter, item: Publishing, *, settle: bool) -> Figures:
+    found: Figures = {}
+    for way, sender in _senders(cluster, item, settle=settle):
+        cluster.new_consumer(sender.connection.port, "K")
+        found[way] = publish_and_pull(sender, meter, "K", item.body_bytes, item.peer_counts).summary()
     return found
 
 
 def _consume(cluster: NatsCluster, meter: Meter, item: Publishing, *, settle: bool) -> dict[str, float]:
     """Pull what was published just before."""
-    counts = item.peer_warmup_count, item.peer_count
     port = _new_stream(cluster, settle=False)
-    publish_windowed(port, meter, item.body_bytes, counts, window=item.peer_window, burst=item.peer_burst)
+    sender = WindowedSender(port, item.body_bytes, window=item.peer_window, burst=item.peer_burst)
+    publish(sender, meter, item.body_bytes, item.peer_counts)
     cluster.new_consumer(port, "C")
     if settle:
         os.sync()
-    return pull_all(port, meter, "C", item.body_bytes, sum(counts)).summary()
+    return pull_all(port, meter, "C", item.body_bytes, sum(item.peer_counts)).summary()
 
 
 def _half_load(cluster: NatsCluster, plan: ComparePlan) -> int:

@@ -8,7 +8,8 @@ from random import Random
 
 import zmq
 
-from bench.compare.plan import ComparePlan
+from bench.compare.ours_extra import confirm_at_half_load, publish_consumed, publish_past_budget
+from bench.compare.plan import CONFIRM_ROW, CONSUMED, PAST_BUDGET, ComparePlan
 from bench.load import BODIES, RECEIVE_COUNT_MAX, RECEIVE_WAIT_MS, BenchError, Connection, check, consume
 from bench.macro import NODES, Context, cluster_pids, find_leader, measure_publish
 from bench.meter import Meter
@@ -33,13 +34,27 @@ Figures = dict[str, dict[str, float]]  # way of doing it -> figure -> value
 
 
 def measure_ours(plan: ComparePlan, volume: str, rows: Collection[str], rate: int, directory: Path) -> dict[str, Figures]:
-    """Every row against a new cluster; figures by row."""
+    """Every row against a new cluster, a backlog past the log's budget against one of its own; figures by row."""
+    found: dict[str, Figures] = {}
+    if usual := [row for row in rows if not row.endswith(PAST_BUDGET)]:
+        found = _measure_all(plan, volume, usual, rate, directory)
+    for item in plan.publishing:
+        if item.row + PAST_BUDGET in rows:
+            own = directory / "past-budget"
+            own.mkdir()
+            found[item.row + PAST_BUDGET] = {"batch": publish_past_budget(plan, volume, item, own)}
+    return {row: figures for row, figures in found.items() if row in rows}  # without what others were built on
+
+
+def _measure_all(plan: ComparePlan, volume: str, rows: Collection[str], rate: int, directory: Path) -> dict[str, Figures]:
     cluster, context = Cluster(directory, NODES, volume=volume), Context()
     try:
         for node in cluster.nodes.values():
             node.start()
         leader = find_leader(context, [node.endpoint for node in cluster.nodes.values()])
-        return _measure(plan, rows, rate, context, leader, Meter(cluster_pids(cluster)))
+        meter = Meter(cluster_pids(cluster))
+        found = _measure(plan, rows, rate, context, leader, meter)
+        return found | _measure_extra(plan, rows, context, leader, meter)
     except BenchError as error:
         logs = "\n".join(f"--- {node.name}\n{node.log()[-2000:]}" for node in cluster.nodes.values())
         raise BenchError(f"{error}\n{logs}") from error
@@ -52,25 +67,37 @@ def _measure(
     plan: ComparePlan, rows: Collection[str], rate: int, context: Context, leader: str, meter: Meter
 ) -> dict[str, Figures]:
     found: dict[str, Figures] = {}
-    consuming = "consume-ack-128B" in rows
+    first = plan.publishing[0]  # its messages are consumed
+    wanted = {*rows, *([first.row] if "consume-ack-128B" in rows else [])}
     for item in (*plan.publishing, plan.single):
-        if item.row in rows or (consuming and item.row == "batched-128B"):
+        if item.row in wanted:
             figures = measure_publish(context, leader, meter, item.case(), settle=plan.settle, broker=True)
-            if item.row in rows:
-                found[item.row] = {"batch" if item.batch_bytes else "send": figures}
-    if consuming:
-        source = next(item for item in plan.publishing if item.row == "batched-128B").case()
+            found[item.row] = {"batch" if item.batch_bytes else "send": figures}
+    if "consume-ack-128B" in rows:
+        source = first.case()
         case = ConsumeCase(name="consume-ack-128B", source=source.name, window=8, receive_bytes=256 * KIB)
         connection = Connection(context, leader)
         found[case.name] = {"receive": consume(connection, meter, case, source).summary()}
         connection.close()
-    if "send-to-handler-128B" in rows:
+    if "send-to-handler-128B" in rows and rate:
         lane = OurLane(context, leader, 128)
         warmup_s, measured_s = plan.paced_s
         meter.start()
         paced = run_paced(lane, rate, int(rate * measured_s), int(rate * warmup_s), linger_ns=LINGER_NS)
         found["send-to-handler-128B"] = {"batch": paced_figures(paced, rate, meter)}
         lane.close()
+    return found
+
+
+def _measure_extra(plan: ComparePlan, rows: Collection[str], context: Context, leader: str, meter: Meter) -> dict[str, Figures]:
+    """The rows beside the table that need no cluster of their own."""
+    found: dict[str, Figures] = {}
+    for item in plan.publishing:
+        if item.row + CONSUMED in rows:
+            found[item.row + CONSUMED] = {"batch": publish_consumed(context, leader, meter, item)}
+    if CONFIRM_ROW in rows:
+        figures = confirm_at_half_load(context, leader, meter, plan.publishing[0], plan.paced_s, settle=plan.settle)
+        found[CONFIRM_ROW] = {"batch": figures}
     return found
 
 

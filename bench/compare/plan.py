@@ -6,13 +6,32 @@ Nothing here runs anything. A measurement gives several figures; a line is one f
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.plan import KIB, Plan, PublishCase
 
-__all__ = ["CEILING_LINES", "FULL", "LINES", "QUICK", "ROWS", "VOLUMES", "Bar", "ComparePlan", "Line", "Publishing"]
+__all__ = [
+    "CEILING_LINES",
+    "CONFIRM_ROW",
+    "CONSUMED",
+    "EXTRA_LINES",
+    "EXTRA_ROWS",
+    "FULL",
+    "LINES",
+    "PAST_BUDGET",
+    "QUICK",
+    "ROWS",
+    "VOLUMES",
+    "Bar",
+    "ComparePlan",
+    "Line",
+    "Publishing",
+]
 
 VOLUMES = ("ephemeral", "persistent")
+#: What makes of the name of a batched row that of the same beside a consumer, and as a backlog past the log's budget.
+CONSUMED, PAST_BUDGET = "-consumed", "-past-budget"
+CONFIRM_ROW = "confirm-at-half-load"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +50,11 @@ class Publishing:
     peer_burst: int  # messages in one write of theirs
     peer_flow: int  # messages that one confirm of fast ingest covers; 0: not measured, as no other client does it so
     sequenced: bool = True
+
+    @property
+    def peer_counts(self) -> tuple[int, int]:
+        """Of the warm-up and measured ones of theirs."""
+        return self.peer_warmup_count, self.peer_count
 
     def case(self) -> PublishCase:
         """Ours, as bench.load has it."""
@@ -57,6 +81,8 @@ class ComparePlan:
     paced_s: tuple[float, float]  # warm-up and measured part of the open loop
     segment_bytes: int  # of the ceiling's files
     settle: bool
+    budget_bytes: int  # of the log, where a backlog goes past it
+    budget_times: int  # as long as the backlog gets
 
     def ceiling(self, rows: Collection[str]) -> Plan:
         """The part of these rows that the ceiling does too."""
@@ -73,7 +99,9 @@ class ComparePlan:
         )
 
 
-def _plan(scale: int, *, rounds: int, paced_s: tuple[float, float], segment_bytes: int, settle: bool) -> ComparePlan:
+def _plan(
+    scale: int, *, rounds: int, paced_s: tuple[float, float], segment_bytes: int, settle: bool, budget_bytes: int
+) -> ComparePlan:
     """A plan with counts in proportion to `scale`, which is 1 for the smoke run."""
     # Ours have 2 MiB under way in batches, as in `python -m bench`; theirs what gave most when it was tried.
     batched_128 = Publishing(
@@ -150,12 +178,14 @@ def _plan(scale: int, *, rounds: int, paced_s: tuple[float, float], segment_byte
         paced_s=paced_s,
         segment_bytes=segment_bytes,
         settle=settle,
+        budget_bytes=budget_bytes,
+        budget_times=4,
     )
 
 
-FULL = _plan(256, rounds=5, paced_s=(1.0, 5.0), segment_bytes=64 << 20, settle=True)
+FULL = _plan(256, rounds=5, paced_s=(1.0, 5.0), segment_bytes=64 << 20, settle=True, budget_bytes=256 << 20)
 #: Does everything once and measures nothing worth keeping.
-QUICK = _plan(1, rounds=1, paced_s=(0.1, 0.2), segment_bytes=4 << 20, settle=False)
+QUICK = _plan(1, rounds=1, paced_s=(0.1, 0.2), segment_bytes=4 << 20, settle=False, budget_bytes=4 << 20)
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -179,6 +209,7 @@ class Line:
     unit: str
     digits: int
     higher: bool  # is better
+    absolute: bool = False  # the bar is for our own figure, not for a ratio
     bars: Mapping[str, Bar]  # volume -> bar; without one the line only informs
 
 
@@ -261,5 +292,26 @@ CEILING_LINES = (
         name="one-at-a-time-1KiB p50 ÷ ceiling",
     ),
 )
-#: What --rows chooses from.
+#: The table.
 ROWS = tuple(dict.fromkeys(line.row for line in LINES))
+_BATCHED = [line for line in LINES if line.name.startswith("batched")]
+#: Beside the table: the batched lines with a consumer that keeps up, one as a long backlog, and our own latency at half load.
+EXTRA_LINES = (
+    *(replace(line, name=line.row + CONSUMED, row=line.row + CONSUMED) for line in _BATCHED),
+    *(
+        replace(line, name=line.row + PAST_BUDGET, row=line.row + PAST_BUDGET)
+        for line in _BATCHED
+        if line.row == "batched-1KiB"
+    ),
+    Line(
+        name=f"{CONFIRM_ROW} p99",
+        row=CONFIRM_ROW,
+        figure="p99_ms",
+        unit="ms",
+        digits=2,
+        higher=False,
+        absolute=True,
+        bars={"ephemeral": Bar(must=10), "persistent": Bar(must=25)},
+    ),
+)
+EXTRA_ROWS = tuple(line.row for line in EXTRA_LINES)

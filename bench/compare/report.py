@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from bench.compare.ours import Figures
-from bench.compare.plan import CEILING_LINES, LINES, Line
+from bench.compare.plan import CEILING_LINES, EXTRA_LINES, LINES, Line
 
 __all__ = ["Suite", "summarize", "table"]
 
@@ -33,7 +33,7 @@ def summarize(suites: Sequence[Suite]) -> list[dict[str, Any]]:
     """One entry per volume and line that was measured: medians of both sides, ratios per round, their median, bar, aim, met."""
     found = []
     for volume in dict.fromkeys(suite.volume for suite in suites):
-        for other, lines in (("nats", LINES), ("ceiling", CEILING_LINES)):
+        for other, lines in (("nats", (*LINES, *EXTRA_LINES)), ("ceiling", CEILING_LINES)):
             sides = {
                 side: {suite.round: suite.figures for suite in suites if (suite.volume, suite.side) == (volume, side)}
                 for side in ("ours", other)
@@ -56,20 +56,21 @@ def _summarize_line(
     ]
     bar = line.bars.get(volume)
     ratio = median(ratios) if ratios else None
+    judged = median(values["ours"].values()) if line.absolute and values["ours"] else ratio
     return {
         "volume": volume,
         "line": line.name,
         "figure": line.figure,
         "unit": line.unit,
-        "against": other,
+        "against": "itself" if line.absolute else other,
         "ours": median(values["ours"].values()) if values["ours"] else None,
         "theirs": median(values[other].values()) if values[other] else None,
         "ratios": [round(value, 3) for value in ratios],
         "ratio": None if ratio is None else round(ratio, 3),
         "must": bar and bar.must,
         "aim": bar and bar.aim,
-        "met": None if ratio is None or bar is None else _reaches(line, ratio, bar.must),
-        "aim_met": None if ratio is None or bar is None or bar.aim is None else _reaches(line, ratio, bar.aim),
+        "met": None if judged is None or bar is None else _reaches(line, judged, bar.must),
+        "aim_met": None if judged is None or bar is None or bar.aim is None else _reaches(line, judged, bar.aim),
     }
 
 
@@ -85,8 +86,8 @@ def _reaches(line: Line, ratio: float, wanted: float) -> bool:
 
 _TITLES = ("volume", "line", "unit", "ours", "theirs", "ratio", "must", "aim", "")
 _WIDTHS = (10, 31, 17, 12, 12, 7, 7, 7, 7)
-_DIGITS = {line.name: line.digits for line in (*LINES, *CEILING_LINES)}
-_HIGHER = {line.name: line.higher for line in (*LINES, *CEILING_LINES)}
+_DIGITS = {line.name: line.digits for line in (*LINES, *EXTRA_LINES, *CEILING_LINES)}
+_HIGHER = {line.name: line.higher for line in (*LINES, *EXTRA_LINES, *CEILING_LINES)}
 
 
 def table(summary: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -1,45 +1,39 @@
-"""What a client of JetStream can do at its best: publish with a window, fast-ingest batches, one at a time; pull and ack.
+"""Publishing to JetStream at its best: with a window, as fast-ingest batches, one at a time.
 
-As with ours, nothing is retried: an error or a silence ends the measurement with `BenchError`. An ack is sent and not
-confirmed, as is usual with JetStream, so the last ones need not have been stored when the clock stops; ours are.
+As with ours, nothing is retried: an error or a silence ends the measurement with `BenchError`.
 """
 
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator
 from random import Random
-from typing import Any
+from typing import Any, Protocol
 
 from bench.load import BODIES, BenchError, Figures
 from bench.meter import Meter
-from bench.peers.nats_server import STREAM, SUBJECT
+from bench.peers.nats_server import SUBJECT
 from bench.peers.nats_wire import NatsConnection, publication
 from bench.plan import SEED
 
 __all__ = [
-    "DELIVERIES",
     "INBOX",
     "Acks",
-    "Puller",
+    "FastSender",
+    "Sender",
+    "WindowedSender",
     "bodies_of",
     "fast_bursts",
     "json_messages",
-    "publish_fast",
+    "publish",
     "publish_one_by_one",
-    "publish_windowed",
-    "pull_all",
 ]
 
-INBOX, BATCH_INBOX, DELIVERIES = b"_i.p", b"_i.b", b"_i.d"
+INBOX, BATCH_INBOX = b"_i.p", b"_i.b"
 #: Messages that the server confirms together in a fast-ingest batch may be under way this many times.
 FLOWS_OUTSTANDING = 5
-#: Of one request for messages; the next one is sent when so many are still to come.
-PULL_COUNT = 500
-_PULL_EXPIRES_NS = 20_000_000_000
 
 
 def bodies_of(size: int) -> list[bytes]:
@@ -67,47 +61,97 @@ class Acks:
         return whole.count(self._mark)
 
 
-def publish_windowed(port: int, meter: Meter, body_bytes: int, counts: tuple[int, int], *, window: int, burst: int) -> Figures:
-    """Publish warm-up and measured messages with at most `window` unconfirmed; a write has `burst`, which divides these."""
-    assert not any(count % burst for count in (window, *counts)), "counts and window are multiples of a burst"
-    connection, acks, bodies = NatsConnection(port, [INBOX]), Acks(), bodies_of(body_bytes)
-    block = b"".join(publication(SUBJECT, INBOX, bodies[number % BODIES]) for number in range(burst))
+class Sender(Protocol):
+    """Publishes so many messages; `fill` and `take` in turn until it is `done`, then perhaps again."""
 
-    def run(count: int) -> None:
-        sent = confirmed = 0
-        while confirmed < count:
-            if not connection.writing and sent < count and window - (sent - confirmed) >= burst:
-                connection.write(block)
-                sent += burst
-            confirmed += acks.take(connection.exchange())
+    connection: NatsConnection
 
-    return _measured(connection, meter, body_bytes, counts, run)
+    @property
+    def done(self) -> bool:
+        """Whether all messages are confirmed."""
+        ...
+
+    def begin(self, count: int) -> None:
+        """The next messages."""
+        ...
+
+    def fill(self) -> None:
+        """Queue what may be sent."""
+        ...
+
+    def take(self, data: bytes) -> None:
+        """What has come. Raises BenchError when it is a refusal."""
+        ...
 
 
-def publish_fast(port: int, meter: Meter, body_bytes: int, counts: tuple[int, int], *, flow: int) -> Figures:
-    """Two fast-ingest batches (of the warm-up, and the measured one) that the server confirms every `flow` messages."""
-    connection, bodies = NatsConnection(port, [BATCH_INBOX + b".>"]), bodies_of(body_bytes)
-    batches = iter([fast_bursts(bodies, count, flow, name) for name, count in zip((b"w", b"m"), counts, strict=True)])
+class WindowedSender:
+    """Messages with a confirm each and at most `window` unconfirmed; a write has `burst`, which divides window and counts."""
 
-    def run(count: int) -> None:
-        bursts = deque(next(batches))
-        sent, confirmed, window, rest = 0, 0, 1, b""
-        while True:
-            if bursts and not connection.writing and window - (sent - confirmed) >= bursts[0][0]:
-                burst_count, data = bursts.popleft()
-                connection.write(data)
-                sent += burst_count
-            answers, rest = json_messages(rest + connection.exchange())
-            for answer in answers:
-                if "error" in answer:
-                    raise BenchError(f"NATS refused a batch: {answer['error']}")
-                if "stream" in answer:  # the confirm of the whole batch
-                    if answer.get("count", count) != count:
-                        raise BenchError(f"NATS stored {answer['count']} of {count} messages")
-                    return
-                confirmed, window = max(confirmed, answer.get("seq", 0)), flow * FLOWS_OUTSTANDING
+    def __init__(self, port: int, body_bytes: int, *, window: int, burst: int) -> None:
+        assert window % burst == 0, "a window is a multiple of a burst"
+        self.connection, self._acks = NatsConnection(port, [INBOX]), Acks()
+        self._window, self._burst, bodies = window, burst, bodies_of(body_bytes)
+        self._block = b"".join(publication(SUBJECT, INBOX, bodies[number % BODIES]) for number in range(burst))
+        self._count = self._sent = self._confirmed = 0
 
-    return _measured(connection, meter, body_bytes, counts, run)
+    @property
+    def done(self) -> bool:
+        """Whether all messages are confirmed."""
+        return self._confirmed >= self._count
+
+    def begin(self, count: int) -> None:
+        """The next messages."""
+        assert count % self._burst == 0, "a count is a multiple of a burst"
+        self._count, self._sent, self._confirmed = count, 0, 0
+
+    def fill(self) -> None:
+        """Queue a burst when there is room for it and the one before has left."""
+        room = self._window - (self._sent - self._confirmed)
+        if not self.connection.writing and self._sent < self._count and room >= self._burst:
+            self.connection.write(self._block)
+            self._sent += self._burst
+
+    def take(self, data: bytes) -> None:
+        """Count confirms."""
+        self._confirmed += self._acks.take(data)
+
+
+class FastSender:
+    """Fast-ingest batches, one for each of `counts`, that the server confirms every `flow` messages."""
+
+    def __init__(self, port: int, body_bytes: int, counts: tuple[int, ...], *, flow: int) -> None:
+        self.connection, self._flow, bodies = NatsConnection(port, [BATCH_INBOX + b".>"]), flow, bodies_of(body_bytes)
+        self._batches = iter([fast_bursts(bodies, count, flow, b"%d" % number) for number, count in enumerate(counts)])
+        self._bursts: deque[tuple[int, bytes]] = deque()
+        self._rest = b""
+        self._count = self._sent = self._confirmed = self._window = 0
+        self.done = True
+
+    def begin(self, count: int) -> None:
+        """The next batch."""
+        self._bursts, self._count, self.done = deque(next(self._batches)), count, False
+        self._sent, self._confirmed, self._window = 0, 0, 1
+
+    def fill(self) -> None:
+        """Queue a burst when there is room for it and the one before has left."""
+        room = self._window - (self._sent - self._confirmed)
+        if self._bursts and not self.connection.writing and room >= self._bursts[0][0]:
+            count, data = self._bursts.popleft()
+            self.connection.write(data)
+            self._sent += count
+
+    def take(self, data: bytes) -> None:
+        """See how far the batch is confirmed."""
+        answers, self._rest = json_messages(self._rest + data)
+        for answer in answers:
+            if "error" in answer:
+                raise BenchError(f"NATS refused a batch: {answer['error']}")
+            if "stream" not in answer:
+                self._confirmed, self._window = max(self._confirmed, answer.get("seq", 0)), self._flow * FLOWS_OUTSTANDING
+                continue
+            if answer.get("count", self._count) != self._count:  # the confirm of the whole batch
+                raise BenchError(f"NATS stored {answer['count']} of {self._count} messages")
+            self.done = True
 
 
 def fast_bursts(bodies: list[bytes], count: int, flow: int, name: bytes) -> list[tuple[int, bytes]]:
@@ -143,89 +187,41 @@ def json_messages(data: bytes) -> tuple[list[dict[str, Any]], bytes]:
     return found, data
 
 
+def _run(sender: Sender, count: int) -> None:
+    sender.begin(count)
+    while not sender.done:
+        sender.fill()
+        sender.take(sender.connection.exchange())
+
+
+def publish(sender: Sender, meter: Meter, body_bytes: int, counts: tuple[int, int]) -> Figures:
+    """Publish the messages of the warm-up and then the measured ones, and close the connection."""
+    _run(sender, counts[0])
+    meter.start()
+    _run(sender, counts[1])
+    spent = meter.stop()
+    sender.connection.close()
+    return Figures(counts[1], counts[1] * body_bytes, spent)
+
+
 def publish_one_by_one(port: int, meter: Meter, body_bytes: int, counts: tuple[int, int]) -> Figures:
     """Publish each message after the confirm of the one before."""
-    connection, acks, bodies = NatsConnection(port, [INBOX]), Acks(), bodies_of(body_bytes)
-    frames = [publication(SUBJECT, INBOX, body) for body in bodies]
-    latencies_ns: list[int] = []
+    connection, acks = NatsConnection(port, [INBOX]), Acks()
+    frames = [publication(SUBJECT, INBOX, body) for body in bodies_of(body_bytes)]
 
-    def run(count: int) -> None:
-        latencies_ns.clear()
+    def send(count: int) -> Iterator[int]:
         for number in range(count):
             started_ns = time.perf_counter_ns()
             connection.write(frames[number % BODIES])
             connection.flush()
             while not acks.take(connection.exchange()):
                 pass
-            latencies_ns.append(time.perf_counter_ns() - started_ns)
+            yield time.perf_counter_ns() - started_ns
 
-    figures = _measured(connection, meter, body_bytes, counts, run)
-    figures.latencies_ns = latencies_ns
-    return figures
-
-
-def _measured(
-    connection: NatsConnection, meter: Meter, body_bytes: int, counts: tuple[int, int], run: Callable[[int], None]
-) -> Figures:
-    """Run the warm-up and the measured part, and close the connection."""
-    run(counts[0])
+    warmup_ns = list(send(counts[0]))
+    assert len(warmup_ns) == counts[0], "each send was timed"
     meter.start()
-    run(counts[1])
+    latencies_ns = list(send(counts[1]))
     spent = meter.stop()
     connection.close()
-    return Figures(counts[1], counts[1] * body_bytes, spent)
-
-
-# --- consuming -------------------------------------------------------------------------------------------------------
-
-
-class Puller:
-    """Keeps requests for messages under way and acks each message that comes."""
-
-    def __init__(self, connection: NatsConnection, consumer: str, body_bytes: int) -> None:
-        self._connection = connection
-        request = json.dumps({"batch": PULL_COUNT, "expires": _PULL_EXPIRES_NS}).encode()
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{STREAM}.{consumer}".encode()
-        self._request = publication(subject, DELIVERIES, request)
-        # MSG <subject> <subscription> $JS.ACK.….<stream sequence>.<consumer sequence>.<time>.<pending> <size>
-        self._message = re.compile(rb"MSG \S+ \d+ (\S+\.(\d+)\.\d+\.\d+\.\d+) %d\r\n[\s\S]{%d}\r\n" % (body_bytes, body_bytes))
-        self._rest = b""
-        self._wanted = self._received = 0
-
-    def ask(self) -> None:
-        """Ask for more messages when too few are still to come."""
-        while self._wanted - self._received <= PULL_COUNT:
-            self._connection.write(self._request)
-            self._wanted += PULL_COUNT
-
-    def take(self, data: bytes) -> list[int]:
-        """The sequences of the messages that have come; their acks are queued."""
-        data = self._rest + data
-        sequences, acks, end = [], [], 0
-        for message in self._message.finditer(data):
-            sequences.append(int(message[2]))
-            acks.append(b"PUB %b 4\r\n+ACK\r\n" % message[1])
-            end = message.end()
-        self._rest = data[end:]
-        self._received += len(sequences)
-        self._connection.write(b"".join(acks))
-        self.ask()
-        return sequences
-
-
-def pull_all(port: int, meter: Meter, consumer: str, body_bytes: int, count: int) -> Figures:
-    """Pull and ack `count` messages that the stream holds; every one must come once, in order."""
-    connection = NatsConnection(port, [DELIVERIES])
-    puller = Puller(connection, consumer, body_bytes)
-    sequences: list[int] = []
-    meter.start()
-    puller.ask()
-    while len(sequences) < count:
-        sequences += puller.take(connection.exchange())
-    while connection.writing:
-        connection.exchange()
-    spent = meter.stop()
-    connection.close()
-    if sequences[:count] != list(range(1, count + 1)):
-        raise BenchError("NATS delivered a message twice, or not at all")
-    return Figures(count, count * body_bytes, spent)
+    return Figures(counts[1], counts[1] * body_bytes, spent, latencies_ns)

@@ -6,7 +6,8 @@ import time
 
 from bench.load import BODIES
 from bench.paced import Paced, run_paced
-from bench.peers.nats_load import DELIVERIES, INBOX, Acks, Puller, bodies_of
+from bench.peers.nats_load import INBOX, Acks, bodies_of
+from bench.peers.nats_pull import DELIVERIES, Puller
 from bench.peers.nats_server import SUBJECT
 from bench.peers.nats_wire import NatsConnection, publication
 

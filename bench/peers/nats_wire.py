@@ -13,7 +13,7 @@ from typing import Any
 
 from bench.load import BenchError
 
-__all__ = ["NatsConnection", "message_after", "publication"]
+__all__ = ["NatsConnection", "exchange_all", "message_after", "publication"]
 
 #: A healthy server neither keeps a client waiting that long nor takes that long to read from it.
 SILENCE_S = 30.0
@@ -122,6 +122,17 @@ class NatsConnection:
         if not data:
             raise BenchError(f"the NATS server at port {self.port} closed the connection")
         return data
+
+
+def exchange_all(connections: Sequence[NatsConnection]) -> list[bytes]:
+    """As `NatsConnection.exchange`, of whichever connections can; what has come on each."""
+    writing = [connection for connection in connections if connection.writing]
+    readable, writable, _ = select.select(connections, writing, [], SILENCE_S)
+    if not readable and not writable:
+        raise BenchError("the NATS servers stopped answering")
+    for connection in writing:
+        connection.flush()
+    return [connection.read() if connection in readable else b"" for connection in connections]
 
 
 def message_after(data: bytes, mark: bytes) -> dict[str, Any] | None:

