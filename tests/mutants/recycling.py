@@ -120,12 +120,12 @@ def keep_torn_tail(patch: pytest.MonkeyPatch) -> None:
 def pretend_room(patch: pytest.MonkeyPatch) -> None:
     """A job that found no room is handed back with the others."""
 
-    def run(jobs: Sequence[WriteJob]) -> int:
+    def run(jobs: Sequence[WriteJob]) -> tuple[int, int]:
         for job in jobs:
             try:
                 job.write()
             except NoRoom:
                 continue
-        return len(jobs)
+        return len(jobs), 0
 
     patch.setattr(writer, "run", run)
