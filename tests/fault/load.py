@@ -22,7 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from tests.fault.history import Ack, Delivery, History, Outcome, Send, body_of, read, value_of, write
-from zmqbroker import Client, Message, SendResult
+from zmqbroker import Client, Message
+from zmqbroker.client import Confirm
 from zmqbroker.errors import BrokerError, RequestError
 
 __all__ = ["Load"]
@@ -70,13 +71,13 @@ class _Recorder:
             self.show()
             await asyncio.sleep(PROGRESS_S)
 
-    def sent(self, producer: str, number: int, invoke_ns: int, future: asyncio.Future[SendResult]) -> None:
+    def sent(self, producer: str, number: int, invoke_ns: int, confirm: Confirm) -> None:
         """A send has ended."""
         complete_ns = time.monotonic_ns()
-        error = future.exception()
+        error = confirm.exception()
         if error is None:
             self.done += 1
-            send = Send(producer, number, Outcome.CONFIRMED, invoke_ns, complete_ns, future.result().sequence)
+            send = Send(producer, number, Outcome.CONFIRMED, invoke_ns, complete_ns, confirm.result().sequence)
         else:
             known = isinstance(error, RequestError) and not error.outcome_unknown
             send = Send(producer, number, Outcome.REFUSED if known else Outcome.UNKNOWN, invoke_ns, complete_ns)
@@ -102,9 +103,9 @@ async def _produce(wish: _Wish, recorder: _Recorder, stop: asyncio.Event) -> Non
     slots = asyncio.Semaphore(OUTSTANDING_MAX)
     share, number, debt = wish.rate * BURST_S, 0, 0.0
 
-    def ended(at: int, invoke_ns: int, future: asyncio.Future[SendResult]) -> None:
+    def ended(at: int, invoke_ns: int, confirm: Confirm) -> None:
         slots.release()
-        recorder.sent(wish.name, at, invoke_ns, future)
+        recorder.sent(wish.name, at, invoke_ns, confirm)
 
     async with Client(wish.url) as client:
         producer = client.queue(wish.channel).producer(linger_ms=2, timeout_ms=TIMEOUT_MS)
@@ -114,8 +115,8 @@ async def _produce(wish: _Wish, recorder: _Recorder, stop: asyncio.Event) -> Non
                 await slots.acquire()
                 number, debt = number + 1, debt - 1
                 invoke_ns = time.monotonic_ns()
-                future = await producer.send(body_of((wish.name, number), BODY_BYTES))
-                future.add_done_callback(partial(ended, number, invoke_ns))
+                confirm = await producer.send(body_of((wish.name, number), BODY_BYTES))
+                confirm.add_done_callback(partial(ended, number, invoke_ns))
             await asyncio.sleep(BURST_S)
         for _ in range(OUTSTANDING_MAX):  # all slots are free when every send has ended
             await slots.acquire()

@@ -79,7 +79,8 @@ class Queue:
         Calls at the same time are stored in their order, and share batches when more wait than the window takes.
         """
         encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max)
-        return await (await self._sender.send(self._driver.item(*encoded, timeout_ms or self._timeout_ms)))
+        confirm = await self._sender.send(*encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None)
+        return await confirm
 
     def producer(
         self,
