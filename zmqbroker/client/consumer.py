@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Generic
+from typing import Any, Generic
 
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.message import Received, read_messages
+from zmqbroker.client.message import Received
 from zmqbroker.client.session import Answer
 from zmqbroker.errors import BrokerError
+from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.requests import CloseRequest, ReceiveRequest
 
 __all__ = ["CLOSE_MS", "Consumer"]
@@ -49,16 +50,17 @@ class Consumer(Generic[Received]):
         driver: Driver,
         requests: tuple[ReceiveRequest, ...],
         timeout_ms: int,
-        make: Callable[..., Received],
+        read: Callable[[dict[str, Any], Sequence[Buffer]], list[Received]],
         active: set[Consumer[Received]],
     ) -> None:
         self._driver = driver
         self._timeout_ms = timeout_ms + _WAIT_MS
-        self._make = make
+        self._read = read  # what makes messages of a reply
         self._active = active  # it is in there from the first request to the end of close
         self._lanes = [_Lane[Received](request) for request in requests]
         self._change = asyncio.Event()  # set when a lane got something, or the consumer stops
         self._error: BrokerError | None = None
+        self._changes = 0  # how often a lane got something, or the consumer was stopped
         self._stopping = False
         self._closing = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,7 +97,7 @@ class Consumer(Generic[Received]):
     def stop(self) -> None:
         """End the iteration the next time it asks for a message."""
         self._stopping = True
-        self._change.set()
+        self._changed()
 
     async def wait_closed(self) -> None:
         """Wait until whoever iterates has asked for the next message, found that there is none, and closed."""
@@ -129,7 +131,9 @@ class Consumer(Generic[Received]):
     async def _iterate(self) -> AsyncIterator[Received]:
         try:
             while (lane := await self._ready_lane()) is not None:
-                yield lane.messages.popleft()
+                messages, changes, limit = lane.messages, self._changes, self._limit(lane)
+                while messages and changes == self._changes and (limit is None or messages[0].sequence <= limit):
+                    yield messages.popleft()
         finally:
             await self.close()
 
@@ -148,6 +152,11 @@ class Consumer(Generic[Received]):
             await self._change.wait()
         return None
 
+    def _limit(self, lane: _Lane[Received]) -> int | None:
+        """Where another lane's turn comes, as long as nothing changes; None when this one's messages all come before."""
+        limit = min((other.messages[0].sequence for other in self._lanes if other is not lane and other.messages), default=None)
+        return None if limit is None or lane.messages[-1].sequence < limit else limit
+
     def _ask(self) -> None:
         for lane in self._lanes:
             if lane.under_way is None and not lane.messages:
@@ -159,7 +168,11 @@ class Consumer(Generic[Received]):
             return  # by close
         lane.under_way = None
         try:
-            lane.messages.extend(read_messages(lane.request.channel, *future.result(), self._make))
+            lane.messages.extend(self._read(*future.result()))
         except BrokerError as error:
             self._error = error
+        self._changed()
+
+    def _changed(self) -> None:
+        self._changes += 1
         self._change.set()

@@ -5,9 +5,11 @@ Nothing here holds a connection; `Message` of queue.py and `SyncMessage` of sync
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count, repeat
 from typing import Any, NamedTuple, TypeVar
 
+from zmqbroker.commands import Receipt
 from zmqbroker.errors import (
     InvalidChannel,
     LocalProtocolError,
@@ -16,12 +18,12 @@ from zmqbroker.errors import (
     RemoteProtocolError,
     RequestError,
 )
-from zmqbroker.wire.batch import ID_SIZE_MAX, Buffer
+from zmqbroker.wire.batch import ID_SIZE_MAX, BatchContents, Buffer
 from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers, encode_message_headers
 
-__all__ = ["Content", "Received", "SendResult", "check_channel", "encode_message", "read_messages"]
+__all__ = ["Content", "Piece", "Received", "SendResult", "check_channel", "encode_message", "read_messages", "receipts_of"]
 
 Received = TypeVar("Received", bound="Content")
 
@@ -35,31 +37,79 @@ class SendResult(NamedTuple):
     confirm: str  # "quorum", or "quorum+fsync" when a majority has it on disk
 
 
-class Content:
-    """A received message, without the way to ack it."""
+class Piece:
+    """What messages that came in one batch have in common."""
 
-    __slots__ = ("assigning", "body", "channel", "delivery_count", "id", "metadata", "sequence", "tags", "time_unix_ns")
+    __slots__ = ("assigning", "channel", "delivery_count", "first", "headers", "ids", "owner", "time_unix_ns")
 
-    def __init__(
-        self,
-        channel: str,
-        body: bytes,
-        sequence: int,
-        assigning: int,
-        delivery_count: int,
-        time_unix_ns: int,
-        id: str,
-        headers: MessageHeaders,
-    ) -> None:
+    def __init__(self, owner: Any, channel: str, numbers: Sequence[int], batch: BatchContents) -> None:
+        self.owner = owner  # what acks its messages
         self.channel = channel
+        self.assigning, self.first, _, self.delivery_count, self.time_unix_ns = numbers
+        self.ids = batch.ids
+        self.headers = batch.headers
+
+
+class Content:
+    """A received message, without the way to ack it: a body, and the rest as it is asked for."""
+
+    __slots__ = ("body", "piece", "place")
+
+    def __init__(self, piece: Piece, place: int, body: bytes) -> None:
+        self.piece = piece
+        self.place = place  # in the piece, from 0
         self.body = body
-        self.sequence = sequence  # its number in the channel, from 1
-        self.assigning = assigning  # with the sequence, what an ack names
-        self.delivery_count = delivery_count  # 1 for the first delivery
-        self.time_unix_ns = time_unix_ns  # when it was stored
-        self.id = id  # the sender's, empty for none
-        self.metadata = headers.metadata
-        self.tags: Mapping[str, str] = headers.tags or {}
+
+    @property
+    def channel(self) -> str:
+        """The name of its channel."""
+        return self.piece.channel
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the channel, from 1."""
+        return self.piece.first + self.place
+
+    @property
+    def assigning(self) -> int:
+        """With the sequence, what an ack names."""
+        return self.piece.assigning
+
+    @property
+    def delivery_count(self) -> int:
+        """1 for the first delivery."""
+        return self.piece.delivery_count
+
+    @property
+    def time_unix_ns(self) -> int:
+        """When it was stored."""
+        return self.piece.time_unix_ns
+
+    @property
+    def id(self) -> str:
+        """The sender's, empty for none."""
+        ids = self.piece.ids
+        return ids[self.place].decode() if ids is not None else ""
+
+    @property
+    def metadata(self) -> str | None:
+        """The sender's, None for none."""
+        return self._headers().metadata
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The sender's."""
+        return self._headers().tags or {}
+
+    def _headers(self) -> MessageHeaders:
+        """Headers of a sender that the broker never looked at: what cannot be read counts as none."""
+        headers = self.piece.headers
+        if headers is None:
+            return NO_HEADERS
+        try:
+            return decode_message_headers(headers[self.place])
+        except MalformedFrame:
+            return NO_HEADERS
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.sequence} of {self.channel!r}: {len(self.body)} bytes>"
@@ -92,9 +142,9 @@ def encode_message(
 
 
 def read_messages(
-    channel: str, fields: Mapping[str, Any], bodies: Sequence[Buffer], make: Callable[..., Received]
+    owner: Any, channel: str, fields: Mapping[str, Any], bodies: Sequence[Buffer], make: type[Received]
 ) -> list[Received]:
-    """The messages of a MESSAGES reply, in order, each made by `make`, which is called like `Content`.
+    """The messages of a MESSAGES reply, in order; `owner` acks them.
 
     Raises RemoteProtocolError when it is not such a reply.
     """
@@ -102,39 +152,37 @@ def read_messages(
     if not isinstance(pieces, list) or len(pieces) != len(bodies):
         raise RemoteProtocolError(f"MESSAGES has {len(bodies)} body frames for pieces {pieces!r}")
     found: list[Received] = []
-    for piece, frame in zip(pieces, bodies, strict=True):
-        found += _read_piece(channel, piece, frame, make)
+    for numbers, frame in zip(pieces, bodies, strict=True):
+        batch = _read_piece(numbers, frame)
+        found += map(make, repeat(Piece(owner, channel, numbers, batch)), count(), batch.bodies)
     return found
 
 
-def _read_piece(channel: str, piece: object, frame: Buffer, make: Callable[..., Received]) -> list[Received]:
-    if not isinstance(piece, list) or len(piece) != 5 or not all(type(number) is int for number in piece):
-        raise RemoteProtocolError(f"MESSAGES has a piece that is not five numbers: {piece!r}")
-    assigning, first, last, delivery_count, time_unix_ns = piece
+def _read_piece(numbers: object, frame: Buffer) -> BatchContents:
+    if not isinstance(numbers, list) or len(numbers) != 5 or not all(type(number) is int for number in numbers):
+        raise RemoteProtocolError(f"MESSAGES has a piece that is not five numbers: {numbers!r}")
+    _, first, last, _, _ = numbers
     try:
         batch = decode_batch(frame)
     except RequestError as error:  # malformed, or damaged on its way
         raise RemoteProtocolError(f"MESSAGES has a body frame that is not a batch: {error}") from error
     if last - first + 1 != len(batch.bodies):
         raise RemoteProtocolError(f"MESSAGES has {len(batch.bodies)} messages for {first} to {last}")
-    return [
-        make(
-            channel,
-            body,
-            first + at,
-            assigning,
-            delivery_count,
-            time_unix_ns,
-            batch.ids[at].decode() if batch.ids else "",
-            _headers(batch.headers[at]) if batch.headers else NO_HEADERS,
-        )
-        for at, body in enumerate(batch.bodies)
-    ]
+    return batch
 
 
-def _headers(value: bytes) -> MessageHeaders:
-    """Headers of a sender that the broker never looked at: what cannot be read counts as none."""
-    try:
-        return decode_message_headers(value)
-    except MalformedFrame:
-        return NO_HEADERS
+def receipts_of(messages: Iterable[Content]) -> list[Receipt]:
+    """Receipts for all messages: one for each run of neighbours."""
+    receipts: list[Receipt] = []
+    piece, first, last = None, 0, -1
+    for message in messages:
+        if message.piece is piece and message.place == last + 1:
+            last += 1
+            continue
+        if piece is not None:
+            receipts.append(Receipt(piece.assigning, piece.first + first, piece.first + last))
+        piece, first = message.piece, message.place
+        last = first
+    if piece is not None:
+        receipts.append(Receipt(piece.assigning, piece.first + first, piece.first + last))
+    return receipts

@@ -15,7 +15,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -36,15 +35,11 @@ _Result = TypeVar("_Result")
 class SyncMessage(Content):
     """A received message. It is ready again for others when it is not acked within its visibility timeout."""
 
-    __slots__ = ("_client",)
-
-    def __init__(self, client: SyncClient, *content: Any) -> None:
-        super().__init__(*content)
-        self._client = client
+    __slots__ = ()
 
     def ack(self) -> None:
         """Finish the message for good. Raises StaleReceipt when it was not held any more."""
-        self._client.queue(self.channel).ack((self,))
+        self.piece.owner.queue(self.channel).ack((self,))
 
 
 class _LoopClient(Client):
@@ -52,10 +47,8 @@ class _LoopClient(Client):
 
     def __init__(self, owner: SyncClient, url: str | None, options: dict[str, Any]) -> None:
         super().__init__(url, **options)
-        self._owner = owner
-
-    def _message_maker(self) -> Callable[..., Message]:
-        return cast(Callable[..., Message], partial(SyncMessage, self._owner))
+        self._message_class = cast(type[Message], SyncMessage)
+        self._message_owner = owner
 
 
 class SyncClient:
