@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,14 +84,14 @@ class _Recorder:
             send = Send(producer, number, Outcome.REFUSED if known else Outcome.UNKNOWN, invoke_ns, complete_ns)
         self.history.sends.append(send)
 
-    def received(self, messages: list[Message]) -> None:
+    def received(self, messages: Sequence[Message]) -> None:
         """Messages have come."""
         now_ns = time.monotonic_ns()
         for message in messages:
             producer, number = value_of(message.body)
             self.history.deliveries.append(Delivery(message.sequence, producer, number, message.delivery_count, now_ns))
 
-    def acked(self, messages: list[Message], invoke_ns: int, confirmed: bool) -> None:
+    def acked(self, messages: Sequence[Message], invoke_ns: int, confirmed: bool) -> None:
         """An ack has ended."""
         complete_ns = time.monotonic_ns() if confirmed else 0
         self.done += len(messages) * confirmed
@@ -128,7 +129,7 @@ async def _consume(wish: _Wish, recorder: _Recorder, stop: asyncio.Event) -> Non
         queue = client.queue(wish.channel)
         under_way: set[asyncio.Task[None]] = set()
 
-        async def ack(messages: list[Message]) -> None:
+        async def ack(messages: Sequence[Message]) -> None:
             invoke_ns = time.monotonic_ns()
             try:
                 await queue.ack(messages)

@@ -5,9 +5,9 @@ Nothing here holds a connection; `Message` of queue.py and `SyncMessage` of sync
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import count, repeat
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count, repeat
+from typing import Any, NamedTuple, TypeVar, overload
 
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import (
@@ -23,7 +23,17 @@ from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers, encode_message_headers
 
-__all__ = ["Content", "Piece", "Received", "SendResult", "check_channel", "encode_message", "read_messages", "receipts_of"]
+__all__ = [
+    "Content",
+    "Messages",
+    "Piece",
+    "Received",
+    "SendResult",
+    "check_channel",
+    "encode_message",
+    "read_messages",
+    "receipts_of",
+]
 
 Received = TypeVar("Received", bound="Content")
 
@@ -115,6 +125,44 @@ class Content:
         return f"<{type(self).__name__} {self.sequence} of {self.channel!r}: {len(self.body)} bytes>"
 
 
+class Messages(Sequence[Received]):
+    """Received messages in order. Each is made when it is looked at: thousands that only wait are no work for anyone."""
+
+    __slots__ = ("_count", "_make", "_parts")
+
+    def __init__(self, parts: Sequence[tuple[Piece, list[bytes]]], make: type[Received]) -> None:
+        self._parts = parts  # pieces, each with the bodies of all its messages
+        self._make = make
+        self._count = sum(len(bodies) for _, bodies in parts)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Received]:
+        return chain.from_iterable(map(self._make, repeat(piece), count(), bodies) for piece, bodies in self._parts)
+
+    @overload
+    def __getitem__(self, at: int) -> Received: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Received]: ...
+    def __getitem__(self, at: int | slice) -> Received | list[Received]:
+        """A message, made anew; of a slice, a list."""
+        if isinstance(at, slice):
+            return list(self)[at]
+        place = at + self._count if at < 0 else at
+        if 0 <= place < self._count:
+            for piece, bodies in self._parts:
+                if place < len(bodies):
+                    return self._make(piece, place, bodies[place])
+                place -= len(bodies)
+        raise IndexError(f"message {at} of {self._count}")
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """One for each piece."""
+        return [Receipt(piece.assigning, piece.first, piece.first + len(bodies) - 1) for piece, bodies in self._parts]
+
+
 def check_channel(name: str) -> None:
     """Raises InvalidChannel when `name` cannot name a channel."""
     fault = channel_fault(name)
@@ -143,7 +191,7 @@ def encode_message(
 
 def read_messages(
     owner: Any, channel: str, fields: Mapping[str, Any], bodies: Sequence[Buffer], make: type[Received]
-) -> list[Received]:
+) -> Messages[Received]:
     """The messages of a MESSAGES reply, in order; `owner` acks them.
 
     Raises RemoteProtocolError when it is not such a reply.
@@ -151,11 +199,11 @@ def read_messages(
     pieces = fields.get("pieces", [])
     if not isinstance(pieces, list) or len(pieces) != len(bodies):
         raise RemoteProtocolError(f"MESSAGES has {len(bodies)} body frames for pieces {pieces!r}")
-    found: list[Received] = []
+    parts = []
     for numbers, frame in zip(pieces, bodies, strict=True):
         batch = _read_piece(numbers, frame)
-        found += map(make, repeat(Piece(owner, channel, numbers, batch)), count(), batch.bodies)
-    return found
+        parts.append((Piece(owner, channel, numbers, batch), batch.bodies))
+    return Messages(parts, make)
 
 
 def _read_piece(numbers: object, frame: Buffer) -> BatchContents:
@@ -173,6 +221,8 @@ def _read_piece(numbers: object, frame: Buffer) -> BatchContents:
 
 def receipts_of(messages: Iterable[Content]) -> list[Receipt]:
     """Receipts for all messages: one for each run of neighbours."""
+    if isinstance(messages, Messages):
+        return messages.receipts
     receipts: list[Receipt] = []
     piece, first, last = None, 0, -1
     for message in messages:

@@ -131,7 +131,7 @@ class Queue:
         except (asyncio.CancelledError, DeadlineExceeded):
             self._give_back(future, consumer)
             raise
-        return read_messages(self._owner, self.name, *answer, self._make)
+        return list(read_messages(self._owner, self.name, *answer, self._make))
 
     def consume(
         self, *, credit: int = 256, visibility_ms: int = VISIBILITY_MS_DEFAULT, max_bytes: int = RECEIVE_SIZE_DEFAULT

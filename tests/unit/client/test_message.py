@@ -24,7 +24,7 @@ def test_read_messages_numbers_what_a_piece_brings() -> None:
 
 
 def test_read_messages_none_is_the_empty_list() -> None:
-    assert read_messages(None, "q", {}, [], Content) == []
+    assert list(read_messages(None, "q", {}, [], Content)) == []
 
 
 def test_read_messages_headers_that_cannot_be_read_count_as_none() -> None:
@@ -59,6 +59,17 @@ def test_messages_of_one_piece_have_their_own_ids_and_headers() -> None:
     assert (first.id, first.metadata, first.tags) == ("one", None, {})
     assert (second.id, second.metadata, second.tags) == ("", "m", {"a": "b"})
     assert (second.channel, repr(second)) == ("q", "<Content 4 of 'q': 1 bytes>")
+
+
+def test_messages_are_a_sequence_over_their_pieces() -> None:
+    messages = read_messages(None, "q", {"pieces": [[7, 3, 4, 2, 99], [8, 9, 10, 1, 99]]}, [BATCH] * 2, Content)
+    assert (len(messages), [one.sequence for one in messages]) == (4, [3, 4, 9, 10])
+    assert [messages[at].sequence for at in (0, 1, 2, 3, -1, -4)] == [3, 4, 9, 10, 10, 3]
+    assert [one.sequence for one in messages[1:3]] == [4, 9]
+    assert receipts_of(messages) == receipts_of(list(messages)) == [Receipt(7, 3, 4), Receipt(8, 9, 10)]
+    for at in (4, -5):
+        with pytest.raises(IndexError):
+            messages[at]
 
 
 def test_receipts_join_neighbours_in_the_order_of_the_messages() -> None:
