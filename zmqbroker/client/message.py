@@ -150,12 +150,14 @@ class Messages(Sequence[Received]):
         if isinstance(at, slice):
             return list(self)[at]
         place = at + self._count if at < 0 else at
-        if 0 <= place < self._count:
-            for piece, bodies in self._parts:
-                if place < len(bodies):
-                    return self._make(piece, place, bodies[place])
-                place -= len(bodies)
-        raise IndexError(f"message {at} of {self._count}")
+        if not 0 <= place < self._count:
+            raise IndexError(f"message {at} of {self._count}")
+        number = 0
+        while place >= len(self._parts[number][1]):
+            place -= len(self._parts[number][1])
+            number += 1
+        piece, bodies = self._parts[number]
+        return self._make(piece, place, bodies[place])
 
     @property
     def receipts(self) -> list[Receipt]:

@@ -86,6 +86,23 @@ def test_producer_flush_raises_the_first_failure_once() -> None:
     run(test)
 
 
+def test_producer_flush_cancelled_disturbs_nothing() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        producer = client.queue("q").producer(linger_ms=0)
+        server.silent = True
+        confirm = await producer.send(b"x", timeout_ms=100)
+        flushing = asyncio.ensure_future(producer.flush())
+        await asyncio.sleep(0)
+        flushing.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await confirm
+        with pytest.raises(DeadlineExceeded):
+            await producer.flush()
+        assert flushing.cancelled()
+
+    run(test)
+
+
 def test_producer_block_left_by_an_error_does_not_wait() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         server.silent = True
