@@ -19,10 +19,10 @@ from zmqbroker.client.parcel import OVERHEAD_BYTES, Parcel, split_bodies
 from zmqbroker.client.pipeline import Pipeline, PipelineSettings
 from zmqbroker.wire.batch import Buffer
 
-__all__ = ["BURST_BYTES", "Producer", "Sender"]
+__all__ = ["Producer", "Sender"]
 
 #: A sender that never waits for room lets the loop have its turn after this much, so that batches leave while it goes on.
-BURST_BYTES = 256 << 10
+_BURST_BYTES = 256 << 10
 
 
 class Sender:
@@ -111,7 +111,7 @@ class Sender:
             self.pipeline.begin(parcel, self._driver.message_bytes_max)
         else:
             self.pipeline.append(parcel)
-        if self._burst_bytes >= BURST_BYTES:
+        if self._burst_bytes >= _BURST_BYTES:
             self._burst_bytes = 0
             await asyncio.sleep(0)
 

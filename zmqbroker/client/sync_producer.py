@@ -25,11 +25,16 @@ from typing import Any, Protocol
 from zmqbroker.client.confirm import find_place
 from zmqbroker.client.message import SendResult, encode_message
 from zmqbroker.client.parcel import OVERHEAD_BYTES, Parcel, split_bodies
-from zmqbroker.client.producer import BURST_BYTES, Producer
+from zmqbroker.client.producer import Producer
 from zmqbroker.errors import BrokerError, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 
 __all__ = ["SyncBatchConfirm", "SyncConfirm", "SyncProducer"]
+
+
+#: Threads wait for the loop's turn after this much: it needs the interpreter for each send, and would wait milliseconds for it
+#: beside a busy thread. Two batches, so that one is filled while the other leaves.
+_BURST_BYTES = 512 << 10
 
 
 class _LoopOwner(Protocol):
@@ -178,7 +183,7 @@ class SyncProducer:
     def _has_room(self, size: int) -> bool:
         grown = self._open.size if self._open is not None else 0
         held = self._pending_bytes + grown
-        turn_due = self._burst_bytes + grown >= BURST_BYTES
+        turn_due = self._burst_bytes + grown >= _BURST_BYTES
         return not turn_due and (held == 0 or held + size <= self._settings.pending_bytes_max)
 
     def _take(self) -> None:

@@ -79,7 +79,7 @@ def test_sync_producer_large_bursts_let_the_loop_work() -> None:
         with client.queue("q").producer() as producer:
             for _ in range(2_000):
                 producer.send(bytes(1_000))
-                assert producer._burst_bytes <= 256 << 10
+                assert producer._burst_bytes <= 512 << 10
         assert len(counts(server)) >= 7
 
 
