@@ -17,12 +17,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from tests.fault.history import Ack, Delivery, History, Outcome, Send, body_of, read, value_of, write
-from zmqbroker import Client, Message, SendResult
+from zmqbroker import Client, Message
+from zmqbroker.client import Confirm
 from zmqbroker.errors import BrokerError, RequestError
 
 __all__ = ["Load"]
@@ -70,26 +72,26 @@ class _Recorder:
             self.show()
             await asyncio.sleep(PROGRESS_S)
 
-    def sent(self, producer: str, number: int, invoke_ns: int, future: asyncio.Future[SendResult]) -> None:
+    def sent(self, producer: str, number: int, invoke_ns: int, confirm: Confirm) -> None:
         """A send has ended."""
         complete_ns = time.monotonic_ns()
-        error = future.exception()
+        error = confirm.exception()
         if error is None:
             self.done += 1
-            send = Send(producer, number, Outcome.CONFIRMED, invoke_ns, complete_ns, future.result().sequence)
+            send = Send(producer, number, Outcome.CONFIRMED, invoke_ns, complete_ns, confirm.result().sequence)
         else:
             known = isinstance(error, RequestError) and not error.outcome_unknown
             send = Send(producer, number, Outcome.REFUSED if known else Outcome.UNKNOWN, invoke_ns, complete_ns)
         self.history.sends.append(send)
 
-    def received(self, messages: list[Message]) -> None:
+    def received(self, messages: Sequence[Message]) -> None:
         """Messages have come."""
         now_ns = time.monotonic_ns()
         for message in messages:
             producer, number = value_of(message.body)
             self.history.deliveries.append(Delivery(message.sequence, producer, number, message.delivery_count, now_ns))
 
-    def acked(self, messages: list[Message], invoke_ns: int, confirmed: bool) -> None:
+    def acked(self, messages: Sequence[Message], invoke_ns: int, confirmed: bool) -> None:
         """An ack has ended."""
         complete_ns = time.monotonic_ns() if confirmed else 0
         self.done += len(messages) * confirmed
@@ -102,9 +104,9 @@ async def _produce(wish: _Wish, recorder: _Recorder, stop: asyncio.Event) -> Non
     slots = asyncio.Semaphore(OUTSTANDING_MAX)
     share, number, debt = wish.rate * BURST_S, 0, 0.0
 
-    def ended(at: int, invoke_ns: int, future: asyncio.Future[SendResult]) -> None:
+    def ended(at: int, invoke_ns: int, confirm: Confirm) -> None:
         slots.release()
-        recorder.sent(wish.name, at, invoke_ns, future)
+        recorder.sent(wish.name, at, invoke_ns, confirm)
 
     async with Client(wish.url) as client:
         producer = client.queue(wish.channel).producer(linger_ms=2, timeout_ms=TIMEOUT_MS)
@@ -114,8 +116,8 @@ async def _produce(wish: _Wish, recorder: _Recorder, stop: asyncio.Event) -> Non
                 await slots.acquire()
                 number, debt = number + 1, debt - 1
                 invoke_ns = time.monotonic_ns()
-                future = await producer.send(body_of((wish.name, number), BODY_BYTES))
-                future.add_done_callback(partial(ended, number, invoke_ns))
+                confirm = await producer.send(body_of((wish.name, number), BODY_BYTES))
+                confirm.add_done_callback(partial(ended, number, invoke_ns))
             await asyncio.sleep(BURST_S)
         for _ in range(OUTSTANDING_MAX):  # all slots are free when every send has ended
             await slots.acquire()
@@ -127,7 +129,7 @@ async def _consume(wish: _Wish, recorder: _Recorder, stop: asyncio.Event) -> Non
         queue = client.queue(wish.channel)
         under_way: set[asyncio.Task[None]] = set()
 
-        async def ack(messages: list[Message]) -> None:
+        async def ack(messages: Sequence[Message]) -> None:
             invoke_ns = time.monotonic_ns()
             try:
                 await queue.ack(messages)

@@ -11,7 +11,6 @@ import json
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from tests.fault.operator import verified_cluster
 from tests.fault.witness import Witness
 from tests.processes import Cluster, Node, wait_until
 from tests.raw import Answer, Raw, new_request_id
-from zmqbroker import SendResult, SyncClient
+from zmqbroker import SyncClient
+from zmqbroker.client import SyncConfirm
 from zmqbroker.errors import DeadlineExceeded, NoMajority
 from zmqbroker.wire.frames import Reply, Request
 
@@ -107,7 +107,7 @@ def lose_as_many_as_tolerated(nodes: Cluster, tolerated: int) -> None:
         node.kill()
 
 
-def lose_majority(nodes: Cluster, witness: Witness, plain: Plain, note: Note) -> tuple[Node, Future[SendResult]]:
+def lose_majority(nodes: Cluster, witness: Witness, plain: Plain, note: Note) -> tuple[Node, SyncConfirm]:
     """Kill one node more: every publish ends in a named error, but one whose sender is patient.
 
     Returns the node that was killed and the patient send.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from concurrent.futures import Future
 
 from tests.fault.history import Ack, Delivery, History, Outcome, Send, body_of, value_of
 from zmqbroker import SendResult, SyncClient
+from zmqbroker.client import SyncConfirm
 from zmqbroker.errors import RequestError
 
 __all__ = ["Witness"]
@@ -25,22 +25,22 @@ class Witness:
         self._name = name
         self._number = 0
 
-    def start(self, timeout_ms: int) -> Future[SendResult]:
+    def start(self, timeout_ms: int) -> SyncConfirm:
         """Begin to send the next message."""
         self._number += 1
         number, invoke_ns = self._number, time.monotonic_ns()
-        future = self._producer.send(body_of((self._name, number)), timeout_ms=timeout_ms)
-        future.add_done_callback(lambda done: self._ended(number, invoke_ns, done))
-        return future
+        confirm = self._producer.send(body_of((self._name, number)), timeout_ms=timeout_ms)
+        confirm.add_done_callback(lambda done: self._ended(number, invoke_ns, done))
+        return confirm
 
     def send(self, count: int, timeout_ms: int = 60_000) -> list[SendResult]:
         """Send messages and wait for all confirms."""
-        return [future.result() for future in [self.start(timeout_ms) for _ in range(count)]]
+        return [confirm.result() for confirm in [self.start(timeout_ms) for _ in range(count)]]
 
-    def _ended(self, number: int, invoke_ns: int, future: Future[SendResult]) -> None:
-        complete_ns, error = time.monotonic_ns(), future.exception()
+    def _ended(self, number: int, invoke_ns: int, confirm: SyncConfirm) -> None:
+        complete_ns, error = time.monotonic_ns(), confirm.exception()
         if error is None:
-            send = Send(self._name, number, Outcome.CONFIRMED, invoke_ns, complete_ns, future.result().sequence)
+            send = Send(self._name, number, Outcome.CONFIRMED, invoke_ns, complete_ns, confirm.result().sequence)
         else:
             known = isinstance(error, RequestError) and not error.outcome_unknown
             send = Send(self._name, number, Outcome.REFUSED if known else Outcome.UNKNOWN, invoke_ns, complete_ns)

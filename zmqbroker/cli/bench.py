@@ -29,7 +29,7 @@ from zmqbroker.cli.output import emit_json, emit_line, emit_table
 from zmqbroker.errors import DeadlineExceeded
 
 if TYPE_CHECKING:
-    from zmqbroker.client import Queue, SendResult
+    from zmqbroker.client import Confirm, Queue
 
 __all__ = ["Workload", "bench"]
 
@@ -201,8 +201,8 @@ async def _produce_paced(
         await producer.flush()
 
 
-def _confirmed(tally: _Tally, started_ns: int, done: asyncio.Future[SendResult]) -> None:
-    if done.cancelled() or done.exception() is not None:
+def _confirmed(tally: _Tally, started_ns: int, done: Confirm) -> None:
+    if done.exception() is not None:
         return  # flush raises it in the producer
     tally.confirm_latency.record(started_ns)
     tally.confirmed += 1

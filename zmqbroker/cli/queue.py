@@ -16,7 +16,7 @@ from zmqbroker.cli.options import CommandContext, json_option, timeout_option, t
 from zmqbroker.cli.output import body_fields, body_text, emit_json, emit_line, emit_table, note
 
 if TYPE_CHECKING:
-    from zmqbroker.client import Message, Producer, SendResult
+    from zmqbroker.client import Confirm, Message, Producer, SendResult
 
 __all__ = ["queue"]
 
@@ -90,13 +90,11 @@ async def _send(
     context: CommandContext, url: str, channel: str, source: AsyncIterator[bytes], timeout_ms: int, as_json: bool
 ) -> None:
     """Send in order through one producer, and print each confirm as it comes, in the order of the messages."""
-    confirms: asyncio.Queue[asyncio.Future[SendResult] | None] = asyncio.Queue(_UNDER_WAY_MAX)
+    confirms: asyncio.Queue[Confirm | None] = asyncio.Queue(_UNDER_WAY_MAX)
 
     async def produce(producer: Producer) -> None:
         async for body in source:
-            confirm = await producer.send(body)
-            confirm.add_done_callback(_mark_seen)
-            await confirms.put(confirm)
+            await confirms.put(await producer.send(body))
         await confirms.put(None)
 
     async def show() -> None:
@@ -105,12 +103,6 @@ async def _send(
 
     async with context.connect(url, timeout_ms) as client, client.queue(channel).producer() as producer:
         await together(produce(producer), show())
-
-
-def _mark_seen(confirm: asyncio.Future[SendResult]) -> None:
-    """Only the first failure is shown; the others need not be reported as forgotten."""
-    if not confirm.cancelled():
-        confirm.exception()
 
 
 def _show_sent(result: SendResult, channel: str, as_json: bool) -> None:

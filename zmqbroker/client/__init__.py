@@ -1,28 +1,34 @@
 """Clients: `Client` for asyncio and `SyncClient` for threads, over one session that does no I/O.
 
-session, routing, table, pipeline, exchange   what to say to whom, and what the answers mean (no clock, no sockets)
-driver, connection                            the same with sockets, in one event loop
-aio, queue, producer, consumer, acks          the names that users of asyncio meet
-sync                                          the same names for threads
+session, routing, table, pipeline, parcel, exchange   what to say to whom, what the answers mean (no clock, no sockets)
+driver, connection                                    the same with sockets, in one event loop
+aio, queue, producer, confirm, consumer, acks         the names that users of asyncio meet
+sync, sync_producer                                   the same names for threads
 """
 
 from __future__ import annotations
 
 from zmqbroker.client.aio import Client
+from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.message import SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
-from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncProducer, SyncQueue
+from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncQueue
+from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 
 __all__ = [
+    "BatchConfirm",
     "Client",
+    "Confirm",
     "Consumer",
     "Message",
     "Producer",
     "Queue",
     "SendResult",
+    "SyncBatchConfirm",
     "SyncClient",
+    "SyncConfirm",
     "SyncConsumer",
     "SyncMessage",
     "SyncProducer",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from zmqbroker.client.exchange import with_outcome
 from zmqbroker.client.session import Answer
@@ -18,33 +18,56 @@ from zmqbroker.commands import Receipt
 from zmqbroker.errors import BrokerError, RemoteProtocolError, RequestError, StaleReceipt
 from zmqbroker.wire.requests import RECEIPTS_MAX, AckRequest
 
-__all__ = ["AckGatherer", "Held", "merge"]
+__all__ = ["AckGatherer", "merge"]
 
 _REQUESTS_MAX = 4
 
-#: A message as an ack names it: (assigning, sequence).
-Held = tuple[int, int]
 Submit = Callable[[AckRequest], asyncio.Future[Answer]]
 
 
-def merge(held: Iterable[Held]) -> tuple[Receipt, ...]:
-    """The fewest receipts that name these messages."""
-    receipts: list[Receipt] = []
-    for assigning, sequence in sorted(set(held)):
-        last = receipts[-1] if receipts else None
-        if last is not None and last.assigning == assigning and last.last + 1 == sequence:
-            receipts[-1] = Receipt(assigning, last.first, sequence)
+def merge(receipts: Iterable[Receipt]) -> tuple[Receipt, ...]:
+    """The fewest receipts that name the same messages."""
+    merged: list[Receipt] = []
+    for receipt in sorted(receipts):
+        last = merged[-1] if merged else None
+        if last is not None and last.assigning == receipt.assigning and receipt.first <= last.last + 1:
+            merged[-1] = Receipt(last.assigning, last.first, max(last.last, receipt.last))
         else:
-            receipts.append(Receipt(assigning, sequence, sequence))
-    return tuple(receipts)
+            merged.append(receipt)
+    return tuple(merged)
+
+
+def portions(receipts: Iterable[Receipt], count_max: int) -> Iterator[list[Receipt]]:
+    """The same messages in the same order, at most `count_max` of them at a time."""
+    portion: list[Receipt] = []
+    room = count_max
+    for receipt in receipts:
+        first = receipt.first
+        while first <= receipt.last:
+            end = min(receipt.last, first + room - 1)
+            portion.append(Receipt(receipt.assigning, first, end))
+            room -= end - first + 1
+            first = end + 1
+            if room == 0:
+                yield portion
+                portion, room = [], count_max
+    if portion:
+        yield portion
 
 
 class _Call:
     """Messages that one caller acks and waits for."""
 
-    def __init__(self, held: Sequence[Held]) -> None:
-        self.held = held
+    def __init__(self, receipts: Sequence[Receipt]) -> None:
+        self.receipts = receipts
+        self.count = sum(receipt.last - receipt.first + 1 for receipt in receipts)
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def singles(self) -> Iterator[Receipt]:
+        """A receipt for each message."""
+        for receipt in self.receipts:
+            for sequence in range(receipt.first, receipt.last + 1):
+                yield Receipt(receipt.assigning, sequence, sequence)
 
     def end(self, error: BrokerError | None) -> None:
         if self.future.done():
@@ -64,9 +87,9 @@ class AckGatherer:
         self._calls: deque[_Call] = deque()  # not yet sent
         self._under_way = 0  # groups of calls whose answer is awaited
 
-    async def ack(self, held: Sequence[Held]) -> None:
+    async def ack(self, receipts: Iterable[Receipt]) -> None:
         """Finish messages for good. Raises StaleReceipt naming those that were not held any more; the others are acked."""
-        calls = [_Call(held[at : at + RECEIPTS_MAX]) for at in range(0, len(held), RECEIPTS_MAX)]
+        calls = [_Call(portion) for portion in portions(receipts, RECEIPTS_MAX)]
         self._calls += calls
         self._send()
         results = await asyncio.gather(*(call.future for call in calls), return_exceptions=True)
@@ -77,12 +100,12 @@ class AckGatherer:
     def _send(self) -> None:
         while self._calls and self._under_way < _REQUESTS_MAX:
             calls = [self._calls.popleft()]
-            count = len(calls[0].held)
-            while self._calls and count + len(self._calls[0].held) <= RECEIPTS_MAX:
+            count = calls[0].count
+            while self._calls and count + self._calls[0].count <= RECEIPTS_MAX:
                 calls.append(self._calls.popleft())
-                count += len(calls[-1].held)
+                count += calls[-1].count
             self._under_way += 1
-            self._request(calls, merge(held for call in calls for held in call.held))
+            self._request(calls, merge(receipt for call in calls for receipt in call.receipts))
 
     def _request(self, calls: list[_Call], receipts: tuple[Receipt, ...]) -> None:
         try:
@@ -102,18 +125,17 @@ class AckGatherer:
         if named is None:
             self._end(calls, RemoteProtocolError(f"STALE_RECEIPT without its receipts: {error}"))
             return
-        stale = [(call, held) for call in calls for held in call.held if _covered(held, named)]
+        stale = {single for call in calls for single in call.singles() if _covered(single, named)}
         if stale and ranges and any(receipt.last > receipt.first for receipt in named):
-            singles = {Receipt(assigning, sequence, sequence) for _, (assigning, sequence) in stale}
-            self._request(calls, tuple(sorted(singles)))
+            self._request(calls, tuple(sorted(stale)))
         else:
-            self._end_stale(calls, error, {held for _, held in stale})
+            self._end_stale(calls, error, stale)
 
-    def _end_stale(self, calls: list[_Call], error: StaleReceipt, stale: set[Held]) -> None:
+    def _end_stale(self, calls: list[_Call], error: StaleReceipt, stale: set[Receipt]) -> None:
         for call in calls:
-            own = [held for held in call.held if held in stale]
-            named = [[assigning, sequence, sequence] for assigning, sequence in own]
-            call.end(StaleReceipt(error.message, stale=named, count=len(call.held) - len(own)) if own else None)
+            own = [single for single in call.singles() if single in stale]
+            named = [[single.assigning, single.first, single.last] for single in own]
+            call.end(StaleReceipt(error.message, stale=named, count=call.count - len(own)) if own else None)
         self._next()
 
     def _end(self, calls: list[_Call], error: BaseException | None) -> None:
@@ -136,8 +158,8 @@ def _receipts(value: object) -> list[Receipt] | None:
     return sorted(Receipt(*item) for item in value)
 
 
-def _covered(held: Held, receipts: list[Receipt]) -> bool:
+def _covered(single: Receipt, receipts: list[Receipt]) -> bool:
     """Whether one of these receipts, in order and disjoint, names a message."""
-    assigning, sequence = held
-    position = bisect_right(receipts, (assigning, sequence), key=lambda receipt: (receipt.assigning, receipt.first)) - 1
-    return position >= 0 and receipts[position].assigning == assigning and sequence <= receipts[position].last
+    wanted = (single.assigning, single.first)
+    position = bisect_right(receipts, wanted, key=lambda receipt: (receipt.assigning, receipt.first)) - 1
+    return position >= 0 and receipts[position].assigning == single.assigning and single.last <= receipts[position].last

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -47,6 +46,8 @@ class Client:
         self._closed = False
         self._queues: dict[str, Queue] = {}
         self._book = Book()
+        self._message_class: type[Message] = Message
+        self._message_owner: object = None  # what acks messages; None: their queue
 
     def queue(self, name: str) -> Queue:
         """The queue of that name. Must be called inside the event loop. Raises InvalidChannel."""
@@ -54,7 +55,7 @@ class Client:
         if queue is None:
             if len(self._queues) >= _QUEUES_MAX:
                 raise Busy(f"this client uses {_QUEUES_MAX} queues")
-            queue = Queue(name, self._running(), self._book, self._timeout_ms, self._message_maker())
+            queue = Queue(name, self._running(), self._book, self._timeout_ms, self._message_class, self._message_owner)
             self._queues[name] = queue
         return queue
 
@@ -111,10 +112,6 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
-
-    def _message_maker(self) -> Callable[..., Message] | None:
-        """What makes the messages of this client's queues, called like `Content`; None: they are `Message`."""
-        return None
 
     def _running(self) -> Driver:
         if self._driver is None:

@@ -11,17 +11,18 @@ cure within its time limit ends the iteration with that error, after what was al
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Generic
+from typing import Any, Generic
 
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.message import Received, read_messages
+from zmqbroker.client.message import Messages, Received
 from zmqbroker.client.session import Answer
 from zmqbroker.errors import BrokerError
+from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.frames import U64_MAX
 from zmqbroker.wire.requests import CloseRequest, ReceiveRequest
 
 __all__ = ["CLOSE_MS", "Consumer"]
@@ -38,7 +39,33 @@ class _Lane(Generic[Received]):
     def __init__(self, request: ReceiveRequest) -> None:
         self.request = request
         self.under_way: asyncio.Future[Answer] | None = None
-        self.messages: deque[Received] = deque()
+        self.head: Received | None = None  # the next message; None: all that came have been taken
+        self.rest: Iterator[Received] = iter(())  # those behind it
+        self._untouched: Messages[Received] | None = None  # all that came, while none has been taken
+
+    def put(self, messages: Messages[Received]) -> None:
+        """What came, to a lane that has nothing."""
+        if messages:
+            self.rest, self._untouched = iter(messages), messages
+            self.head = next(self.rest)
+
+    def pop(self) -> Received:
+        """The next message, of a lane that has one."""
+        message, self.head, self._untouched = self.head, next(self.rest, None), None
+        assert message is not None
+        return message
+
+    def take(self) -> Sequence[Received]:
+        """All messages."""
+        untouched, head, rest = self._untouched, self.head, self.rest
+        self.clear()
+        if untouched is not None:
+            return untouched
+        return [] if head is None else [head, *rest]
+
+    def clear(self) -> None:
+        """There are no messages."""
+        self.head, self.rest, self._untouched = None, iter(()), None
 
 
 class Consumer(Generic[Received]):
@@ -49,16 +76,17 @@ class Consumer(Generic[Received]):
         driver: Driver,
         requests: tuple[ReceiveRequest, ...],
         timeout_ms: int,
-        make: Callable[..., Received],
+        read: Callable[[dict[str, Any], Sequence[Buffer]], Messages[Received]],
         active: set[Consumer[Received]],
     ) -> None:
         self._driver = driver
         self._timeout_ms = timeout_ms + _WAIT_MS
-        self._make = make
+        self._read = read  # what makes messages of a reply
         self._active = active  # it is in there from the first request to the end of close
         self._lanes = [_Lane[Received](request) for request in requests]
         self._change = asyncio.Event()  # set when a lane got something, or the consumer stops
         self._error: BrokerError | None = None
+        self._changes = 0  # how often a lane got something, or the consumer was stopped
         self._stopping = False
         self._closing = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -83,19 +111,18 @@ class Consumer(Generic[Received]):
     ) -> None:
         await self.close()
 
-    async def take(self) -> list[Received]:
-        """All messages of one half as soon as there are any; none when the consumer has stopped."""
+    async def take(self) -> Sequence[Received]:
+        """All messages of one half as soon as there are any; none when the consumer has stopped.
+
+        They are made as they are looked at, each time anew; acked together they need not be.
+        """
         lane = await self._ready_lane()
-        if lane is None:
-            return []
-        messages = list(lane.messages)
-        lane.messages.clear()
-        return messages
+        return [] if lane is None else lane.take()
 
     def stop(self) -> None:
         """End the iteration the next time it asks for a message."""
         self._stopping = True
-        self._change.set()
+        self._changed()
 
     async def wait_closed(self) -> None:
         """Wait until whoever iterates has asked for the next message, found that there is none, and closed."""
@@ -119,7 +146,7 @@ class Consumer(Generic[Received]):
             if lane.under_way is not None:
                 self._driver.forget(lane.under_way)
                 lane.under_way.cancel()
-            lane.messages.clear()
+            lane.clear()
         try:
             for answer in [self._driver.submit(CloseRequest(lane.request.consumer), CLOSE_MS) for lane in self._lanes]:
                 await answer
@@ -129,7 +156,9 @@ class Consumer(Generic[Received]):
     async def _iterate(self) -> AsyncIterator[Received]:
         try:
             while (lane := await self._ready_lane()) is not None:
-                yield lane.messages.popleft()
+                changes, limit = self._changes, self._limit(lane)
+                while lane.head is not None and changes == self._changes and lane.head.sequence <= limit:
+                    yield lane.pop()
         finally:
             await self.close()
 
@@ -139,18 +168,23 @@ class Consumer(Generic[Received]):
             self._active.add(self)
             if self._error is None:
                 self._ask()
-            ready = [lane for lane in self._lanes if lane.messages]
+            ready = [lane for lane in self._lanes if lane.head is not None]
             if ready:
-                return min(ready, key=lambda lane: lane.messages[0].sequence)
+                return min(ready, key=_head_sequence)
             if self._error is not None:
                 raise self._error
             self._change.clear()
             await self._change.wait()
         return None
 
+    def _limit(self, lane: _Lane[Received]) -> int:
+        """The sequence behind which it is another lane's turn, as long as nothing changes."""
+        heads = [other.head.sequence for other in self._lanes if other is not lane and other.head is not None]
+        return min(heads, default=U64_MAX)
+
     def _ask(self) -> None:
         for lane in self._lanes:
-            if lane.under_way is None and not lane.messages:
+            if lane.under_way is None and lane.head is None:
                 lane.under_way = self._driver.submit(lane.request, self._timeout_ms)
                 lane.under_way.add_done_callback(partial(self._answered, lane))
 
@@ -159,7 +193,16 @@ class Consumer(Generic[Received]):
             return  # by close
         lane.under_way = None
         try:
-            lane.messages.extend(read_messages(lane.request.channel, *future.result(), self._make))
+            lane.put(self._read(*future.result()))
         except BrokerError as error:
             self._error = error
+        self._changed()
+
+    def _changed(self) -> None:
+        self._changes += 1
         self._change.set()
+
+
+def _head_sequence(lane: _Lane[Received]) -> int:
+    assert lane.head is not None
+    return lane.head.sequence

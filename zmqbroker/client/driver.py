@@ -19,7 +19,8 @@ from typing import Any
 import zmq
 
 from zmqbroker.client.connection import Connection
-from zmqbroker.client.pipeline import FOREVER_NS, Item, Pipeline, PipelineSettings
+from zmqbroker.client.parcel import Parcel
+from zmqbroker.client.pipeline import FOREVER_NS, Pipeline, PipelineSettings
 from zmqbroker.client.session import Answer, Session
 from zmqbroker.client.url import split_endpoint
 from zmqbroker.errors import BrokerError, LocalProtocolError
@@ -94,11 +95,6 @@ class Driver:
         """A new producer."""
         self.check_usable()
         return self._session.pipeline(channel, settings)
-
-    def item(self, body: bytes, id: bytes, headers: bytes, timeout_ms: int) -> Item:
-        """A message whose token is a new future, and whose time runs from now."""
-        now_ns = time.monotonic_ns()
-        return Item(body, id, headers, self._loop.create_future(), now_ns, now_ns + timeout_ms * 1_000_000)
 
     def activate(self, pipeline: Pipeline) -> None:
         """Something was appended to a pipeline, or its flush was asked for."""
@@ -235,7 +231,10 @@ class Driver:
     def _complete(self) -> None:
         completions = self._session.take_completions()
         for token, value, error in completions:
-            _resolve_future(token, value, error)
+            if isinstance(token, Parcel):
+                token.tell()
+            else:
+                _resolve_future(token, value, error)
         if completions or self.closed:
             for callback in list(self._progress):
                 callback()

@@ -5,9 +5,11 @@ Nothing here holds a connection; `Message` of queue.py and `SyncMessage` of sync
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, count, repeat
+from typing import Any, NamedTuple, TypeVar, overload
 
+from zmqbroker.commands import Receipt
 from zmqbroker.errors import (
     InvalidChannel,
     LocalProtocolError,
@@ -16,12 +18,22 @@ from zmqbroker.errors import (
     RemoteProtocolError,
     RequestError,
 )
-from zmqbroker.wire.batch import ID_SIZE_MAX, Buffer
+from zmqbroker.wire.batch import ID_SIZE_MAX, BatchContents, Buffer
 from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers, encode_message_headers
 
-__all__ = ["Content", "Received", "SendResult", "check_channel", "encode_message", "read_messages"]
+__all__ = [
+    "Content",
+    "Messages",
+    "Piece",
+    "Received",
+    "SendResult",
+    "check_channel",
+    "encode_message",
+    "read_messages",
+    "receipts_of",
+]
 
 Received = TypeVar("Received", bound="Content")
 
@@ -35,34 +47,122 @@ class SendResult(NamedTuple):
     confirm: str  # "quorum", or "quorum+fsync" when a majority has it on disk
 
 
-class Content:
-    """A received message, without the way to ack it."""
+class Piece:
+    """What messages that came in one batch have in common."""
 
-    __slots__ = ("assigning", "body", "channel", "delivery_count", "id", "metadata", "sequence", "tags", "time_unix_ns")
+    __slots__ = ("assigning", "channel", "delivery_count", "first", "headers", "ids", "owner", "time_unix_ns")
 
-    def __init__(
-        self,
-        channel: str,
-        body: bytes,
-        sequence: int,
-        assigning: int,
-        delivery_count: int,
-        time_unix_ns: int,
-        id: str,
-        headers: MessageHeaders,
-    ) -> None:
+    def __init__(self, owner: Any, channel: str, numbers: Sequence[int], batch: BatchContents) -> None:
+        self.owner = owner  # what acks its messages
         self.channel = channel
+        self.assigning, self.first, _, self.delivery_count, self.time_unix_ns = numbers
+        self.ids = batch.ids
+        self.headers = batch.headers
+
+
+class Content:
+    """A received message, without the way to ack it: a body, and the rest as it is asked for."""
+
+    __slots__ = ("body", "piece", "place")
+
+    def __init__(self, piece: Piece, place: int, body: bytes) -> None:
+        self.piece = piece
+        self.place = place  # in the piece, from 0
         self.body = body
-        self.sequence = sequence  # its number in the channel, from 1
-        self.assigning = assigning  # with the sequence, what an ack names
-        self.delivery_count = delivery_count  # 1 for the first delivery
-        self.time_unix_ns = time_unix_ns  # when it was stored
-        self.id = id  # the sender's, empty for none
-        self.metadata = headers.metadata
-        self.tags: Mapping[str, str] = headers.tags or {}
+
+    @property
+    def channel(self) -> str:
+        """The name of its channel."""
+        return self.piece.channel
+
+    @property
+    def sequence(self) -> int:
+        """Its number in the channel, from 1."""
+        return self.piece.first + self.place
+
+    @property
+    def assigning(self) -> int:
+        """With the sequence, what an ack names."""
+        return self.piece.assigning
+
+    @property
+    def delivery_count(self) -> int:
+        """1 for the first delivery."""
+        return self.piece.delivery_count
+
+    @property
+    def time_unix_ns(self) -> int:
+        """When it was stored."""
+        return self.piece.time_unix_ns
+
+    @property
+    def id(self) -> str:
+        """The sender's, empty for none."""
+        ids = self.piece.ids
+        return ids[self.place].decode() if ids is not None else ""
+
+    @property
+    def metadata(self) -> str | None:
+        """The sender's, None for none."""
+        return self._headers().metadata
+
+    @property
+    def tags(self) -> Mapping[str, str]:
+        """The sender's."""
+        return self._headers().tags or {}
+
+    def _headers(self) -> MessageHeaders:
+        """Headers of a sender that the broker never looked at: what cannot be read counts as none."""
+        headers = self.piece.headers
+        if headers is None:
+            return NO_HEADERS
+        try:
+            return decode_message_headers(headers[self.place])
+        except MalformedFrame:
+            return NO_HEADERS
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.sequence} of {self.channel!r}: {len(self.body)} bytes>"
+
+
+class Messages(Sequence[Received]):
+    """Received messages in order. Each is made when it is looked at: thousands that only wait are no work for anyone."""
+
+    __slots__ = ("_count", "_make", "_parts")
+
+    def __init__(self, parts: Sequence[tuple[Piece, list[bytes]]], make: type[Received]) -> None:
+        self._parts = parts  # pieces, each with the bodies of all its messages
+        self._make = make
+        self._count = sum(len(bodies) for _, bodies in parts)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Received]:
+        return chain.from_iterable(map(self._make, repeat(piece), count(), bodies) for piece, bodies in self._parts)
+
+    @overload
+    def __getitem__(self, at: int) -> Received: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Received]: ...
+    def __getitem__(self, at: int | slice) -> Received | list[Received]:
+        """A message, made anew; of a slice, a list."""
+        if isinstance(at, slice):
+            return list(self)[at]
+        place = at + self._count if at < 0 else at
+        if not 0 <= place < self._count:
+            raise IndexError(f"message {at} of {self._count}")
+        number = 0
+        while place >= len(self._parts[number][1]):
+            place -= len(self._parts[number][1])
+            number += 1
+        piece, bodies = self._parts[number]
+        return self._make(piece, place, bodies[place])
+
+    @property
+    def receipts(self) -> list[Receipt]:
+        """One for each piece."""
+        return [Receipt(piece.assigning, piece.first, piece.first + len(bodies) - 1) for piece, bodies in self._parts]
 
 
 def check_channel(name: str) -> None:
@@ -92,49 +192,49 @@ def encode_message(
 
 
 def read_messages(
-    channel: str, fields: Mapping[str, Any], bodies: Sequence[Buffer], make: Callable[..., Received]
-) -> list[Received]:
-    """The messages of a MESSAGES reply, in order, each made by `make`, which is called like `Content`.
+    owner: Any, channel: str, fields: Mapping[str, Any], bodies: Sequence[Buffer], make: type[Received]
+) -> Messages[Received]:
+    """The messages of a MESSAGES reply, in order; `owner` acks them.
 
     Raises RemoteProtocolError when it is not such a reply.
     """
     pieces = fields.get("pieces", [])
     if not isinstance(pieces, list) or len(pieces) != len(bodies):
         raise RemoteProtocolError(f"MESSAGES has {len(bodies)} body frames for pieces {pieces!r}")
-    found: list[Received] = []
-    for piece, frame in zip(pieces, bodies, strict=True):
-        found += _read_piece(channel, piece, frame, make)
-    return found
+    parts = []
+    for numbers, frame in zip(pieces, bodies, strict=True):
+        batch = _read_piece(numbers, frame)
+        parts.append((Piece(owner, channel, numbers, batch), batch.bodies))
+    return Messages(parts, make)
 
 
-def _read_piece(channel: str, piece: object, frame: Buffer, make: Callable[..., Received]) -> list[Received]:
-    if not isinstance(piece, list) or len(piece) != 5 or not all(type(number) is int for number in piece):
-        raise RemoteProtocolError(f"MESSAGES has a piece that is not five numbers: {piece!r}")
-    assigning, first, last, delivery_count, time_unix_ns = piece
+def _read_piece(numbers: object, frame: Buffer) -> BatchContents:
+    if not isinstance(numbers, list) or len(numbers) != 5 or not all(type(number) is int for number in numbers):
+        raise RemoteProtocolError(f"MESSAGES has a piece that is not five numbers: {numbers!r}")
+    _, first, last, _, _ = numbers
     try:
         batch = decode_batch(frame)
     except RequestError as error:  # malformed, or damaged on its way
         raise RemoteProtocolError(f"MESSAGES has a body frame that is not a batch: {error}") from error
     if last - first + 1 != len(batch.bodies):
         raise RemoteProtocolError(f"MESSAGES has {len(batch.bodies)} messages for {first} to {last}")
-    return [
-        make(
-            channel,
-            body,
-            first + at,
-            assigning,
-            delivery_count,
-            time_unix_ns,
-            batch.ids[at].decode() if batch.ids else "",
-            _headers(batch.headers[at]) if batch.headers else NO_HEADERS,
-        )
-        for at, body in enumerate(batch.bodies)
-    ]
+    return batch
 
 
-def _headers(value: bytes) -> MessageHeaders:
-    """Headers of a sender that the broker never looked at: what cannot be read counts as none."""
-    try:
-        return decode_message_headers(value)
-    except MalformedFrame:
-        return NO_HEADERS
+def receipts_of(messages: Iterable[Content]) -> list[Receipt]:
+    """Receipts for all messages: one for each run of neighbours."""
+    if isinstance(messages, Messages):
+        return messages.receipts
+    receipts: list[Receipt] = []
+    piece, first, last = None, 0, -1
+    for message in messages:
+        if message.piece is piece and message.place == last + 1:
+            last += 1
+            continue
+        if piece is not None:
+            receipts.append(Receipt(piece.assigning, piece.first + first, piece.first + last))
+        piece, first = message.piece, message.place
+        last = first
+    if piece is not None:
+        receipts.append(Receipt(piece.assigning, piece.first + first, piece.first + last))
+    return receipts

@@ -21,24 +21,23 @@ in all, which the caller keeps by asking `has_room`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 from zmqbroker.client.exchange import Exchange, not_sent, with_outcome
-from zmqbroker.client.message import SendResult
+from zmqbroker.client.parcel import Parcel
 from zmqbroker.errors import BrokerError, Duplicate, RemoteProtocolError, RequestError, UnknownProducer
 from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.requests import SendBatch, encode_request
 
-__all__ = ["FOREVER_NS", "PATIENCE_NS", "Completion", "Item", "Pipeline", "PipelineSettings"]
+__all__ = ["FOREVER_NS", "PATIENCE_NS", "Completion", "Pipeline", "PipelineSettings"]
 
 #: Later than every instant.
 FOREVER_NS = 2**63
 #: An answer this late on a living connection was lost by the node (PROTOCOL §2 lets it); the request is sent again.
 PATIENCE_NS = 5_000_000_000
-#: Bytes that a message costs beside its body: four sizes of u32.
-_OVERHEAD_BYTES = 16
 
 
 class Completion(NamedTuple):
@@ -60,30 +59,15 @@ class PipelineSettings:
     pending_bytes_max: int = 16 << 20  # everything not yet answered
 
 
-class Item:
-    """One message on its way."""
-
-    __slots__ = ("appended_ns", "body", "deadline_ns", "done", "headers", "id", "size", "token")
-
-    def __init__(self, body: bytes, id: bytes, headers: bytes, token: Any, now_ns: int, deadline_ns: int) -> None:
-        self.body = body
-        self.id = id
-        self.headers = headers  # value of the headers column
-        self.token = token
-        self.appended_ns = now_ns
-        self.deadline_ns = deadline_ns
-        self.size = len(body) + len(id) + len(headers) + _OVERHEAD_BYTES
-        self.done = False  # whether its sender has been told how it ended
-
-
 class _Batch:
-    """Items that were sent together, with the numbers they have for good."""
+    """Parcels that were sent together, with the numbers they have for good."""
 
-    __slots__ = ("exchange", "flight", "items")
+    __slots__ = ("count", "exchange", "flight", "parcels")
 
-    def __init__(self, exchange: Exchange, items: list[Item]) -> None:
+    def __init__(self, exchange: Exchange, parcels: list[Parcel], count: int) -> None:
         self.exchange = exchange
-        self.items = items
+        self.parcels = parcels
+        self.count = count  # of their messages
         self.flight = 0  # the flight in which it was last sent
 
 
@@ -99,9 +83,10 @@ class Pipeline:
     ) -> None:
         self.channel = channel
         self.settings = settings
-        self.pending_bytes = 0  # of items whose sender waits
-        self.pending_count = 0  # their number
-        self.flushing = False  # whether items go out without waiting for company, until none is left
+        self.open: Parcel | None = None  # the last parcel, while it takes more messages; counts below when it is sealed
+        self.pending_bytes = 0  # of parcels whose senders wait
+        self.pending_count = 0  # their number, the open one included
+        self.flushing = False  # whether messages go out without waiting for company, until none is left
         self.opening = 0  # request id of the OPEN_PRODUCER under way; 0 for none
         self.refusal: RequestError | None = None  # latest refusal since something was answered
         self.failure: BrokerError | None = None  # first failed send since this was last set to None
@@ -109,28 +94,62 @@ class Pipeline:
         self._registry = registry
         self._producer: int | None = None  # None: to be opened
         self._next_sequence = 1  # of the next message to be numbered
-        self._queue: deque[Item] = deque()  # never sent under the present producer
+        self._queue: deque[Parcel] = deque()  # never sent under the present producer
         self._queue_bytes = 0
+        self._queue_count = 0  # messages
         self._unanswered: list[_Batch] = []  # in order; those of the current flight are a prefix
         self._flight = 1
         self._endpoint: str | None = None  # where the current flight goes
         self._hold_ns = 0  # nothing is sent before this instant
-        self.deadline_ns = FOREVER_NS  # no later than the earliest deadline of an item
+        self.deadline_ns = FOREVER_NS  # no later than the earliest deadline of a parcel
         self._retiring = False  # the producer takes no new batches, and ends with its last unanswered one
 
     # --- the sender's side -------------------------------------------------------------------------------------------
 
     def has_room(self, size: int) -> bool:
-        """Whether a message of `size` bytes may be appended; a large one may when it is alone."""
-        return self.pending_count == 0 or self.pending_bytes + size <= self.settings.pending_bytes_max
+        """Whether a message or parcel of `size` bytes may be appended; a large one may when it is alone."""
+        if self.pending_count == 0:
+            return True
+        held = self.pending_bytes + (self.open.size if self.open is not None else 0)
+        return held + size <= self.settings.pending_bytes_max
 
-    def append(self, item: Item) -> None:
-        """Send one message after all earlier ones."""
-        self._queue.append(item)
-        self._queue_bytes += item.size
-        self.pending_bytes += item.size
+    def begin(self, parcel: Parcel, body_size_max: int) -> None:
+        """Send a parcel after all earlier ones, and let it take more messages until it is sealed."""
+        self.seal()
+        self.limit(parcel, self.settings.pending_bytes_max - self.pending_bytes, body_size_max)
+        self.open = parcel
         self.pending_count += 1
-        self.deadline_ns = min(self.deadline_ns, item.deadline_ns)
+        self.deadline_ns = min(self.deadline_ns, parcel.deadline_ns)
+
+    def limit(self, parcel: Parcel, room: int, body_size_max: int, ahead: Sequence[Parcel] = ()) -> None:
+        """Let a parcel take as much as fits into a batch with what is queued, and `ahead` of it, but no more than `room`."""
+        settings = self.settings
+        size_left = settings.batch_bytes - self._queue_bytes - sum(other.size for other in ahead)
+        count_left = settings.batch_messages - self._queue_count - sum(other.count for other in ahead)
+        if size_left < parcel.size or count_left < parcel.count:  # it begins a batch
+            size_left, count_left = settings.batch_bytes, settings.batch_messages
+        parcel.size_max, parcel.count_max, parcel.body_size_max = min(size_left, room), count_left, body_size_max
+
+    def seal(self) -> None:
+        """The open parcel takes no more."""
+        if self.open is not None:
+            parcel, self.open = self.open, None
+            parcel.seal()
+            self.pending_bytes += parcel.size
+            self._enqueue(parcel)
+
+    def append(self, parcel: Parcel) -> None:
+        """Send a sealed parcel after all earlier ones."""
+        self.seal()
+        self.pending_bytes += parcel.size
+        self.pending_count += 1
+        self.deadline_ns = min(self.deadline_ns, parcel.deadline_ns)
+        self._enqueue(parcel)
+
+    def _enqueue(self, parcel: Parcel) -> None:
+        self._queue.append(parcel)
+        self._queue_bytes += parcel.size
+        self._queue_count += parcel.count
 
     @property
     def needs_producer(self) -> bool:
@@ -147,7 +166,7 @@ class Pipeline:
         self.opening = 0
         self._fail(self._queue, error)
         self._queue.clear()
-        self._queue_bytes = 0
+        self._queue_bytes = self._queue_count = 0
 
     # --- sending -----------------------------------------------------------------------------------------------------
 
@@ -191,29 +210,33 @@ class Pipeline:
 
     def _is_ripe(self, now_ns: int) -> bool:
         settings = self.settings
-        if self.flushing or settings.linger_ns == 0 or len(self._queue) >= settings.batch_messages:
+        if self.flushing or settings.linger_ns == 0 or self._queue_count >= settings.batch_messages:
             return True
         return self._queue_bytes >= settings.batch_bytes or now_ns >= self._queue[0].appended_ns + settings.linger_ns
 
     def _form(self, request_id: int) -> _Batch:
-        """Number the first items of the queue."""
-        items = [self._queue.popleft()]
-        size, settings = items[0].size, self.settings
-        while self._queue and len(items) < settings.batch_messages and size + self._queue[0].size <= settings.batch_bytes:
-            items.append(self._queue.popleft())
-            size += items[-1].size
+        """Number the first parcels of the queue."""
+        parcels = [self._queue.popleft()]
+        size, count, settings = parcels[0].size, parcels[0].count, self.settings
+        while self._queue:
+            parcel = self._queue[0]
+            if size + parcel.size > settings.batch_bytes or count + parcel.count > settings.batch_messages:
+                break
+            parcels.append(self._queue.popleft())
+            size, count = size + parcel.size, count + parcel.count
         self._queue_bytes -= size
+        self._queue_count -= count
         frame = encode_batch(
             self.channel.encode(),
-            [item.body for item in items],
+            parcels[0].bodies if len(parcels) == 1 else list(chain.from_iterable(parcel.bodies for parcel in parcels)),
             self._producer or 0,
             self._next_sequence,
-            [item.id for item in items] if any(item.id for item in items) else None,
-            [item.headers for item in items] if any(item.headers for item in items) else None,
+            _column([(parcel.ids, parcel.count) for parcel in parcels]),
+            _column([(parcel.headers, parcel.count) for parcel in parcels]),
         )
-        self._next_sequence += len(items)
+        self._next_sequence += count
         what = f"a send to {self.channel!r}"
-        batch = _Batch(Exchange(request_id, encode_request(request_id, SendBatch(frame)), what), items)
+        batch = _Batch(Exchange(request_id, encode_request(request_id, SendBatch(frame)), what), parcels, count)
         self._unanswered.append(batch)
         self._registry[request_id] = self
         return batch
@@ -223,17 +246,19 @@ class Pipeline:
     def answered(self, request_id: int, fields: dict[str, Any]) -> None:
         """A batch is stored."""
         position = self._position(request_id)
-        items = self._unanswered[position].items
+        batch = self._unanswered[position]
         first, time_unix_ns = fields.get("sequence"), fields.get("time_unix_ns")
-        if not isinstance(first, int) or not isinstance(time_unix_ns, int) or fields.get("count") != len(items):
-            self._fail(items, RemoteProtocolError(f"SENT for {len(items)} messages says {fields!r}"))
+        if not isinstance(first, int) or not isinstance(time_unix_ns, int) or fields.get("count") != batch.count:
+            self._fail(batch.parcels, RemoteProtocolError(f"SENT for {batch.count} messages says {fields!r}"))
             self._remove(position)
             return
         self.refusal = None
         duplicate, confirm = bool(fields.get("duplicate")), str(fields.get("confirm", ""))
-        for offset, item in enumerate(items):
-            if not item.done:
-                self._finish(item, SendResult(first + offset, time_unix_ns, duplicate, confirm), None)
+        for parcel in batch.parcels:
+            if not parcel.done:
+                parcel.stored(first, time_unix_ns, duplicate, confirm)
+                self._finish(parcel)
+            first += parcel.count
         self._remove(position)
 
     def refused(self, request_id: int, endpoint: str, error: RequestError, resume_ns: int) -> None:
@@ -247,16 +272,16 @@ class Pipeline:
                 self._flight += 1
                 self._hold_ns = max(self._hold_ns, resume_ns)
         elif isinstance(error, Duplicate):
-            self._fail(batch.items, error)
+            self._fail(batch.parcels, error)
             self._remove(position)
         elif batch.exchange.may_have_happened:
             unknown = with_outcome(error, True)
             for later in self._unanswered[position:]:
-                self._fail(later.items, unknown)
+                self._fail(later.parcels, unknown)
             self._cut(position)
         else:
             if not isinstance(error, UnknownProducer):
-                self._fail(batch.items, error)
+                self._fail(batch.parcels, error)
             self._hold_ns = max(self._hold_ns, resume_ns)
             self._cut(position)
 
@@ -272,38 +297,39 @@ class Pipeline:
         """End what is past its deadline; `refusal` says why nothing could be sent, if a node did."""
         if now_ns < self.deadline_ns:
             return
+        self.seal()
         self._expire_unanswered(now_ns)
         reason = self.refusal or refusal
-        kept = deque(item for item in self._queue if item.deadline_ns > now_ns)
-        late = [item for item in self._queue if item.deadline_ns <= now_ns]
+        late = [parcel for parcel in self._queue if parcel.deadline_ns <= now_ns]
         self._fail(late, not_sent(f"a send to {self.channel!r}", reason))
-        self._queue, self._queue_bytes = kept, sum(item.size for item in kept)
-        self.deadline_ns = min((item.deadline_ns for item in self._waiting()), default=FOREVER_NS)
+        self._requeue([parcel for parcel in self._queue if parcel.deadline_ns > now_ns])
+        self.deadline_ns = min((parcel.deadline_ns for parcel in self._waiting()), default=FOREVER_NS)
 
     def abort(self, reason: Callable[[bool], BrokerError]) -> None:
         """End everything with `reason(outcome unknown)`."""
+        self.seal()
         for batch in self._unanswered:
-            self._fail(batch.items, reason(batch.exchange.may_have_happened))
+            self._fail(batch.parcels, reason(batch.exchange.may_have_happened))
         self._cut(0)
         self.open_failed(reason(False))
         self.deadline_ns = FOREVER_NS
 
     def _expire_unanswered(self, now_ns: int) -> None:
         for position, batch in enumerate(self._unanswered):
-            late = [item for item in batch.items if not item.done and item.deadline_ns <= now_ns]
+            late = [parcel for parcel in batch.parcels if not parcel.done and parcel.deadline_ns <= now_ns]
             if not late:
                 continue
             self._fail(late, batch.exchange.expired())
             if not batch.exchange.may_have_happened:
                 self._cut(position)
                 break
-        if all(item.done for batch in self._unanswered for item in batch.items):
+        if all(parcel.done for batch in self._unanswered for parcel in batch.parcels):
             self._cut(0)
 
-    def _waiting(self) -> Iterable[Item]:
+    def _waiting(self) -> Iterable[Parcel]:
         yield from self._queue
         for batch in self._unanswered:
-            yield from (item for item in batch.items if not item.done)
+            yield from (parcel for parcel in batch.parcels if not parcel.done)
 
     # --- bookkeeping -------------------------------------------------------------------------------------------------
 
@@ -321,9 +347,8 @@ class Pipeline:
         del self._unanswered[position:]
         for batch in given_up:
             del self._registry[batch.exchange.request_id]
-        waiting = [item for batch in given_up for item in batch.items if not item.done]
-        self._queue.extendleft(reversed(waiting))
-        self._queue_bytes += sum(item.size for item in waiting)
+        waiting = [parcel for batch in given_up for parcel in batch.parcels if not parcel.done]
+        self._requeue([*waiting, *self._queue])
         self._retiring = self._retiring or bool(given_up)
         self._settle()
 
@@ -333,17 +358,28 @@ class Pipeline:
         if not self._unanswered and self._retiring:
             self._producer, self._retiring = None, False
 
-    def _fail(self, items: Iterable[Item], error: BrokerError) -> None:
-        for item in items:
-            if not item.done:
-                self._finish(
-                    item, None, with_outcome(error, error.outcome_unknown) if isinstance(error, RequestError) else error
-                )
+    def _requeue(self, parcels: list[Parcel]) -> None:
+        """The queue is these now."""
+        self._queue = deque(parcels)
+        self._queue_bytes = sum(parcel.size for parcel in parcels)
+        self._queue_count = sum(parcel.count for parcel in parcels)
 
-    def _finish(self, item: Item, value: SendResult | None, error: BrokerError | None) -> None:
-        item.done = True
-        self.pending_bytes -= item.size
+    def _fail(self, parcels: Iterable[Parcel], error: BrokerError) -> None:
+        for parcel in parcels:
+            if not parcel.done:
+                parcel.failed(error)
+                self.failure = self.failure or error
+                self._finish(parcel)
+
+    def _finish(self, parcel: Parcel) -> None:
+        self.pending_bytes -= parcel.size
         self.pending_count -= 1
         self.flushing = self.flushing and self.pending_count > 0
-        self.failure = self.failure or error
-        self._completions.append(Completion(item.token, value, error))
+        self._completions.append(Completion(parcel, None, parcel.error))
+
+
+def _column(parts: list[tuple[list[bytes] | None, int]]) -> list[bytes] | None:
+    """A column of a batch from those of its parcels, each with the number of its messages; None when it holds nothing."""
+    if not any(values for values, _ in parts):
+        return None
+    return [value for values, count in parts for value in (*(values or ()), *[b""] * (count - len(values or ())))]

@@ -1,19 +1,22 @@
 """Sending: a pipeline with room in it, and the producer that a user holds.
 
-`Sender` lets messages into a pipeline while it has room and keeps the others waiting, in order, so that memory is bounded
-whatever the number of tasks. `Producer` is its public face. Numbering, batches and retries are the pipeline's.
+`Sender` lets parcels of messages into a pipeline while it has room and keeps the others waiting, in order, so that memory is
+bounded whatever the number of tasks. `Producer` is its public face. Numbering, batches and retries are the pipeline's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 
+from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.message import SendResult, encode_message
-from zmqbroker.client.pipeline import Item, PipelineSettings
+from zmqbroker.client.message import encode_message
+from zmqbroker.client.parcel import OVERHEAD_BYTES, Parcel, split_bodies
+from zmqbroker.client.pipeline import Pipeline, PipelineSettings
 from zmqbroker.wire.batch import Buffer
 
 __all__ = ["Producer", "Sender"]
@@ -23,37 +26,56 @@ _BURST_BYTES = 256 << 10
 
 
 class Sender:
-    """Lets messages into one pipeline."""
+    """Lets parcels into one pipeline."""
 
     def __init__(self, driver: Driver, channel: str, settings: PipelineSettings) -> None:
+        self.pipeline: Pipeline = driver.pipeline(channel, settings)
+        self.settings = settings
         self._driver = driver
-        self._pipeline = driver.pipeline(channel, settings)
-        self._entrants: deque[tuple[Item, asyncio.Future[None]]] = deque()  # waiting for room, in order
-        self._burst_bytes = 0  # appended since the loop last had its turn
+        self._entrants: deque[tuple[Parcel, asyncio.Future[None]]] = deque()  # waiting for room, in order
+        self._burst_bytes = 0  # in parcels, since the loop last had its turn
         self._idle: list[asyncio.Future[None]] = []  # waiting until nothing is pending
 
     @property
     def busy(self) -> bool:
         """Whether any message has not ended yet."""
-        return self._pipeline.pending_count > 0 or bool(self._entrants)
+        return self.pipeline.pending_count > 0 or bool(self._entrants)
 
-    async def send(self, item: Item) -> asyncio.Future[SendResult]:
-        """Wait for room; the future of the result."""
-        if self._entrants or not self._pipeline.has_room(item.size):
-            self._driver.check_usable()
-            admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._entrants.append((item, admitted))
-            self._watch()
-            await admitted
+    async def send(self, body: bytes, id: bytes, headers: bytes, timeout_ms: int, *, share: bool) -> Confirm:
+        """Wait for room; the confirm of one message.
+
+        `share`: the next messages, until the loop has its turn, may end at the same deadline as this one.
+        """
+        size, open_parcel = len(body) + len(id) + len(headers) + OVERHEAD_BYTES, self.pipeline.open
+        if share and open_parcel is not None and open_parcel.takes(len(body), size):
+            return Confirm(open_parcel, open_parcel.append(body, id, headers))
+        self._driver.check_usable()
+        now_ns = time.monotonic_ns()
+        parcel = Parcel([], 0, now_ns, now_ns + timeout_ms * 1_000_000)
+        confirm = Confirm(parcel, parcel.append(body, id, headers))
+        parcel.seal()
+        await self._let_in(parcel, share)
+        return confirm
+
+    async def send_batch(self, bodies: Sequence[bytes], timeout_ms: int) -> BatchConfirm:
+        """Wait for room; the confirms of many messages."""
+        self._driver.check_usable()
+        settings, now_ns = self.settings, time.monotonic_ns()
+        size_max = min(settings.batch_bytes, settings.pending_bytes_max)
+        deadline_ns, body_size_max = now_ns + timeout_ms * 1_000_000, self._driver.message_bytes_max
+        parcels = split_bodies(bodies, size_max, settings.batch_messages, body_size_max, now_ns, deadline_ns)
+        for parcel in parcels:
+            await self._let_in(parcel, share=False)
+        return BatchConfirm(parcels)
+
+    def admit(self, parcel: Parcel) -> None:
+        """Send a parcel whose sender has seen to it that there is room; in a closed client it fails."""
+        if self._driver.closed:
+            parcel.failed(self._driver.closed_error())
+            parcel.tell()
         else:
-            self._driver.activate(self._pipeline)
-            self._pipeline.append(item)
-            self._burst_bytes += item.size
-            if self._burst_bytes >= _BURST_BYTES:
-                self._burst_bytes = 0
-                await asyncio.sleep(0)
-        future: asyncio.Future[SendResult] = item.token
-        return future
+            self._driver.activate(self.pipeline)
+            self.pipeline.append(parcel)
 
     async def wait_idle(self) -> None:
         """Send what waits for company, and wait until nothing is pending."""
@@ -61,30 +83,51 @@ class Sender:
             idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._idle.append(idle)
             self._watch()
-            self._pipeline.flushing = True
-            self._driver.activate(self._pipeline)
+            self.pipeline.flushing = True
+            self._driver.activate(self.pipeline)
             await idle
 
     async def flush(self) -> None:
         """Wait until nothing is pending. Raises the first failure since the last flush, whoever saw it before."""
         await self.wait_idle()
-        failure, self._pipeline.failure = self._pipeline.failure, None
+        failure, self.pipeline.failure = self.pipeline.failure, None
         if failure is not None:
             raise failure
+
+    async def _let_in(self, parcel: Parcel, share: bool) -> None:
+        """Append a parcel when there is room, after those that wait already."""
+        if self._entrants or not self.pipeline.has_room(parcel.size):
+            self.pipeline.seal()  # nobody overtakes
+            self._driver.check_usable()
+            admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._entrants.append((parcel, admitted))
+            self._watch()
+            await admitted
+            return
+        self._driver.activate(self.pipeline)
+        full = self.pipeline.open
+        self._burst_bytes += parcel.size + (full.size if full is not None else 0)
+        if share:
+            self.pipeline.begin(parcel, self._driver.message_bytes_max)
+        else:
+            self.pipeline.append(parcel)
+        if self._burst_bytes >= _BURST_BYTES:
+            self._burst_bytes = 0
+            await asyncio.sleep(0)
 
     def _watch(self) -> None:
         self._driver.on_progress(self._on_progress, bool(self._entrants or self._idle))
 
     def _on_progress(self) -> None:
         let_in = False
-        while self._entrants and (self._driver.closed or self._pipeline.has_room(self._entrants[0][0].size)):
-            item, admitted = self._entrants.popleft()
+        while self._entrants and (self._driver.closed or self.pipeline.has_room(self._entrants[0][0].size)):
+            parcel, admitted = self._entrants.popleft()
             if admitted.done():
                 continue  # its sender was cancelled while it waited
             if self._driver.closed:
                 admitted.set_exception(self._driver.closed_error())
                 continue
-            self._pipeline.append(item)
+            self.pipeline.append(parcel)
             admitted.set_result(None)
             let_in = True
         if not self.busy:
@@ -92,24 +135,31 @@ class Sender:
                 if not idle.done():
                     idle.set_result(None)
             self._idle.clear()
-        self._pipeline.flushing = bool(self._idle)
+        self.pipeline.flushing = bool(self._idle)
         self._watch()
         if let_in:
-            self._driver.activate(self._pipeline)
+            self._driver.activate(self.pipeline)
 
 
 class Producer:
     """Sends many messages to one channel, in order, in batches, each stored exactly once.
 
-    `send` waits only while too much is pending and returns a future. `flush`, and leaving the `async with` block, waits for
-    all and raises the first failure since the last flush. A message that failed with an unknown outcome may be stored.
+    `send` waits only while too much is pending and returns the message's confirm, to be awaited or not. `flush`, and leaving
+    the `async with` block, waits for all and raises the first failure since the last flush. A message that failed with an
+    unknown outcome may be stored.
     """
 
     def __init__(self, sender: Sender, driver: Driver, timeout_ms: int, active: set[Producer]) -> None:
-        self._sender = sender
+        self.sender = sender
+        self.timeout_ms = timeout_ms
+        self._pipeline = sender.pipeline
         self._driver = driver
-        self._timeout_ms = timeout_ms
         self._active = active  # it is in there while its block is
+
+    @property
+    def message_bytes_max(self) -> int:
+        """The largest body that the cluster takes, as far as it is known."""
+        return self._driver.message_bytes_max
 
     async def send(
         self,
@@ -119,14 +169,33 @@ class Producer:
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
         timeout_ms: int | None = None,
-    ) -> asyncio.Future[SendResult]:
-        """Send a message after all earlier ones; await the returned future for its result."""
+    ) -> Confirm:
+        """Send a message after all earlier ones; await the returned confirm for its result."""
+        parcel = self._pipeline.open
+        plain = id is None and metadata is None and tags is None and timeout_ms is None
+        if plain and parcel is not None and type(body) is bytes:
+            # `Parcel.takes` and `append` once more, since a call of either would cost as much as all of this.
+            bodies, size = parcel.bodies, len(body)
+            place, total = len(bodies), parcel.size + size + OVERHEAD_BYTES
+            if total <= parcel.size_max and size <= parcel.body_size_max and place < parcel.count_max:
+                bodies.append(body)
+                parcel.size = total
+                return Confirm(parcel, place)
         encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max)
-        return await self._sender.send(self._driver.item(*encoded, timeout_ms or self._timeout_ms))
+        return await self.sender.send(*encoded, timeout_ms or self.timeout_ms, share=timeout_ms is None)
+
+    async def send_batch(self, bodies: Sequence[bytes], *, timeout_ms: int | None = None) -> BatchConfirm:
+        """Send messages after all earlier ones, waiting only for room; their confirms, to be awaited together or one by one.
+
+        Each is a message of its own: those that do not fit into one batch travel, and end, apart. Nothing is sent when one of
+        them cannot be: raises LocalProtocolError or MessageTooLarge. Cancelled while it waits for room, it has sent the first
+        of them.
+        """
+        return await self.sender.send_batch(bodies, timeout_ms or self.timeout_ms)
 
     async def flush(self) -> None:
         """Wait until every message sent so far has ended. Raises the first failure since the last flush."""
-        await self._sender.flush()
+        await self.sender.flush()
 
     async def __aenter__(self) -> Producer:
         self._active.add(self)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from zmqbroker.client.acks import AckGatherer
 from zmqbroker.client.consumer import CLOSE_MS, Consumer
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.message import Content, SendResult, check_channel, encode_message, read_messages
+from zmqbroker.client.message import Content, SendResult, check_channel, encode_message, read_messages, receipts_of
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
@@ -39,29 +39,26 @@ _LINGER_MS_MAX = 60_000
 class Message(Content):
     """A received message. It is ready again for others when it is not acked within its visibility timeout."""
 
-    __slots__ = ("_queue",)
-
-    def __init__(self, queue: Queue, *content: Any) -> None:
-        super().__init__(*content)
-        self._queue = queue
+    __slots__ = ()
 
     async def ack(self) -> None:
         """Finish the message for good. Raises StaleReceipt when it was not held any more."""
-        await self._queue.ack((self,))
+        await self.piece.owner.ack((self,))
 
 
 class Queue:
     """One queue. Made by `Client.queue`; it exists at the broker as soon as it is used."""
 
     def __init__(
-        self, name: str, driver: Driver, book: Book, timeout_ms: int, make: Callable[..., Message] | None = None
+        self, name: str, driver: Driver, book: Book, timeout_ms: int, make: type[Message], owner: object = None
     ) -> None:
         check_channel(name)
         self.name = name
         self._driver = driver
         self._book = book
         self._timeout_ms = timeout_ms
-        self._make = make or partial(Message, self)
+        self._make = make  # the class of its messages, which `owner` acks
+        self._owner = owner if owner is not None else self
         self._sender = Sender(driver, name, PipelineSettings())
         self._acks = AckGatherer(name, lambda request: driver.submit(request, timeout_ms))
 
@@ -79,7 +76,8 @@ class Queue:
         Calls at the same time are stored in their order, and share batches when more wait than the window takes.
         """
         encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max)
-        return await (await self._sender.send(self._driver.item(*encoded, timeout_ms or self._timeout_ms)))
+        confirm = await self._sender.send(*encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None)
+        return await confirm
 
     def producer(
         self,
@@ -133,7 +131,7 @@ class Queue:
         except (asyncio.CancelledError, DeadlineExceeded):
             self._give_back(future, consumer)
             raise
-        return read_messages(self.name, *answer, self._make)
+        return list(read_messages(self._owner, self.name, *answer, self._make))
 
     def consume(
         self, *, credit: int = 256, visibility_ms: int = VISIBILITY_MS_DEFAULT, max_bytes: int = RECEIVE_SIZE_DEFAULT
@@ -142,13 +140,14 @@ class Queue:
         _check("credit", credit, 1, 2 * _BATCH_MESSAGES_MAX)
         numbers = (self._book.next_consumer(), self._book.next_consumer())[: 1 if credit == 1 else 2]
         requests = Consumer.requests(self.name, numbers, credit, visibility_ms, max_bytes)
-        return Consumer(self._driver, requests, self._timeout_ms, self._make, self._book.consumers)
+        read = partial(read_messages, self._owner, self.name, make=self._make)
+        return Consumer(self._driver, requests, self._timeout_ms, read, self._book.consumers)
 
     async def ack(self, messages: Iterable[Message]) -> None:
         """Finish messages for good. Raises StaleReceipt naming those that were not held any more; the others are acked."""
-        held = [(message.assigning, message.sequence) for message in messages]
-        if held:
-            await self._acks.ack(held)
+        receipts = receipts_of(messages)
+        if receipts:
+            await self._acks.ack(receipts)
 
     async def stats(self) -> dict[str, Any]:
         """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""

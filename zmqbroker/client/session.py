@@ -347,7 +347,8 @@ class Session:
         return max(0, SLOTS - len(self._batches) - self._table.open_count)
 
     def _tend(self, pipeline: Pipeline) -> None:
-        """Open the producer of a pipeline that needs one; let go of a pipeline that holds nothing."""
+        """Seal what a pipeline has; open its producer when it needs one; let go of a pipeline that holds nothing."""
+        pipeline.seal()
         if pipeline.needs_producer:
             producer = self._random.getrandbits(64) or 1
             token = _Opening(pipeline, producer)

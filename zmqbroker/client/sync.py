@@ -15,7 +15,6 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
-from functools import partial
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -24,10 +23,11 @@ from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.message import Content, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
+from zmqbroker.client.sync_producer import SyncProducer
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 
-__all__ = ["SyncClient", "SyncConsumer", "SyncMessage", "SyncProducer", "SyncQueue"]
+__all__ = ["SyncClient", "SyncConsumer", "SyncMessage", "SyncQueue"]
 
 _Result = TypeVar("_Result")
 
@@ -35,15 +35,11 @@ _Result = TypeVar("_Result")
 class SyncMessage(Content):
     """A received message. It is ready again for others when it is not acked within its visibility timeout."""
 
-    __slots__ = ("_client",)
-
-    def __init__(self, client: SyncClient, *content: Any) -> None:
-        super().__init__(*content)
-        self._client = client
+    __slots__ = ()
 
     def ack(self) -> None:
         """Finish the message for good. Raises StaleReceipt when it was not held any more."""
-        self._client.queue(self.channel).ack((self,))
+        self.piece.owner.queue(self.channel).ack((self,))
 
 
 class _LoopClient(Client):
@@ -51,10 +47,8 @@ class _LoopClient(Client):
 
     def __init__(self, owner: SyncClient, url: str | None, options: dict[str, Any]) -> None:
         super().__init__(url, **options)
-        self._owner = owner
-
-    def _message_maker(self) -> Callable[..., Message]:
-        return cast(Callable[..., Message], partial(SyncMessage, self._owner))
+        self._message_class = cast(type[Message], SyncMessage)
+        self._message_owner = owner
 
 
 class SyncClient:
@@ -107,9 +101,7 @@ class SyncClient:
         """Run a coroutine of the inner client in its loop, and wait for the result."""
         if os.getpid() != self._process_id:
             action.close()
-            raise LocalProtocolError(
-                f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
-            )
+            raise self._forked()
         with self._lock:
             if self._closed:
                 action.close()
@@ -122,6 +114,20 @@ class SyncClient:
         except BaseException:
             future.cancel()  # Ctrl-C in the waiting thread ends the request too
             raise
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Have the loop call `callback` soon. Raises LocalProtocolError in a forked child and after close."""
+        if os.getpid() != self._process_id:
+            raise self._forked()
+        with self._lock:  # what is posted before the end of the loop runs
+            if self._closed:
+                raise LocalProtocolError("this client is closed")
+            self._loop.call_soon_threadsafe(callback)
+
+    def _forked(self) -> LocalProtocolError:
+        return LocalProtocolError(
+            f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
+        )
 
     def __enter__(self) -> SyncClient:
         return self
@@ -197,43 +203,6 @@ class SyncQueue:
         return self._queue.consume(**options)
 
 
-class SyncProducer:
-    """Sends many messages to one channel, in order, in batches, each stored exactly once. Use it inside `with`."""
-
-    def __init__(self, client: SyncClient, producer: Producer) -> None:
-        self._client = client
-        self._producer = producer
-
-    def send(
-        self,
-        body: Buffer,
-        *,
-        id: str | None = None,
-        metadata: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        timeout_ms: int | None = None,
-    ) -> concurrent.futures.Future[SendResult]:
-        """Send a message after all earlier ones, waiting only for room; the returned future has its result."""
-        result: concurrent.futures.Future[SendResult] = concurrent.futures.Future()
-        options = {"id": id, "metadata": metadata, "tags": tags, "timeout_ms": timeout_ms}
-        self._client.run(self._send(body, options, result))
-        return result
-
-    def flush(self) -> None:
-        """Wait until every message sent so far has ended. Raises the first failure since the last flush."""
-        self._client.run(self._producer.flush())
-
-    def __enter__(self) -> SyncProducer:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._client.run(self._producer.__aexit__(kind, error, trace))
-
-    async def _send(self, body: Buffer, options: dict[str, Any], result: concurrent.futures.Future[SendResult]) -> None:
-        future = await self._producer.send(body, **options)
-        future.add_done_callback(partial(_hand_over, result))
-
-
 class SyncConsumer:
     """Messages of one queue: `for message in consumer`, best inside `with consumer`."""
 
@@ -258,12 +227,3 @@ class SyncConsumer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-
-def _hand_over(result: concurrent.futures.Future[SendResult], future: asyncio.Future[SendResult]) -> None:
-    """Give what a future of the loop ended with to a future for threads."""
-    error = future.exception()
-    if error is None:
-        result.set_result(future.result())
-    else:
-        result.set_exception(error)

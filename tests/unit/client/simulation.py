@@ -12,7 +12,8 @@ from random import Random
 from typing import Any
 
 from tests.unit.client.fakes import FakeBroker, FakeNode
-from zmqbroker.client.pipeline import Completion, Item, Pipeline
+from zmqbroker.client.parcel import Parcel
+from zmqbroker.client.pipeline import Completion, Pipeline
 from zmqbroker.client.session import Session
 from zmqbroker.wire.requests import AnyRequest
 
@@ -35,6 +36,7 @@ class Simulation:
         self.lose_reply: Callable[[str, Any], bool] = lambda endpoint, frames: False
         self.completions: list[Completion] = []
         self.session = Session(tuple(self.endpoints[: seeds or count]), b"s" * 16, "test", Random(7), self.now_ns)
+        self._places: dict[Any, tuple[Parcel, int]] = {}  # of messages, by their token
         self._events: list[tuple[int, int, Callable[[], None]]] = []
         self._order = 0
         self._connections: dict[str, int] = {}  # endpoint -> number of the connection, also while it is being made
@@ -69,19 +71,33 @@ class Simulation:
     def send(self, pipeline: Pipeline, token: Any, timeout_ms: int = 30_000, body: bytes | None = None) -> None:
         """Append a message whose body is its token."""
         data = str(token).encode() if body is None else body
-        pipeline.append(Item(data, b"", b"", token, self.now_ns, self.now_ns + timeout_ms * MS))
-        self.session.activate(pipeline)
+        self.append(pipeline, [(token, data)], timeout_ms)
         self._settle()
+
+    def append(self, pipeline: Pipeline, messages: list[tuple[Any, bytes]], timeout_ms: int = 30_000) -> Parcel:
+        """Append messages, by their tokens, that the session finds together when it is asked the next time."""
+        parcel = Parcel([], 0, self.now_ns, self.now_ns + timeout_ms * MS)
+        for token, body in messages:
+            self._places[token] = (parcel, parcel.append(body, b"", b""))
+        parcel.seal()
+        pipeline.append(parcel)
+        self.session.activate(pipeline)
+        return parcel
 
     def result(self, token: Any) -> Any:
         """What a token ended with: its value, or its error."""
-        ends = [completion for completion in self.completions if completion.token == token]
+        parcel, place = self._places.get(token, (token, 0))
+        ends = [completion for completion in self.completions if completion.token == parcel]
         assert len(ends) == 1, f"{token!r} ended {len(ends)} times"
-        return ends[0].error or ends[0].value
+        if not isinstance(parcel, Parcel):
+            return ends[0].error or ends[0].value
+        return parcel.exception() or parcel.result(place)
 
     def ended(self) -> set[Any]:
         """Tokens that have ended."""
-        return {completion.token for completion in self.completions}
+        found = {completion.token for completion in self.completions}
+        messages = {token for token, (parcel, _) in self._places.items() if parcel in found}
+        return messages | {token for token in found if not isinstance(token, Parcel)}
 
     # --- time --------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from zmqbroker.client.acks import AckGatherer, merge
+from zmqbroker.client.acks import AckGatherer, merge, portions
 from zmqbroker.client.session import Answer
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import Busy, NoMajority, RemoteProtocolError, StaleReceipt
@@ -54,12 +54,45 @@ def run(test: Callable[[AckGatherer, Node], Awaitable[None]]) -> None:
 
 def ack(gatherer: AckGatherer, *held: tuple[int, int]) -> asyncio.Task[None]:
     """Ack in a task of its own."""
-    return asyncio.ensure_future(gatherer.ack(held))
+    return asyncio.ensure_future(gatherer.ack([Receipt(assigning, sequence, sequence) for assigning, sequence in held]))
 
 
-def test_merge_joins_neighbours_of_the_same_assigning() -> None:
-    assert merge([(1, 3), (1, 1), (1, 2), (1, 2), (1, 5), (2, 6)]) == (Receipt(1, 1, 3), Receipt(1, 5, 5), Receipt(2, 6, 6))
+def test_merge_joins_neighbours_and_repeats_of_the_same_assigning() -> None:
+    given = [(1, 3, 3), (1, 1, 1), (1, 2, 2), (1, 2, 2), (1, 5, 9), (1, 6, 7), (1, 9, 10), (2, 11, 11)]
+    assert merge(Receipt(*numbers) for numbers in given) == (Receipt(1, 1, 3), Receipt(1, 5, 10), Receipt(2, 11, 11))
     assert merge([]) == ()
+
+
+def test_portions_divide_receipts_where_one_is_full() -> None:
+    given = [Receipt(1, 1, 2), Receipt(2, 5, 12), Receipt(3, 1, 1)]
+    assert list(portions(given, 4)) == [
+        [Receipt(1, 1, 2), Receipt(2, 5, 6)],
+        [Receipt(2, 7, 10)],
+        [Receipt(2, 11, 12), Receipt(3, 1, 1)],
+    ]
+    assert list(portions(given[:1], 2)) == [given[:1]]
+
+
+def test_acks_of_a_range_count_its_messages() -> None:
+    async def test(gatherer: AckGatherer, node: Node) -> None:
+        task = asyncio.ensure_future(gatherer.ack([Receipt(1, 1, 10_000)]))
+        await settle()
+        assert [request.receipts for request in node.requests] == [
+            (Receipt(1, 1, 4096),),
+            (Receipt(1, 4097, 8192),),
+            (Receipt(1, 8193, 10_000),),
+        ]
+        node.answers[0].set_result(Answer({}, []))
+        node.answers[2].set_result(Answer({}, []))
+        node.stale(1, [1, 4097, 8192])
+        await settle()
+        assert len(node.requests[3].receipts) == 4096
+        node.stale(3, [1, 5000, 5000])
+        with pytest.raises(StaleReceipt) as caught:
+            await task
+        assert caught.value.fields == {"stale": [[1, 5000, 5000]], "count": 4095}
+
+    run(test)
 
 
 def test_acks_while_others_are_under_way_go_out_together() -> None:
@@ -208,7 +241,7 @@ def test_acks_refused_here_fail_and_do_not_block_later_ones() -> None:
         node.refusal = Busy("too many")
         for _ in range(6):
             with pytest.raises(Busy):
-                await gatherer.ack([(1, 1)])
+                await gatherer.ack([Receipt(1, 1, 1)])
         node.refusal = None
         task = ack(gatherer, (1, 1))
         await settle()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import select
 import socket
+import struct
 import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -184,3 +185,49 @@ def test_connection_address_that_cannot_be_used_leaves_nothing_open() -> None:
         context.term()
 
     asyncio.run(main())
+
+
+class Monitor:
+    """Tells these events."""
+
+    def __init__(self, *events: zmq.Event) -> None:
+        self._left = list(events)
+
+    def recv_multipart(self, flags: int) -> list[bytes]:
+        """The next event."""
+        if not self._left:
+            raise zmq.Again
+        return [struct.pack("=Hi", self._left.pop(0), 0), b""]
+
+    def close(self, linger: int) -> None:
+        """Nothing to close."""
+
+
+def test_connection_that_stands_is_not_told_twice() -> None:
+    async def test(connection: Connection, router: zmq.Socket[bytes], recorder: Recorder) -> None:
+        recorder.ready.clear()
+        monitor, connection._monitor = connection._monitor, Monitor(zmq.Event.HANDSHAKE_SUCCEEDED)  # type: ignore[assignment]
+        connection._on_monitor()
+        connection._monitor = monitor
+        assert not recorder.ready.is_set()
+
+    run(test)
+
+
+def test_connection_closed_by_what_it_reads_at_its_end_tells_nothing_more() -> None:
+    async def test(connection: Connection, router: zmq.Socket[bytes], recorder: Recorder) -> None:
+        connection.send([b"hello"])
+        loop = asyncio.get_running_loop()
+        routing_id, _ = await loop.run_in_executor(None, router.recv_multipart)
+        recorder.on_messages = lambda connection, messages: connection.close()  # type: ignore[method-assign]
+        router.send_multipart([routing_id, b"last"])
+        while not int(connection._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+            select.select([connection._descriptors[0]], [], [], 1)
+        connection._monitor.close(0)
+        connection._monitor = Monitor(zmq.Event.DISCONNECTED)  # type: ignore[assignment]
+        connection._on_monitor()
+        assert connection._closed
+        connection._on_socket()  # as a call that was on its way does
+        assert recorder.gone_count == 0
+
+    run(test)

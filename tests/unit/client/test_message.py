@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from zmqbroker.client.message import Content, encode_message, read_messages
+from zmqbroker.client.message import Content, encode_message, read_messages, receipts_of
+from zmqbroker.commands import Receipt
 from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
 from zmqbroker.wire.codec import encode_batch
 
@@ -14,7 +15,7 @@ BATCH = encode_batch(b"q", [b"a", b"b"])
 
 
 def test_read_messages_numbers_what_a_piece_brings() -> None:
-    messages = read_messages("q", {"pieces": [[7, 3, 4, 2, 99]]}, [BATCH], Content)
+    messages = read_messages(None, "q", {"pieces": [[7, 3, 4, 2, 99]]}, [BATCH], Content)
     assert [(one.sequence, one.assigning, one.delivery_count, one.time_unix_ns, one.body) for one in messages] == [
         (3, 7, 2, 99, b"a"),
         (4, 7, 2, 99, b"b"),
@@ -23,12 +24,12 @@ def test_read_messages_numbers_what_a_piece_brings() -> None:
 
 
 def test_read_messages_none_is_the_empty_list() -> None:
-    assert read_messages("q", {}, [], Content) == []
+    assert list(read_messages(None, "q", {}, [], Content)) == []
 
 
 def test_read_messages_headers_that_cannot_be_read_count_as_none() -> None:
     frame = encode_batch(b"q", [b"a"], 0, 0, None, [b"\xc1garbage"])
-    [message] = read_messages("q", {"pieces": [[1, 1, 1, 1, 1]]}, [frame], Content)
+    [message] = read_messages(None, "q", {"pieces": [[1, 1, 1, 1, 1]]}, [frame], Content)
     assert (message.body, message.metadata) == (b"a", None)
 
 
@@ -48,7 +49,40 @@ def test_read_messages_headers_that_cannot_be_read_count_as_none() -> None:
 )
 def test_read_messages_that_are_none_is_the_nodes_fault(pieces: Any, bodies: list[bytes]) -> None:
     with pytest.raises(RemoteProtocolError):
-        read_messages("q", {"pieces": pieces}, bodies, Content)
+        read_messages(None, "q", {"pieces": pieces}, bodies, Content)
+
+
+def test_messages_of_one_piece_have_their_own_ids_and_headers() -> None:
+    headers = encode_message(b"", None, "m", {"a": "b"}, 10)[2]
+    frame = encode_batch(b"q", [b"a", b"b"], 0, 0, [b"one", b""], [b"", headers])
+    first, second = read_messages(None, "q", {"pieces": [[7, 3, 4, 2, 99]]}, [frame], Content)
+    assert (first.id, first.metadata, first.tags) == ("one", None, {})
+    assert (second.id, second.metadata, second.tags) == ("", "m", {"a": "b"})
+    assert (second.channel, repr(second)) == ("q", "<Content 4 of 'q': 1 bytes>")
+
+
+def test_messages_are_a_sequence_over_their_pieces() -> None:
+    messages = read_messages(None, "q", {"pieces": [[7, 3, 4, 2, 99], [8, 9, 10, 1, 99]]}, [BATCH] * 2, Content)
+    assert (len(messages), [one.sequence for one in messages]) == (4, [3, 4, 9, 10])
+    assert [messages[at].sequence for at in (0, 1, 2, 3, -1, -4)] == [3, 4, 9, 10, 10, 3]
+    assert [one.sequence for one in messages[1:3]] == [4, 9]
+    assert receipts_of(messages) == receipts_of(list(messages)) == [Receipt(7, 3, 4), Receipt(8, 9, 10)]
+    for at in (4, -5):
+        with pytest.raises(IndexError):
+            messages[at]
+
+
+def test_receipts_join_neighbours_in_the_order_of_the_messages() -> None:
+    pieces = [[7, 1, 2, 1, 9], [7, 3, 4, 1, 9], [8, 9, 10, 1, 9]]
+    one, two, three, four, nine, ten = read_messages(None, "q", {"pieces": pieces}, [BATCH] * 3, Content)
+    assert receipts_of([one, two, three, four]) == [Receipt(7, 1, 2), Receipt(7, 3, 4)]
+    assert receipts_of([ten, nine, two, two, four]) == [
+        Receipt(8, 10, 10),
+        Receipt(8, 9, 9),
+        *[Receipt(7, 2, 2)] * 2,
+        Receipt(7, 4, 4),
+    ]
+    assert receipts_of([]) == []
 
 
 def test_encode_message_without_headers_has_an_empty_column() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from tests.unit.client.fakes import busy
 from tests.unit.client.simulation import MS, Simulation
 from zmqbroker.client.message import SendResult
-from zmqbroker.client.pipeline import FOREVER_NS, Item, Pipeline, PipelineSettings
+from zmqbroker.client.parcel import Parcel
+from zmqbroker.client.pipeline import FOREVER_NS, Pipeline, PipelineSettings
 from zmqbroker.errors import (
     Busy,
     DeadlineExceeded,
@@ -113,7 +115,7 @@ def test_pipeline_window_full_gathers_what_waits() -> None:
 def test_pipeline_room_is_bounded_but_never_zero() -> None:
     pipeline = Pipeline("q", PipelineSettings(pending_bytes_max=100), [], {})
     assert pipeline.has_room(1 << 30)
-    pipeline.append(Item(b"x" * 50, b"", b"", "a", 0, 10))
+    pipeline.append(Parcel([b"x" * 50], 66, 0, 10))
     assert pipeline.has_room(34)
     assert not pipeline.has_room(35)
 
@@ -121,12 +123,18 @@ def test_pipeline_room_is_bounded_but_never_zero() -> None:
 def test_pipeline_ids_and_headers_travel() -> None:
     simulation = Simulation(1)
     pipeline = pipeline_of(simulation, linger_ns=MS)
-    for token, id, headers in (("a", b"one", b""), ("b", b"", b"\x80")):
-        pipeline.append(Item(b"body", id, headers, token, simulation.now_ns, simulation.now_ns + 1000 * MS))
+    extras = [(b"", b""), (b"one", b""), (b"", b"\x80"), (b"", b"")]
+    for some in (extras[:3], extras[3:]):
+        parcel = Parcel([], 0, simulation.now_ns, simulation.now_ns + 1000 * MS)
+        places = [parcel.append(b"body", id, headers) for id, headers in some]
+        assert places == list(range(len(some)))
+        parcel.seal()
+        pipeline.append(parcel)
     simulation.session.activate(pipeline)
     simulation.run(20)
     messages = simulation.broker.channel("q").messages
-    assert [(message.id, message.headers) for message in messages] == [(b"one", b""), (b"", b"\x80")]
+    assert [(message.id, message.headers) for message in messages] == extras
+    assert [count for _, _, count in batches(simulation)] == [4]
 
 
 @pytest.mark.parametrize("error", [busy(), NotLeader("no", leader=None), NoMajority("no"), StorageFull("full")])
@@ -410,7 +418,8 @@ def test_pipeline_failure_remembers_the_first() -> None:
     simulation.send(pipeline, "a", timeout_ms=100)
     simulation.send(pipeline, "b", timeout_ms=200)
     simulation.run(300)
-    assert pipeline.failure is simulation.result("a")
+    assert isinstance(pipeline.failure, DeadlineExceeded)
+    assert simulation.result("a").message == pipeline.failure.message
 
 
 def test_pipeline_refusal_of_an_attempt_elsewhere_does_not_rewind() -> None:
@@ -444,7 +453,21 @@ def test_pipeline_abort_without_anything_is_quiet() -> None:
 SCHEDULE = st.lists(
     st.tuples(
         st.sampled_from(
-            ["send", "send", "send", "kill", "revive", "cut", "hang", "lead", "nobody", "busy", "evict", "lose", "keep"]
+            [
+                "send",
+                "send",
+                "send together",
+                "kill",
+                "revive",
+                "cut",
+                "hang",
+                "lead",
+                "nobody",
+                "busy",
+                "evict",
+                "lose",
+                "keep",
+            ]
         ),
         st.integers(0, 2),
         st.integers(0, 120),
@@ -453,16 +476,22 @@ SCHEDULE = st.lists(
 )
 
 
-def play(simulation: Simulation, pipeline: Pipeline, steps: list[tuple[str, int, int]]) -> int:
-    """Do what a schedule says; the number of messages sent."""
+def play(
+    simulation: Simulation, pipeline: Pipeline, steps: list[tuple[str, int, int]], timeouts_ms: Sequence[int] = (600_000,)
+) -> int:
+    """Do what a schedule says, with these time limits in turn; the number of messages sent."""
     sent, term = 0, 1
     for action, number, pause_ms in steps:
         endpoint = simulation.endpoints[number]
         match action:
             case "send":
                 for _ in range(1 + number):
-                    simulation.send(pipeline, sent, timeout_ms=600_000)
+                    simulation.send(pipeline, sent, timeouts_ms[sent % len(timeouts_ms)])
                     sent += 1
+            case "send together":
+                messages = [(sent + at, b"%d" % (sent + at)) for at in range(1 + number)]
+                simulation.append(pipeline, messages, timeouts_ms[sent % len(timeouts_ms)])
+                sent += 1 + number
             case "kill":
                 simulation.kill(endpoint)
             case "revive":
@@ -511,13 +540,7 @@ def test_pipeline_any_faults_with_deadlines_never_lie(
 ) -> None:
     simulation = Simulation(3)
     pipeline = pipeline_of(simulation, window=window, linger_ns=MS, batch_messages=3)
-    original = simulation.send
-
-    def send(line: Pipeline, token: Any, timeout_ms: int = 0, body: bytes | None = None) -> None:
-        original(line, token, timeouts[token % len(timeouts)], body)
-
-    simulation.send = send  # type: ignore[assignment, method-assign]
-    sent = play(simulation, pipeline, steps)
+    sent = play(simulation, pipeline, steps, timeouts)
     found = [int(body) for body in stored(simulation)]
     assert len(found) == len(set(found)), "stored twice"
     ends = [simulation.result(number) for number in range(sent)]

@@ -8,10 +8,7 @@ import pytest
 
 from tests.unit.client.servers import FakeServer, run
 from zmqbroker.client import Client, SendResult
-from zmqbroker.errors import (
-    LocalProtocolError,
-    MessageTooLarge,
-)
+from zmqbroker.errors import DeadlineExceeded, LocalProtocolError, MessageTooLarge
 from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.requests import SendBatch
 
@@ -89,6 +86,23 @@ def test_producer_flush_raises_the_first_failure_once() -> None:
     run(test)
 
 
+def test_producer_flush_cancelled_disturbs_nothing() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        producer = client.queue("q").producer(linger_ms=0)
+        server.silent = True
+        confirm = await producer.send(b"x", timeout_ms=100)
+        flushing = asyncio.ensure_future(producer.flush())
+        await asyncio.sleep(0)
+        flushing.cancel()
+        with pytest.raises(DeadlineExceeded):
+            await confirm
+        with pytest.raises(DeadlineExceeded):
+            await producer.flush()
+        assert flushing.cancelled()
+
+    run(test)
+
+
 def test_producer_block_left_by_an_error_does_not_wait() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         server.silent = True
@@ -109,3 +123,115 @@ def test_producer_setting_out_of_range_is_refused(setting: dict[str, int]) -> No
             client.queue("q").producer(**setting)
 
     run(test)
+
+
+def test_producer_passes_of_one_loop_share_parcels_and_batches() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        producer = client.queue("q").producer(linger_ms=50, batch_messages=100)
+        first = [await producer.send(b"%d" % number) for number in range(30)]
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        second = [await producer.send(b"%d" % number, id="x" if number % 2 else None) for number in range(30, 150)]
+        await producer.flush()
+        assert [confirm.result().sequence for confirm in first + second] == list(range(1, 151))
+
+    server = run(test)
+    assert [int(message.body) for message in server.broker.channel("q").messages] == list(range(150))
+    assert [message.id for message in server.broker.channel("q").messages] == [b""] * 30 + [b"", b"x"] * 60
+    counts = [decode_batch(one.batch).header.count for one in server.node.seen if isinstance(one, SendBatch)]
+    assert counts == [100, 50]
+
+
+def test_producer_message_with_its_own_time_limit_ends_by_itself() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        producer = client.queue("q").producer(linger_ms=0)
+        await (await producer.send(b"first"))
+        server.silent = True
+        confirms = [await producer.send(b"x", timeout_ms=timeout_ms) for timeout_ms in (None, 60, None)]
+        with pytest.raises(DeadlineExceeded):
+            await confirms[1]
+        assert [confirm.done() for confirm in confirms] == [False, True, False]
+
+    run(test)
+
+
+@pytest.mark.parametrize("body", [bytearray(b"abc"), memoryview(b"abc")])
+def test_producer_body_is_what_it_was_when_it_was_sent(body: bytearray | memoryview) -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        async with client.queue("q").producer(linger_ms=20) as producer:
+            await producer.send(b"first")
+            await producer.send(body)
+            if isinstance(body, bytearray):
+                body[:] = b"xyz"
+
+    assert run(test).broker.channel("q").bodies == [b"first", b"abc"]
+
+
+def test_producer_body_over_the_limit_is_refused_beside_others() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        server.node.hello_fields["message_bytes_max"] = 1000
+        await client.info()
+        async with client.queue("q").producer(linger_ms=20) as producer:
+            await producer.send(b"first")
+            with pytest.raises(MessageTooLarge):
+                await producer.send(bytes(1001))
+            await producer.send(bytes(1000))
+
+    assert run(test).broker.channel("q").bodies == [b"first", bytes(1000)]
+
+
+def test_producer_memory_is_bounded_while_nothing_is_answered() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        await client.info()
+        server.silent = True
+        producer = client.queue("q").producer(pending_bytes_max=10_000, linger_ms=0)
+        sent = []
+
+        async def send() -> None:
+            for number in range(1_000):
+                await producer.send(bytes(100 - 16))
+                sent.append(number)
+
+        sending = asyncio.ensure_future(send())
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(sent) == 100
+        sending.cancel()
+
+    run(test)
+
+
+def test_producer_send_batch_is_stored_in_order_with_a_confirm_each() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        async with client.queue("q").producer(batch_messages=40, pending_bytes_max=1_000, linger_ms=0) as producer:
+            await producer.send(b"0")
+            confirm = await producer.send_batch([b"%d" % number for number in range(1, 100)])
+            await producer.send(b"100")
+        assert [result.sequence for result in await confirm] == list(range(2, 101))
+        assert confirm[98].result().sequence == 100
+
+    server = run(test)
+    assert [int(body) for body in server.broker.channel("q").bodies] == list(range(101))
+
+
+def test_producer_send_batch_with_one_that_cannot_be_sent_sends_none() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        async with client.queue("q").producer() as producer:
+            with pytest.raises(LocalProtocolError, match="str"):
+                await producer.send_batch([b"a", "b"])  # type: ignore[list-item]
+            await producer.send_batch([])
+
+    assert run(test).broker.channel("q").bodies == []
+
+
+def test_producer_parts_of_a_send_batch_fail_by_themselves() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        producer = client.queue("q").producer(batch_messages=2, linger_ms=0, window=1)
+        await (await producer.send(b"first"))
+        server.node.refusals.append(MessageTooLarge("too large", size=2, limit=1))
+        confirm = await producer.send_batch([b"a", b"b", b"c"])
+        with pytest.raises(MessageTooLarge):
+            await producer.flush()
+        assert [type(one.exception()) for one in confirm] == [MessageTooLarge, MessageTooLarge, type(None)]
+
+    assert run(test).broker.channel("q").bodies == [b"first", b"c"]

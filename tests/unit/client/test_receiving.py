@@ -9,7 +9,9 @@ import pytest
 
 from tests.unit.client.fakes import busy
 from tests.unit.client.servers import FakeServer, run, until
-from zmqbroker.client import Client
+from zmqbroker.client import Client, Message
+from zmqbroker.client import consumer as consumer_module
+from zmqbroker.client.message import Messages, Piece
 from zmqbroker.errors import (
     DeadlineExceeded,
     InvalidRequest,
@@ -17,7 +19,10 @@ from zmqbroker.errors import (
     RequestError,
     StaleReceipt,
 )
+from zmqbroker.wire.codec import decode_batch, encode_batch
 from zmqbroker.wire.requests import ReceiveRequest
+
+BATCH = decode_batch(encode_batch(b"q", [b""]))
 
 
 def test_receive_cancelled_gives_its_messages_back() -> None:
@@ -130,6 +135,58 @@ def test_consume_take_brings_one_half_at_a_time() -> None:
         consumer.stop()
         assert await consumer.take() == []
         await consumer.close()
+
+    run(test)
+
+
+def test_consume_take_brings_what_an_iteration_has_left() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        orders = client.queue("q")
+        async with orders.producer() as producer:
+            await producer.send_batch([b"%d" % number for number in range(8)])
+        consumer = orders.consume(credit=8)
+        messages = aiter(consumer)
+        first = [await anext(messages) for _ in range(2)]
+        rest = [*await consumer.take(), *await consumer.take()]
+        assert [int(message.body) for message in [*first, *rest]] == list(range(8))
+        await orders.ack(rest)
+        await consumer.close()
+        assert (await orders.stats())["ready"] == 2
+
+    run(test)
+
+
+def test_consume_halves_are_merged_by_sequence() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        orders = client.queue("q")
+        async with orders.producer() as producer:
+            await producer.send_batch([b"%d" % number for number in range(4)])
+        consumer = orders.consume(credit=4)
+        messages = aiter(consumer)
+        found = [await anext(messages)]
+        await until(lambda: consumer._lanes[1].head is not None)
+        lanes = [
+            Messages[Message]([(Piece(orders, "q", [1, first, last, 1, 1], BATCH), [b""] * (last - first + 1))], Message)
+            for first, last in ((2, 3), (3, 4))
+        ]
+        for lane, brought in zip(consumer._lanes, lanes, strict=True):
+            lane.put(brought)
+        found += [await anext(messages) for _ in range(4)]
+        assert [message.sequence for message in found] == [1, 2, 3, 3, 4]
+        await consumer.close()
+
+    run(test)
+
+
+def test_consume_receive_that_brings_nothing_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consumer_module, "_WAIT_MS", 0)  # the node answers at once
+
+    async def test(client: Client, server: FakeServer) -> None:
+        orders = client.queue("q")
+        taking = asyncio.ensure_future(orders.consume(credit=2).take())
+        await until(lambda: sum(isinstance(request, ReceiveRequest) for request in server.node.seen) > 4)
+        await orders.send(b"x")
+        assert [message.body for message in await taking] == [b"x"]
 
     run(test)
 

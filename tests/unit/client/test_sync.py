@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -127,6 +128,30 @@ def test_sync_client_drain_finishes_and_closes() -> None:
         assert future.result().sequence == 1
         with pytest.raises(LocalProtocolError):
             client.info()
+
+
+def test_sync_client_closed_ends_what_still_runs_in_its_loop() -> None:
+    with FakeServer() as server, ThreadPoolExecutor(1) as pool:
+        client, running = SyncClient(server.endpoint), threading.Event()
+
+        async def last_for_ever() -> None:
+            running.set()
+            await asyncio.Event().wait()
+
+        waiting = pool.submit(lambda: client.run(last_for_ever()))
+        assert running.wait(10)
+        client.close()
+        with pytest.raises(LocalProtocolError, match="closed"):
+            waiting.result(10)
+
+
+def test_sync_client_closed_in_another_process_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeServer() as server, SyncClient(server.endpoint) as client:
+        with monkeypatch.context() as patch:
+            parent = os.getpid()
+            patch.setattr(os, "getpid", lambda: parent + 1)
+            client.close()
+        client.info()
 
 
 def test_sync_client_in_a_forked_child_says_so() -> None:
