@@ -114,6 +114,8 @@ cdef class ZmqIo:
 
     cdef void *_handle
     cdef readonly object socket
+    cdef readonly bint dry
+    """Whether the last `drain` ended because nothing waited."""
 
     def __init__(self, socket):
         self.socket = socket
@@ -131,9 +133,11 @@ cdef class ZmqIo:
         cdef size_t size = 0
         cdef list messages = []
         self._check()
+        self.dry = False
         while len(messages) < count_max and size < bytes_max:
             frames = self._receive(&size)
             if frames is None:
+                self.dry = True
                 break
             messages.append(frames)
         return messages

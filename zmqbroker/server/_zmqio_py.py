@@ -16,6 +16,7 @@ class ZmqIo:
 
     def __init__(self, socket: zmq.Socket[bytes]) -> None:
         self.socket = socket
+        self.dry = False  # whether the last `drain` ended because nothing waited: then a new message is announced
 
     def drain(self, count_max: int, bytes_max: int) -> list[list[bytes]]:
         """Whole messages until the socket is empty or a bound is reached; ask `readable` afterwards.
@@ -23,7 +24,7 @@ class ZmqIo:
         At most `count_max`, and none after the one that brings their frames to `bytes_max` bytes. Raises zmq.ZMQError.
         """
         messages: list[list[bytes]] = []
-        size = 0
+        size, self.dry = 0, False
         receive = self.socket.recv_multipart
         try:
             while len(messages) < count_max and size < bytes_max:
@@ -31,7 +32,7 @@ class ZmqIo:
                 size += sum(map(len, frames))
                 messages.append(frames)
         except zmq.Again:
-            pass
+            self.dry = True
         return messages
 
     def readable(self) -> bool:

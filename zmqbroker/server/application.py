@@ -118,7 +118,7 @@ class _Application:
             data = await self._until_room(loop, stop)
             if data is not None:
                 data.directory.keep_ballast()  # the start is through with it
-                self._node.start(self._descriptors)
+                self._node.start(*self._descriptors)
                 await self._until(stop, data)
             self._orderly = stop.is_set()
         except Corruption as error:
@@ -228,7 +228,7 @@ class _Application:
             on_failure=self._die,
             on_change=self._changed.set,
         )
-        self._descriptors = (peer_port.descriptor, port.descriptor)
+        self._descriptors = (port.descriptor, peer_port.descriptor)
         self._closers.append(lambda: self._node.stop(self._descriptors))
 
     def _make_formation(self, data: NodeData) -> Formation:

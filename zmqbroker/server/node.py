@@ -99,10 +99,10 @@ class Node:
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
-    def start(self, descriptors: Iterable[int]) -> None:
-        """Begin to listen and to tick."""
-        for descriptor in descriptors:
-            self._loop.add_reader(descriptor, self._pass)
+    def start(self, clients: int, peers: int) -> None:
+        """Begin to listen on the descriptors of the two ports, and to tick."""
+        self._loop.add_reader(clients, self._hear_clients)
+        self._loop.add_reader(peers, self._hear_peers)
         self._loop.call_soon(self._pass)
         self._next_tick_s = self._loop.time() + self._tick_s
         self._loop.call_at(self._next_tick_s, self._tick)
@@ -126,17 +126,20 @@ class Node:
 
     def _pass(self) -> None:
         self._wake_planned = False
-        if self._stopped:
-            return
-        now_ns = time.monotonic_ns()
-        self._drain_peers(now_ns)
-        self._desk.handle_all(self._port.drain(DRAIN_COUNT), now_ns)
+        if not self._stopped:
+            self._drain_peers(time.monotonic_ns())
+            self._hear_clients()
+
+    def _hear_clients(self) -> None:
+        self._desk.handle_all(self._port.drain(DRAIN_COUNT), time.monotonic_ns())
+        self._go_on()
+
+    def _hear_peers(self) -> None:
+        self._drain_peers(time.monotonic_ns())
         self._go_on()
 
     def _go_on(self) -> None:
         """What follows from what came, from clients, from other nodes or from the log."""
-        if self._stopped:
-            return
         self._pump()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():

@@ -69,6 +69,7 @@ class ClientPort:
         for endpoint in endpoints:
             _bind(self._socket, endpoint)
         self._io = ZmqIo(self._socket)
+        self._unsure = True  # whether a message may wait that the descriptor does not announce any more
         self._outboxes: dict[bytes, deque[Frames]] = {}  # replies that a full pipe refused, oldest first
         self._outbox_bytes: dict[bytes, int] = {}  # their size per client, at most OUTBOX_BYTES_MAX
         self.dropped = 0  # replies lost because a client was gone or its outbox full
@@ -80,11 +81,14 @@ class ClientPort:
 
     def drain(self, count_max: int) -> list[list[bytes]]:
         """Messages as [routing id, frames …]."""
-        return self._io.drain(count_max, DRAIN_BYTES_MAX)
+        found = self._io.drain(count_max, DRAIN_BYTES_MAX)
+        self._unsure = not self._io.dry
+        return found
 
     def readable(self) -> bool:
         """Whether a message waits; sends can swallow the wake-up, so this is asked after the last send of a pass."""
-        return self._io.readable()
+        self._unsure = self._unsure and self._io.readable()
+        return self._unsure
 
     @property
     def blocked(self) -> bool:
@@ -93,6 +97,7 @@ class ClientPort:
 
     def send(self, routing_id: bytes, frames: Frames) -> bool:
         """Send or keep one reply; False when the client is gone or over its bound, and the reply is dropped."""
+        self._unsure = True
         if routing_id in self._outboxes:
             return self._keep(routing_id, frames)
         refused = self._io.send([routing_id, *frames])
@@ -106,6 +111,7 @@ class ClientPort:
 
     def send_all(self, messages: Sequence[list[bytes]]) -> None:
         """Send or keep replies, [routing id, frames …] each, as `send` does."""
+        self._unsure = True
         sent = 0 if self._outboxes else self._io.send_all(messages)
         for routing_id, *frames in messages[sent:]:
             self.send(routing_id, frames)
@@ -122,6 +128,7 @@ class ClientPort:
 
     def flush(self) -> None:
         """Try the kept replies again."""
+        self._unsure = True
         for routing_id in list(self._outboxes):
             self._flush_client(routing_id)
 
@@ -164,8 +171,8 @@ class PeerPort:
         return [frames[1:] for frames in self._io.drain(count_max, DRAIN_BYTES_MAX)]
 
     def readable(self) -> bool:
-        """Whether a message waits."""
-        return self._io.readable()
+        """Whether a message may wait that the descriptor does not announce any more: only a bound can have left one."""
+        return not self._io.dry and self._io.readable()
 
     def close(self) -> None:
         """Close the socket."""
