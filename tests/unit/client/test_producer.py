@@ -38,6 +38,19 @@ def test_producer_waits_for_room_and_keeps_the_order() -> None:
     assert [int(body.rstrip(b"\0")) for body in server.broker.channel("q").bodies] == list(range(50))
 
 
+def test_producer_small_message_does_not_overtake_one_that_waits_for_room() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        producer = client.queue("q").producer(pending_bytes_max=1_000, linger_ms=0)
+        await producer.send(bytes(100))
+        large = asyncio.ensure_future(producer.send(bytes(950)))
+        await asyncio.sleep(0)
+        small = asyncio.ensure_future(producer.send(b"x"))
+        await asyncio.gather(large, small)
+        await producer.flush()
+
+    assert [len(body) for body in run(test).broker.channel("q").bodies] == [100, 950, 1]
+
+
 def test_producer_cancelled_while_it_waits_for_room_sends_nothing() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         server.silent = True
