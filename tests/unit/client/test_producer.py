@@ -100,7 +100,7 @@ def test_producer_flush_cancelled_disturbs_nothing() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         producer = client.queue("q").producer(linger_ms=0)
         server.silent = True
-        confirm = await producer.send(b"x", timeout_ms=100)
+        confirm = await producer.send(b"x", timeout_ms=500)
         flushing = asyncio.ensure_future(producer.flush())
         await asyncio.sleep(0)
         flushing.cancel()

@@ -101,9 +101,10 @@ def test_sync_producer_large_bursts_let_the_loop_work() -> None:
 def test_sync_confirm_waits_and_says_when_it_is_too_long() -> None:
     with FakeServer() as server, SyncClient(server.endpoint) as client:
         server.silent = True
-        confirm = client.queue("q").producer().send(b"x", timeout_ms=100)
+        producer = client.queue("q").producer()
         with pytest.raises(TimeoutError):
-            confirm.result(0.001)
+            producer.send(b"x").result(0.001)
+        confirm = producer.send(b"x", timeout_ms=100)
         with pytest.raises(DeadlineExceeded):
             confirm.result()
         assert isinstance(confirm.exception(), DeadlineExceeded)
