@@ -91,6 +91,15 @@ def test_pipeline_full_batch_goes_before_its_linger(options: dict[str, int], cou
     assert [count for _, _, count in batches(simulation)] == counts
 
 
+def test_pipeline_what_a_full_batch_leaves_lingers() -> None:
+    simulation = Simulation(1)
+    pipeline = pipeline_of(simulation, linger_ns=1000 * MS, batch_messages=2)
+    for number in range(3):
+        simulation.send(pipeline, number)
+    simulation.run(900)
+    assert [count for _, _, count in batches(simulation)] == [2]
+
+
 def test_pipeline_flush_does_not_linger() -> None:
     simulation = Simulation(1)
     pipeline = pipeline_of(simulation, linger_ns=1000 * MS)
@@ -203,9 +212,10 @@ def test_pipeline_leader_moves_goes_on_with_the_same_producer() -> None:
     assert len(simulation.broker.channel("q").producers) == 1
 
 
-def test_pipeline_evicted_producer_is_replaced_unseen_when_nothing_was_lost() -> None:
+@pytest.mark.parametrize("window", [2, 64])
+def test_pipeline_evicted_producer_is_replaced_unseen_when_nothing_was_lost(window: int) -> None:
     simulation = Simulation(1)
-    pipeline = pipeline_of(simulation)
+    pipeline = pipeline_of(simulation, window=window)
     ready(simulation, pipeline)
     simulation.broker.channel("q").producers.clear()
     for number in range(5):

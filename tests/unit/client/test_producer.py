@@ -38,6 +38,16 @@ def test_producer_waits_for_room_and_keeps_the_order() -> None:
     assert [int(body.rstrip(b"\0")) for body in server.broker.channel("q").bodies] == list(range(50))
 
 
+def test_producer_small_message_does_not_overtake_one_that_waits_for_room() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        producer = client.queue("q").producer(pending_bytes_max=1_000, linger_ms=0)
+        # All three in one pass of the loop, in which the first one's parcel is open.
+        await asyncio.gather(*(producer.send(body) for body in (bytes(100), bytes(950), b"x")))
+        await producer.flush()
+
+    assert [len(body) for body in run(test).broker.channel("q").bodies] == [100, 950, 1]
+
+
 def test_producer_cancelled_while_it_waits_for_room_sends_nothing() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         server.silent = True
@@ -90,7 +100,7 @@ def test_producer_flush_cancelled_disturbs_nothing() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         producer = client.queue("q").producer(linger_ms=0)
         server.silent = True
-        confirm = await producer.send(b"x", timeout_ms=100)
+        confirm = await producer.send(b"x", timeout_ms=500)
         flushing = asyncio.ensure_future(producer.flush())
         await asyncio.sleep(0)
         flushing.cancel()

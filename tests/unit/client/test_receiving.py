@@ -130,8 +130,9 @@ def test_consume_take_brings_one_half_at_a_time() -> None:
         for number in range(4):
             await orders.send(str(number).encode())
         consumer = orders.consume(credit=4)
-        taken = [[int(message.body) for message in await consumer.take()] for _ in range(2)]
-        assert taken == [[0, 1], [2, 3]]
+        taken = [await consumer.take() for _ in range(2)]
+        assert [[int(message.body) for message in messages] for messages in taken] == [[0, 1], [2, 3]]
+        assert all(isinstance(messages, Messages) for messages in taken)  # none was made before it was looked at
         consumer.stop()
         assert await consumer.take() == []
         await consumer.close()
@@ -166,13 +167,13 @@ def test_consume_halves_are_merged_by_sequence() -> None:
         found = [await anext(messages)]
         await until(lambda: consumer._lanes[1].head is not None)
         lanes = [
-            Messages[Message]([(Piece(orders, "q", [1, first, last, 1, 1], BATCH), [b""] * (last - first + 1))], Message)
-            for first, last in ((2, 3), (3, 4))
+            Messages[Message]([(Piece(orders, "q", [1, at, at, 1, 1], BATCH), [b""]) for at in sequences], Message)
+            for sequences in ((2, 3, 5), (3, 4, 6))
         ]
         for lane, brought in zip(consumer._lanes, lanes, strict=True):
             lane.put(brought)
-        found += [await anext(messages) for _ in range(4)]
-        assert [message.sequence for message in found] == [1, 2, 3, 3, 4]
+        found += [await anext(messages) for _ in range(6)]
+        assert [message.sequence for message in found] == [1, 2, 3, 3, 4, 5, 6]
         await consumer.close()
 
     run(test)

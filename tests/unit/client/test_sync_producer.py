@@ -73,6 +73,21 @@ def test_sync_producer_without_room_waits_until_something_ends() -> None:
         assert waiting.result(10).result(10).sequence == 12
 
 
+def test_sync_producer_small_message_does_not_overtake_one_that_waits_for_room() -> None:
+    with FakeServer() as server, SyncClient(server.endpoint) as client, ThreadPoolExecutor(2) as pool:
+        client.info()
+        producer, gate = client.queue("q").producer(pending_bytes_max=1_000, linger_ms=0), threading.Event()
+        client.post(lambda: gate.wait(10))  # the loop takes nothing, and the first parcel stays open
+        producer.send(bytes(100))
+        sends = []
+        for waiting, body in enumerate([bytes(950), b"x"], 1):
+            sends.append(pool.submit(producer.send, body))
+            while len(producer._line) < waiting:
+                assert not sends[-1].done(), "it has overtaken"
+        gate.set()
+        assert [send.result(10).result(10).sequence for send in sends] == [2, 3]
+
+
 def test_sync_producer_large_bursts_let_the_loop_work() -> None:
     with FakeServer() as server, SyncClient(server.endpoint) as client:
         client.info()
@@ -86,9 +101,10 @@ def test_sync_producer_large_bursts_let_the_loop_work() -> None:
 def test_sync_confirm_waits_and_says_when_it_is_too_long() -> None:
     with FakeServer() as server, SyncClient(server.endpoint) as client:
         server.silent = True
-        confirm = client.queue("q").producer().send(b"x", timeout_ms=100)
+        producer = client.queue("q").producer()
         with pytest.raises(TimeoutError):
-            confirm.result(0.001)
+            producer.send(b"x").result(0.001)
+        confirm = producer.send(b"x", timeout_ms=100)
         with pytest.raises(DeadlineExceeded):
             confirm.result()
         assert isinstance(confirm.exception(), DeadlineExceeded)
