@@ -133,6 +133,7 @@ def test_publisher_sends_again_what_was_refused_after_the_pause(monkeypatch: pyt
     fake.replies.append(encode_error(1, Busy("full", retry_ms=500)))
     publisher.step()
     assert (publisher.refused, publisher.confirmed, publisher.eager, publisher.idle) == ({"BUSY": 1}, 0, False, False)
+    assert len(fake.posted) == 2
     now[0] += 0.5
     publisher.step()
     assert fake.posted[2:] == [SendBatch(b"a")]
