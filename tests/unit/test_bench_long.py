@@ -58,7 +58,7 @@ def test_saturation_short_run_acks_all_and_has_its_rows(tmp_path: Path) -> None:
 
 
 def test_growth_short_run_has_its_points(tmp_path: Path) -> None:
-    arguments = ("--axes", "channels", "clients", "--most", "10", "--messages", "5000", "--rounds", "1")
+    arguments = ("--axes", "channels", "clients", "--most", "10", "--messages", "5000", "--rounds", "1", "--no-settle")
     points = run_bench("bench.growth", tmp_path, *arguments)["points"]
     assert [(point["axis"], point["point"]) for point in points] == [
         ("channels", 1),
