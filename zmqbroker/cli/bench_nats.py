@@ -326,7 +326,8 @@ class NatsProducer:
             confirm.set_result(SendResult(answer["seq"], 0, duplicate=False, confirm=self._confirm))
             return
         self._failure = error or NoMajority(f"NATS refused a message: {answer.get('error', 'no stream took it')}")
-        confirm.cancel()
+        confirm.set_exception(self._failure)
+        confirm.exception()  # `flush` tells of it: nobody has to look at this one
 
     async def flush(self) -> None:
         """Wait for every confirm. Raises the first failure."""
