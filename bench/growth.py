@@ -7,6 +7,7 @@ medians, and each rate by that of the axis's first point. What is under way in a
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import sys
 from collections.abc import Iterator, Sequence
@@ -139,7 +140,11 @@ def _point(site: Site, axis: str, point: int, chosen: argparse.Namespace) -> Row
         clients = point
     elif axis == "waiting" and point:
         site.publish(channels, 1, point, FILL_BYTES)  # what earlier points left is on top
-    rounds = [site.publish(channels, clients, chosen.messages) for _ in range(chosen.rounds)]
+    rounds = []
+    for _ in range(chosen.rounds):
+        if chosen.settle:
+            os.sync()  # else a point pays for what those before it left in the page cache
+        rounds.append(site.publish(channels, clients, chosen.messages))
     return {"axis": axis, "point": point, **{name: median(row[name] for row in rounds) for name in rounds[0]}}
 
 
@@ -158,6 +163,7 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=0, help="no point above this (default: all)")
     parser.add_argument("--messages", type=int, default=1_000_000, help="of one measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--settle", action=argparse.BooleanOptionalAction, default=True, help="wait for the disk before each")
     return run_single("growth", "rates with many of something", parser, measure)
 
 

@@ -43,14 +43,15 @@ class NatsCluster:
     """Three running servers."""
 
     def __init__(self, ports: list[int], processes: list[subprocess.Popen[bytes]]) -> None:
-        self._ports = {f"n{number}": port for number, port in enumerate(ports, 1)}
+        self.ports = ports
+        self._ports = {f"n{number}": port for number, port in enumerate(ports, 1)}  # by name
         self.pids = [process.pid for process in processes]
 
     def new_stream(self, *, batched: bool = False) -> int:
         """Make the stream anew, empty; the client port of its leader. `batched` allows fast-ingest batches."""
         settings: dict[str, Any] = {"name": STREAM, "subjects": [SUBJECT.decode()], "storage": "file", "retention": "limits"}
         settings |= {"num_replicas": NODES, **({"allow_batched": True} if batched else {})}
-        connection = NatsConnection(next(iter(self._ports.values())))
+        connection = NatsConnection(self.ports[0])
         try:
             connection.ask(f"STREAM.DELETE.{STREAM}")
             self._ask_until(connection, f"STREAM.CREATE.{STREAM}", settings, lambda answer: True)
@@ -73,7 +74,7 @@ class NatsCluster:
     def wait(self) -> None:
         """Until every server serves JetStream, which a cluster with a leader does."""
         end = time.monotonic() + START_TIMEOUT_S
-        for port in self._ports.values():
+        for port in self.ports:
             while not _serves(port):
                 if time.monotonic() > end:
                     raise BenchError(f"the NATS server at port {port} did not start in {START_TIMEOUT_S} s")

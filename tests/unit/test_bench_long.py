@@ -58,7 +58,7 @@ def test_saturation_short_run_acks_all_and_has_its_rows(tmp_path: Path) -> None:
 
 
 def test_growth_short_run_has_its_points(tmp_path: Path) -> None:
-    arguments = ("--axes", "channels", "clients", "--most", "10", "--messages", "5000", "--rounds", "1")
+    arguments = ("--axes", "channels", "clients", "--most", "10", "--messages", "5000", "--rounds", "1", "--no-settle")
     points = run_bench("bench.growth", tmp_path, *arguments)["points"]
     assert [(point["axis"], point["point"]) for point in points] == [
         ("channels", 1),
@@ -133,6 +133,7 @@ def test_publisher_sends_again_what_was_refused_after_the_pause(monkeypatch: pyt
     fake.replies.append(encode_error(1, Busy("full", retry_ms=500)))
     publisher.step()
     assert (publisher.refused, publisher.confirmed, publisher.eager, publisher.idle) == ({"BUSY": 1}, 0, False, False)
+    assert len(fake.posted) == 2
     now[0] += 0.5
     publisher.step()
     assert fake.posted[2:] == [SendBatch(b"a")]

@@ -18,13 +18,14 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
+from click.core import ParameterSource
 
 from zmqbroker.cli.bench_diff import diff
 from zmqbroker.cli.bench_latency import Latencies, hgrm_path
-from zmqbroker.cli.options import CommandContext, json_option, together, url_option
+from zmqbroker.cli.options import CommandContext, Connect, json_option, together, url_option
 from zmqbroker.cli.output import emit_json, emit_line, emit_table
 from zmqbroker.errors import DeadlineExceeded
 
@@ -104,6 +105,13 @@ class _Tally:
     help="Messages per second of all producers: an open loop, with latencies from when each was due.",
 )
 @click.option(
+    "--target",
+    type=click.Choice(["zmqbroker", "nats"]),
+    default="zmqbroker",
+    show_default=True,
+    help="What is measured; nats: JetStream, at --url nats://host:port.",
+)
+@click.option(
     "--hgrm",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write percentile distributions: RUN.hgrm gives RUN.confirm.hgrm and RUN.end-to-end.hgrm.",
@@ -111,14 +119,16 @@ class _Tally:
 @url_option
 @json_option
 @click.pass_context
-def bench(click_context: click.Context, /, url: str, as_json: bool, hgrm: Path | None, **parameters: Any) -> None:
+def bench(click_context: click.Context, /, url: str, as_json: bool, target: str, hgrm: Path | None, **parameters: Any) -> None:
     """Measure throughput, confirm latency and end-to-end latency of a queue."""
     if click_context.invoked_subcommand is not None:
         return
     workload = Workload(f"bench.{secrets.token_hex(4)}", **parameters)
-    tally = _Tally()
-    asyncio.run(_measure(click_context.obj, url, workload, tally))
-    figures = _figures(workload, tally)
+    tally, context = _Tally(), click_context.obj
+    if target == "nats":
+        context, url = _nats_context(click_context, url)
+    asyncio.run(_measure(context, url, workload, tally))
+    figures = {"target": target, **_figures(workload, tally)}
     if hgrm is not None:
         tally.confirm_latency.write_hgrm(hgrm_path(hgrm, "confirm"))
         tally.delivery_latency.write_hgrm(hgrm_path(hgrm, "end-to-end"))
@@ -129,6 +139,15 @@ def bench(click_context: click.Context, /, url: str, as_json: bool, hgrm: Path |
 
 
 bench.add_command(diff)
+
+
+def _nats_context(click_context: click.Context, url: str) -> tuple[CommandContext, str]:
+    """The way to NATS, and where it is when nobody said so; its module is loaded now."""
+    from zmqbroker.cli import bench_nats
+
+    if click_context.get_parameter_source("url") is ParameterSource.DEFAULT:
+        url = bench_nats.DEFAULT_URL
+    return CommandContext(connect=cast(Connect, bench_nats.NatsTarget().connect)), url
 
 
 async def _measure(context: CommandContext, url: str, workload: Workload, tally: _Tally) -> None:
@@ -190,6 +209,7 @@ async def _produce_paced(
     ):
         await connected.wait()
         begin_ns = time.perf_counter_ns()
+        tally.started_s = begin_ns / 1e9
         for place in range(number, workload.count_at_rate(), workload.producers):
             due_ns = begin_ns + int(place * interval_ns)
             if (early_ns := due_ns - time.perf_counter_ns()) > 0:

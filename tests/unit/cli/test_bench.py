@@ -97,6 +97,20 @@ def test_bench_hgrm_writes_both_distributions(tmp_path: Path) -> None:
         assert any("TotalCount" in line and line.rstrip("]").split()[-1] == "300" for line in lines[3:])
 
 
+def test_hgrm_is_in_milliseconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latencies = bench_latency.Latencies()
+    monkeypatch.setattr("time.perf_counter_ns", lambda: 10**12)
+    for elapsed_ms in (4, 5, 6):
+        latencies.record(10**12 - elapsed_ms * 1_000_000)
+    latencies.write_hgrm(tmp_path / "a")
+    lines = (tmp_path / "a").read_text(encoding="ascii").splitlines()
+    assert [line.split()[0] for line in lines if line.split()[1:2] in (["0.000000000000"], ["1.000000000000"])] == [
+        "4.001",
+        "6.003",
+    ]
+    assert any("Mean" in line and " 5.00" in line and " 0.81" in line for line in lines)
+
+
 def test_bench_hgrm_without_a_suffix_gets_one() -> None:
     assert bench_latency.hgrm_path(Path("a/run"), "confirm") == Path("a/run.confirm.hgrm")
 
