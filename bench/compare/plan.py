@@ -169,6 +169,7 @@ def _plan(
         peer_window=1,
         peer_burst=1,
         peer_flow=0,
+        sequenced=False,
     )
     return ComparePlan(
         rounds=rounds,

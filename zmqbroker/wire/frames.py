@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgpack
@@ -288,6 +289,7 @@ def _wrong(name: str, fields: Mapping[str, Any], expected: str) -> InvalidReques
 # --- channel names ---------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)  # a busy channel is named in every batch
 def channel_fault(name: str) -> str | None:
     """Why `name` cannot name a channel, as one sentence with rule and name; None when it can. Source: PROTOCOL §3."""
     rule = _channel_rule(name)
