@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -24,8 +25,14 @@ RESULTS = Path(__file__).resolve().parent / "results"
 Measure = Callable[[Path, argparse.Namespace], dict[str, Any]]
 
 
+def _end(_number: int, _frame: object) -> None:
+    """SIGTERM ends a benchmark as Ctrl-C does: the processes that it started end with it."""
+    sys.exit(128 + signal.SIGTERM)
+
+
 def run_single(name: str, title: str, parser: argparse.ArgumentParser, measure: Measure) -> int:
     """Measure, print the figures and write them to bench/results/<time>-<name>.json; the exit status."""
+    signal.signal(signal.SIGTERM, _end)
     parser.add_argument("--volume", choices=("ephemeral", "persistent"), default="persistent")
     parser.add_argument("--directory", default=tempfile.gettempdir(), help="where the nodes keep their data")
     parser.add_argument("--out", type=Path, help=f"result file (default: bench/results/<time>-{name}.json)")

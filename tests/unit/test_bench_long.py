@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections import deque
@@ -55,6 +56,25 @@ def test_saturation_short_run_acks_all_and_has_its_rows(tmp_path: Path) -> None:
         assert row["leader"] in row["nodes"]
         assert all(node["anonymous_bytes"] > 0 for node in row["nodes"].values())
     assert len(found["anonymous_last_to_first"]) == 3
+
+
+def test_saturation_ended_by_a_signal_leaves_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "bench.saturation", "--minutes", "3", "--sample-s", "0.2", "--directory", str(tmp_path)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "anonymous_bytes" in process.stderr.readline()  # its nodes run
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == [], "data was left behind"
+    assert not [path for path in Path("/proc").glob("[0-9]*/environ") if str(tmp_path).encode() in environment_of(path)]
+
+
+def environment_of(path: Path) -> bytes:
+    """A process's environment; nothing of one that has ended or is another user's."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def test_growth_short_run_has_its_points(tmp_path: Path) -> None:
