@@ -31,9 +31,13 @@ def _end(_number: int, _frame: object) -> None:
 
 
 def run_single(name: str, title: str, parser: argparse.ArgumentParser, measure: Measure) -> int:
-    """Measure, print the figures and write them to bench/results/<time>-<name>.json; the exit status."""
+    """Measure, print the figures and write them to bench/results/<time>-<name>.json; the exit status.
+
+    The volume is persistent unless the parser has another default for it.
+    """
     signal.signal(signal.SIGTERM, _end)
-    parser.add_argument("--volume", choices=("ephemeral", "persistent"), default="persistent")
+    volume = parser.get_default("volume") or "persistent"
+    parser.add_argument("--volume", choices=("ephemeral", "persistent"), default=volume)
     parser.add_argument("--directory", default=tempfile.gettempdir(), help="where the nodes keep their data")
     parser.add_argument("--out", type=Path, help=f"result file (default: bench/results/<time>-{name}.json)")
     options = parser.parse_args()
