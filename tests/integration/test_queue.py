@@ -351,6 +351,16 @@ def test_receive_that_is_cancelled_leaves_its_messages_to_others(trio: Cluster) 
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
+def test_send_that_is_explained_tells_where_its_time_went(client: zmqbroker.SyncClient) -> None:
+    queue = client.queue(unique_channel())
+    explained = queue.explain(b"why so slow")
+    assert (explained.result.sequence, explained.result.confirm) == (1, "quorum")
+    assert {"proposed", "quorum", "applied", "sent"} <= explained.steps_us.keys()
+    assert 0 <= explained.steps_us["proposed"] <= explained.steps_us["sent"] <= explained.total_us
+    (message,) = queue.receive()
+    assert message.body == b"why so slow"
+
+
 def test_stats_of_any_node_contain_whatever_was_confirmed_before(trio: Cluster, client: zmqbroker.SyncClient) -> None:
     name = unique_channel()
     with ExitStack() as stack:

@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 from click.core import ParameterSource
 
+from zmqbroker.cli import bench_explain
 from zmqbroker.cli.bench_diff import diff
+from zmqbroker.cli.bench_explain import Explanation
 from zmqbroker.cli.bench_latency import Latencies, hgrm_path
 from zmqbroker.cli.options import CommandContext, Connect, json_option, together, url_option
 from zmqbroker.cli.output import emit_json, emit_line, emit_table
@@ -54,6 +56,7 @@ class Workload:
     count: int | None  # messages in all, None: until the time is over
     seconds: float
     rate: int | None = None  # messages per second of all producers, None: as many as go
+    explain: bool = False  # whether single messages beside the load ask where their time goes
 
     def count_at_rate(self) -> int:
         """Messages in all of an open loop."""
@@ -67,6 +70,7 @@ class _Tally:
 
     confirm_latency: Latencies = field(default_factory=Latencies)
     delivery_latency: Latencies = field(default_factory=Latencies)
+    explanation: Explanation = field(default_factory=Explanation)
     start_latency: Latencies = field(default_factory=Latencies)  # how late messages were sent; of an open loop only
     sent: int = 0
     confirmed: int = 0
@@ -80,7 +84,7 @@ class _Tally:
     @property
     def complete(self) -> bool:
         """Whether everything was sent and has arrived."""
-        return self.all_sent and self.received >= self.sent
+        return self.all_sent and self.received >= self.sent + self.explanation.sent
 
 
 @click.group(invoke_without_command=True)
@@ -104,6 +108,7 @@ class _Tally:
     type=click.IntRange(1, 10_000_000),
     help="Messages per second of all producers: an open loop, with latencies from when each was due.",
 )
+@click.option("--explain", is_flag=True, help="Also tell where a confirm's time goes.")
 @click.option(
     "--target",
     type=click.Choice(["zmqbroker", "nats"]),
@@ -126,6 +131,8 @@ def bench(click_context: click.Context, /, url: str, as_json: bool, target: str,
     workload = Workload(f"bench.{secrets.token_hex(4)}", **parameters)
     tally, context = _Tally(), click_context.obj
     if target == "nats":
+        if workload.explain:
+            raise click.UsageError("--explain asks zmqbroker; --target nats cannot answer")
         context, url = _nats_context(click_context, url)
     asyncio.run(_measure(context, url, workload, tally))
     figures = {"target": target, **_figures(workload, tally)}
@@ -151,10 +158,32 @@ def _nats_context(click_context: click.Context, url: str) -> tuple[CommandContex
 
 
 async def _measure(context: CommandContext, url: str, workload: Workload, tally: _Tally) -> None:
-    jobs = [_produce_all(context, url, workload, tally), _consume(context, url, workload, tally)]
+    jobs = [_send_all(context, url, workload, tally), _consume(context, url, workload, tally)]
     if sys.stderr.isatty():
         jobs.append(_report(workload, tally))
     await together(*jobs)
+
+
+async def _send_all(context: CommandContext, url: str, workload: Workload, tally: _Tally) -> None:
+    """The load, and beside it the messages that explain themselves."""
+    load_ended = asyncio.Event()
+
+    async def load() -> None:
+        await _produce_all(context, url, workload, tally)
+        load_ended.set()
+
+    jobs = [load()]
+    if workload.explain:
+        jobs.append(_explain(context, url, workload, tally, load_ended))
+    await together(*jobs)
+    tally.all_sent = True
+
+
+async def _explain(context: CommandContext, url: str, workload: Workload, tally: _Tally, until: asyncio.Event) -> None:
+    filler = bytes(workload.size - _STAMP.size)
+    async with context.connect(url) as client:
+        queue = client.queue(workload.channel)
+        await tally.explanation.ask(queue, lambda: _STAMP.pack(time.perf_counter_ns()) + filler, until)
 
 
 async def _produce_all(context: CommandContext, url: str, workload: Workload, tally: _Tally) -> None:
@@ -163,14 +192,12 @@ async def _produce_all(context: CommandContext, url: str, workload: Workload, ta
         await together(
             *(_produce_paced(context, url, workload, tally, number, together_now) for number in range(workload.producers))
         )
-        tally.all_sent = True
         return
     shares: list[int | None] = [None] * workload.producers
     if workload.count is not None:
         low, more = divmod(workload.count, workload.producers)
         shares = [low + (number < more) for number in range(workload.producers)]
     await together(*(_produce(context, url, workload, tally, share) for share in shares))
-    tally.all_sent = True
 
 
 async def _produce(context: CommandContext, url: str, workload: Workload, tally: _Tally, share: int | None) -> None:
@@ -285,6 +312,7 @@ def _figures(workload: Workload, tally: _Tally) -> dict[str, Any]:
         "confirm_ms": tally.confirm_latency.in_ms(),
         "end_to_end_ms": tally.delivery_latency.in_ms(),
         **({} if workload.rate is None else {"start_ms": tally.start_latency.in_ms()}),
+        **({"explain_ms": tally.explanation.figures()} if workload.explain else {}),
     }
 
 
@@ -304,3 +332,5 @@ def _show(figures: dict[str, Any]) -> None:
         ("latency in ms", *names),
         [(title, *(f"{figures[key][name]:.2f}" for name in names)) for title, key in _LATENCY_ROWS if key in figures],
     )
+    if "explain_ms" in figures:
+        bench_explain.show(figures["explain_ms"])

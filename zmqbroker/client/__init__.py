@@ -11,7 +11,7 @@ from __future__ import annotations
 from zmqbroker.client.aio import Client
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
-from zmqbroker.client.message import SendResult
+from zmqbroker.client.message import Explained, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
 from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncQueue
@@ -22,6 +22,7 @@ __all__ = [
     "Client",
     "Confirm",
     "Consumer",
+    "Explained",
     "Message",
     "Producer",
     "Queue",

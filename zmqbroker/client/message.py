@@ -25,6 +25,7 @@ from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_he
 
 __all__ = [
     "Content",
+    "Explained",
     "Messages",
     "Piece",
     "Received",
@@ -45,6 +46,14 @@ class SendResult(NamedTuple):
     time_unix_ns: int  # when it was stored
     duplicate: bool  # True: an earlier attempt of the same send had stored it
     confirm: str  # "quorum", or "quorum+fsync" when a majority has it on disk
+
+
+class Explained(NamedTuple):
+    """A message is stored, and this is where the time went."""
+
+    result: SendResult
+    steps_us: Mapping[str, int]  # microseconds from its arrival at the leader to each step, as PROTOCOL §3 names them
+    total_us: int  # from the call to its confirm, here
 
 
 class Piece:

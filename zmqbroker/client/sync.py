@@ -20,7 +20,7 @@ from typing import Any, TypeVar, cast
 
 from zmqbroker.client.aio import Client
 from zmqbroker.client.consumer import Consumer
-from zmqbroker.client.message import Content, SendResult
+from zmqbroker.client.message import Content, Explained, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
 from zmqbroker.client.sync_producer import SyncProducer
@@ -175,6 +175,10 @@ class SyncQueue:
     ) -> SendResult:
         """Store one message and wait for the confirm."""
         return self._client.run(self._queue.send(body, id=id, metadata=metadata, tags=tags, timeout_ms=timeout_ms))
+
+    def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
+        """Store one message by itself, and tell how long each step took; see `Queue.explain`."""
+        return self._client.run(self._queue.explain(body, timeout_ms=timeout_ms))
 
     def producer(self, **settings: Any) -> SyncProducer:
         """A producer for many messages. Settings are those of `Queue.producer`."""

@@ -158,3 +158,20 @@ def test_bench_on_a_terminal_shows_progress(monkeypatch: pytest.MonkeyPatch, cap
     captured = capsys.readouterr()
     assert json.loads(captured.out)["received"] == 50
     assert "received" in captured.err
+
+
+def test_bench_explain_tells_what_each_step_took(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    assert run(["bench", "--count", "50", "--explain", "--json"], broker.context) == Exit.DONE
+    figures: dict[str, Any] = json.loads(capsys.readouterr().out)
+    steps = {"proposed": 0.2, "logged": 0.3, "quorum": 0.2, "sent": 0.1, "elsewhere": 0.1, "whole": 0.9}
+    assert figures["explain_ms"] == {step: {"p50": took, "p99": took} for step, took in steps.items()}
+    assert figures["sent"] == 50
+    assert figures["received"] == len(broker.acked) > 50
+    assert run(["bench", "--count", "50", "--explain"], broker.context) == Exit.DONE
+    assert "step of a confirm, in ms" in capsys.readouterr().out
+
+
+def test_bench_explain_is_nothing_that_nats_can_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["bench", "--explain", "--target", "nats"], FakeBroker().context) == Exit.USAGE
+    assert "--explain" in capsys.readouterr().err
