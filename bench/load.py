@@ -18,6 +18,7 @@ from hdrh.histogram import HdrHistogram
 from bench.meter import Meter, Spent
 from bench.plan import SEED, ConsumeCase, EndToEndCase, PublishCase
 from zmqbroker.commands import Receipt
+from zmqbroker.server.zmqio import ZmqIo
 from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.frames import Reply, decode_header, request_id_of
 from zmqbroker.wire.requests import (
@@ -37,6 +38,8 @@ TIMEOUT_MS = 30_000
 RECEIVE_WAIT_MS = 20_000
 #: The largest that a MESSAGES reply may be asked to hold; the bytes are what bounds it.
 RECEIVE_COUNT_MAX = 65_535
+#: Small requests of one burst, and bytes of replies taken in one go.
+BURST, FRAME_BYTES_MAX = 64, 16 << 20
 #: Different bodies that a case sends in turn.
 BODIES = 64
 #: Latencies are recorded in microseconds, with three significant digits, up to a minute.
@@ -161,9 +164,10 @@ def publish(
 ) -> Figures:
     """Send all requests and wait for every confirm; the clock starts when those of the warm-up have come."""
     warmup_count = case.warmup_count
-    _exchange(connection, requests[:warmup_count], first_id, case.window)
+    exchange = _exchange if case.batch_bytes or case.window == 1 else _exchange_many
+    exchange(connection, requests[:warmup_count], first_id, case.window)
     meter.start()
-    latencies_ns = _exchange(connection, requests[warmup_count:], first_id + warmup_count, case.window)
+    latencies_ns = exchange(connection, requests[warmup_count:], first_id + warmup_count, case.window)
     spent = meter.stop()
     message_count = case.request_count * case.bodies_per_request
     return Figures(message_count, message_count * case.body_bytes, spent, latencies_ns)
@@ -191,6 +195,30 @@ def _exchange(connection: Connection, requests: Sequence[tuple[bytes, bytes]], f
             confirmed += 1
     except zmq.Again:
         raise BenchError(f"{connection.endpoint} stopped answering after {confirmed} of {total} requests") from None
+    return taken_ns
+
+
+def _exchange_many(connection: Connection, requests: Sequence[tuple[bytes, bytes]], first_id: int, window: int) -> list[int]:
+    """The same for small requests, which go out in bursts and whose replies are taken as they lie there."""
+    io, now_ns = ZmqIo(connection.socket), time.perf_counter_ns
+    total, sent, confirmed = len(requests), 0, 0
+    begun_ns, taken_ns = [0] * total, [0] * total
+    while confirmed < total:
+        burst = requests[sent : sent + min(window - (sent - confirmed), BURST)]
+        begun_ns[sent : sent + len(burst)] = [now_ns()] * len(burst)
+        went = io.send_all(burst)
+        sent += went
+        replies = io.drain(window, FRAME_BYTES_MAX)
+        if not replies and not went and not connection.socket.poll(TIMEOUT_MS):
+            raise BenchError(f"{connection.endpoint} stopped answering after {confirmed} of {total} requests")
+        arrived_ns = now_ns()
+        for (reply,) in replies:
+            number = int.from_bytes(reply[4:12], "little") - first_id
+            if reply[3] != Reply.SENT or not 0 <= number < sent or taken_ns[number]:
+                check(reply)
+                raise BenchError(f"a reply nobody waits for: {reply[:12].hex()}")
+            taken_ns[number] = arrived_ns - begun_ns[number]
+        confirmed += len(replies)
     return taken_ns
 
 

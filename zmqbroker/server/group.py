@@ -31,6 +31,9 @@ __all__ = ["Group", "Host"]
 ENTRY_BYTES = 1 << 20
 #: Commands of one entry; the receipt's ordinal has 16 bits and its highest value is the machine's own.
 ENTRY_COMMANDS_MAX = 16_384
+#: Entries of this leader that may be under way while commands wait for company: what comes meanwhile shares the next entry, so
+#: that entries grow with the load. An entry that is full does not wait.
+ENTRIES_UNDER_WAY = 2
 #: Ticks for which requests wait for the next leader to be known, when this node lost the last one: a handover takes a few
 #: milliseconds, and an answer that names the leader spares the client a search.
 PARKED_TICKS = 5
@@ -146,8 +149,10 @@ class Group:
             self.propose()
 
     def propose(self) -> None:
-        """Propose what was gathered as one entry; while leadership is being handed over it waits for the outcome."""
+        """Propose what was gathered as one entry, unless it is to wait for more, or for the outcome of a handover."""
         if not self._gathered or self.core.transferee:
+            return
+        if len(self._waiting) >= ENTRIES_UNDER_WAY and not self._is_full():
             return
         builder, gathered = self._builder, self._gathered
         explains, self._explains = self._explains, False
@@ -263,6 +268,7 @@ class Group:
                 self._apply(entry, quorum_ns)
             if ready.committed:
                 self.core.applied_to(ready.committed[-1].index)
+                self.propose()
 
     def _role(self, soft_state: SoftState) -> None:
         was_leading, had_leader = self.soft_state.role == Role.LEADER, self.soft_state.leader != 0

@@ -56,6 +56,27 @@ def test_requests_of_one_pass_share_an_entry_and_are_answered_in_order() -> None
     ]
 
 
+def test_commands_wait_for_company_while_two_entries_are_under_way() -> None:
+    site = Site().lead()
+    before = site.group.core.last_index
+    for number in range(1, 6):
+        site.group.publish(batch(b"%d" % number), 0, pending(number))
+        site.group.propose()
+    assert site.group.core.last_index == before + 2
+    site.run()
+    assert [len(commands_at(site, before + n)) for n in (1, 2, 3)] == [1, 1, 3]
+    assert [request for request, _, _ in site.host.replies] == [1, 2, 3, 4, 5]
+
+
+def test_entry_that_is_full_does_not_wait_for_those_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group_module, "ENTRY_COMMANDS_MAX", 1)
+    site = Site().lead()
+    before = site.group.core.last_index
+    for number in range(1, 6):
+        site.group.publish(batch(b"x"), 0, pending(number))
+    assert site.group.core.last_index == before + 5
+
+
 def test_entry_that_is_full_is_proposed_and_the_next_one_begun() -> None:
     site = Site().lead()
     before = site.group.core.last_index
