@@ -284,7 +284,7 @@ _OWN = (
         id="N6", breaks="the log says that it has synced, and has not", apply=storing.skip_sync, caught_by=_any("I2", "I19")
     ),
     Mutant(id="N7", breaks="a vote goes to whoever asks", apply=voting.vote_for_any_log, caught_by=_any("I4", "I0")),
-    Mutant(id="N8", breaks="a batch that comes again is stored again", apply=serving.store_again, caught_by=_any("I15")),
+    Mutant(id="N8", breaks="a batch that comes again is stored again", apply=serving.store_again, caught_by=_any("I15", "I23")),
     Mutant(
         id="N9",
         breaks="a new leader ignores stamps that it has not applied yet",
