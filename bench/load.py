@@ -39,7 +39,7 @@ RECEIVE_WAIT_MS = 20_000
 #: The largest that a MESSAGES reply may be asked to hold; the bytes are what bounds it.
 RECEIVE_COUNT_MAX = 65_535
 #: Small requests of one burst, and bytes of replies taken in one go.
-BURST, FRAME_BYTES_MAX = 64, 16 << 20
+BURST, REPLY_BYTES_MAX = 64, 16 << 20
 #: Different bodies that a case sends in turn.
 BODIES = 64
 #: Latencies are recorded in microseconds, with three significant digits, up to a minute.
@@ -208,7 +208,7 @@ def _exchange_many(connection: Connection, requests: Sequence[tuple[bytes, bytes
         begun_ns[sent : sent + len(burst)] = [now_ns()] * len(burst)
         went = io.send_all(burst)
         sent += went
-        replies = io.drain(window, FRAME_BYTES_MAX)
+        replies = io.drain(window, REPLY_BYTES_MAX)
         if not replies and not went and not connection.socket.poll(TIMEOUT_MS):
             raise BenchError(f"{connection.endpoint} stopped answering after {confirmed} of {total} requests")
         arrived_ns = now_ns()

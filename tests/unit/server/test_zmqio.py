@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import random
+import select
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -13,8 +14,8 @@ import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.processes import wait_until
-from zmqbroker.server import _zmqio_py, zmqio
+from tests.processes import free_ports, wait_until
+from zmqbroker.server import _zmqio_py, sockets, zmqio
 
 #: Nothing in these tests takes this long; it only ends a test that would hang.
 PATIENCE_MS = 60_000
@@ -186,6 +187,49 @@ def test_readable_says_whether_a_message_waits(pair: Pair) -> None:
     assert pair.io.readable() is True
     assert pair.io.drain(1, PLENTY) == [[b"dealer", b"one"]]
     assert pair.io.readable() is False
+
+
+def test_drain_says_whether_it_left_anything(pair: Pair) -> None:
+    for number in range(3):
+        assert pair.peer.send([b"%d" % number]) == 0
+    found = pair.wait(pair.io, 1)
+    assert not pair.io.dry, "the bound ended it"
+    assert pair.io.drain(10, 0) == []
+    assert not pair.io.dry, "so did this one"
+    while len(found) < 3:
+        assert pair.router.poll(PATIENCE_MS)
+        found += pair.io.drain(10, PLENTY)
+    assert pair.io.dry
+    assert [frames[1] for frames in found] == [b"0", b"1", b"2"]
+
+
+def told(port: sockets.ClientPort) -> bool:
+    """Whether a node would look at the port: it says so, or its descriptor does."""
+    return port.readable() or bool(select.select([port.descriptor], [], [], 0)[0])
+
+
+def test_port_never_hides_a_message_that_a_bound_or_a_send_has_left(
+    context: zmq.Context[Socket], kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "ZmqIo", kind)
+    endpoint = f"tcp://127.0.0.1:{free_ports(1)[0]}"
+    port, client = sockets.ClientPort(context, [endpoint]), context.socket(zmq.DEALER)
+    client.setsockopt(zmq.LINGER, 0)
+    client.connect(endpoint)
+    for number in range(2):
+        client.send(b"%d" % number)
+    found: list[list[bytes]] = []
+    while not found:
+        found = port.drain(1)
+    wait_until(lambda: told(port), 60, "the second message, which the bound left or the descriptor announces")
+    while len(found) < 2:
+        found += port.drain(10)
+    assert not port.readable()
+    port.send(found[0][0], [b"reply"])
+    client.send(b"behind the send")
+    wait_until(lambda: told(port), 60, "what came while the reply was sent")
+    port.close()
+    client.close(0)
 
 
 def test_peer_that_is_not_there_is_said(pair: Pair) -> None:
