@@ -135,6 +135,8 @@ def test_two_wiped_nodes_form_no_empty_cluster_without_the_third(tmp_path: Path)
         assert send(nodes.leader()).command == Reply.SENT
         holder = nodes.nodes["node-3"]
         wait_until(lambda: depth(holder) == 1, 20, "the message on node-3")
+        assert send(nodes.leader()).command == Reply.SENT  # what is stored of it tells that the first one is committed
+        wait_until(lambda: depth(holder) == 2, 20, "both messages on node-3")
         emptied = [nodes.nodes["node-1"], nodes.nodes["node-2"]]
         holder.kill()
         for node in emptied:
@@ -151,4 +153,4 @@ def test_two_wiped_nodes_form_no_empty_cluster_without_the_third(tmp_path: Path)
         wait_until(lambda: has_no_majority(holder), 20, "NO_MAJORITY of the holder")
         stays(lambda: has_no_majority(holder, *emptied), WATCHED_S, "no majority is left")
         assert all(is_outside(nodes, node) for node in emptied)
-        assert depth(holder) == 1, "what was acknowledged is still there"
+        assert depth(holder) >= 1, "what was acknowledged is still there"

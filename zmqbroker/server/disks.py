@@ -169,6 +169,11 @@ class Disks:
             log.info("sends are taken again")
         led.lacking = lacking
 
+    @property
+    def short_members(self) -> set[int]:
+        """The followers whose last report in this leadership says that their disk is short."""
+        return {id for id, (_, report) in self._heard.items() if report.short}
+
     def has_room(self, member_id: int) -> bool:
         """Whether a follower may have room for more: its last report in this leadership does not say otherwise."""
         heard = self._heard.get(member_id)

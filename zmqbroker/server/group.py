@@ -7,7 +7,7 @@ delivered is done by the leader alone. No sockets and no files: the `Host` sends
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from zmqbroker.broker import Applied, Machine
@@ -192,10 +192,10 @@ class Group:
 
     # --- time --------------------------------------------------------------------------------------------------------
 
-    def tick(self) -> None:
-        """One Raft tick; a leader also proposes what fell due."""
+    def tick(self, short: Collection[int] = ()) -> None:
+        """One Raft tick; a leader also proposes what fell due. `short`: members that say that their disks are."""
         self.core.tick()
-        trimmable = self._trimming.tick(self.core)
+        trimmable = self._trimming.tick(self.core, short)
         self.led_ticks += 1
         self._parked_ticks = min(self._parked_ticks + 1, PARKED_TICKS)
         self._release()

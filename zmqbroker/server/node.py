@@ -247,7 +247,7 @@ class Node:
             return
         self._pass()
         for group in self.groups.values():
-            group.tick()
+            group.tick(self.disks.short_members)
         now_ns = time.monotonic_ns()
         self.disks.tick(self.groups.values(), now_ns, out_of_room=self._pipeline.out_of_room)
         if self.snapshots is not None:

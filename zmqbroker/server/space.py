@@ -22,8 +22,11 @@ __all__ = ["DiskReport", "OwnSpace", "is_short", "low_water_of", "put_report", "
 LOW_WATER_BYTES, LOW_WATER_PART = 1 << 30, 20
 #: A short disk is short until its low-water mark and one such part of it are free.
 HYSTERESIS_PART = 4
-#: How often the file system is asked: at 1 GB/s the answer is 200 MB old at most.
+#: How often the file system is asked while plenty is free: at 1 GB/s the answer is 200 MB old at most.
 LOOK_NS = 200_000_000
+#: With less than so many times the low-water mark free it is asked at every tick: what is below the mark is for what was
+#: under way when it was reached, and not for what came before anybody looked.
+NEAR = 2
 
 #: Bits of a report's flags.
 _SHORT, _SLOW = 1, 2
@@ -74,11 +77,12 @@ class OwnSpace:
         self.short = False
 
     def look(self, now_ns: int, *, out_of_room: bool) -> None:
-        """Ask the file system, unless that was done a moment ago. What cannot be asked is as it was.
+        """Ask the file system, unless plenty was free a moment ago. What cannot be asked is as it was.
 
         `out_of_room`: something waits to be written, so there is too little room, whatever is said to be free.
         """
-        if self._looked_ns is not None and now_ns - self._looked_ns < LOOK_NS:
+        plenty = self.free_bytes >= NEAR * self.low_water_bytes
+        if self._looked_ns is not None and plenty and now_ns - self._looked_ns < LOOK_NS:
             return
         self._looked_ns = now_ns
         try:

@@ -1,13 +1,14 @@
 """When a leader tells the group that the log may be trimmed, and how far.
 
-Every member holds the log up to the index it says; one that stays away, or answers and stores nothing since its disk is full,
-holds it back only so far, and gets a snapshot when it goes on. Decisions only: the index travels in a Trim command, each node
+Every member holds the log up to the index it says; one that stays away, answers and stores nothing, or says that its disk is
+short, holds it back only so far, and gets a snapshot when it goes on. Decisions only: the index travels in a Trim command, each node
 drops what it no longer needs itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from zmqbroker.raft import ProgressState, RaftCore
 
@@ -61,11 +62,11 @@ class Trimming:
         self._marks.clear()
         self._unmarked_bytes = 0
 
-    def tick(self, core: RaftCore) -> int | None:
-        """A tick has passed; at a leader, the index to be said now, if there is one."""
+    def tick(self, core: RaftCore, short: Collection[int] = ()) -> int | None:
+        """A tick has passed; at a leader, the index to be said now, if there is one. `short`: whose disks are."""
         self._ticks += 1
         self._follow(core)
-        held = core.matched_by_all(self._away(core) if len(self._marks) > WINDOW_MARKS else ())
+        held = core.matched_by_all(self._away(core, short) if len(self._marks) > WINDOW_MARKS else ())
         marked = any(self._proposed < mark <= held for mark in self._marks)
         if not marked and held < self._proposed + TRIM_INDEXES:
             return None
@@ -80,8 +81,8 @@ class Trimming:
             if complete or status.match_index != reached:
                 self._reached[member] = status.match_index, self._ticks
 
-    def _away(self, core: RaftCore) -> set[int]:
+    def _away(self, core: RaftCore, short: Collection[int]) -> set[int]:
         heard, since = self._heard, self._ticks - AWAY_TICKS
         silent = {member for member in core.progress() if heard.get(member, self._led_tick) < since}
         stuck = {member for member, (_, tick) in self._reached.items() if tick < since}
-        return (silent | stuck) - {core.id}
+        return silent.union(stuck, short) - {core.id}

@@ -255,6 +255,16 @@ def test_disks_sends_are_refused_while_no_majority_has_room_and_the_refusal_says
     assert [text.partition(":")[0] for text in said] == ["sends are refused", "sends are taken again"]
 
 
+def test_disks_of_followers_that_are_short_are_known_by_their_reports() -> None:
+    nodes = Nodes()
+    nodes.free_bytes[2] = 999
+    nodes.tick(3)
+    assert nodes.disks[1].short_members == {2}
+    nodes.free_bytes[2] = 2000
+    nodes.tick(3)
+    assert nodes.disks[1].short_members == set()
+
+
 def test_disks_log_that_waits_for_room_counts_as_full_whatever_is_free() -> None:
     nodes = Nodes()
     nodes.waiting = {2, 3}

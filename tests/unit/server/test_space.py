@@ -69,6 +69,18 @@ def test_own_space_is_looked_at_a_few_times_a_second_only() -> None:
     assert (space.free_bytes, space.low_water_bytes, space.short) == (100, 10, False)
 
 
+def test_own_space_near_its_low_water_mark_is_looked_at_every_time() -> None:
+    volume = Volume(100, 1000)
+    space = OwnSpace("d", 50, lambda: 0, volume)
+    for now_ns in range(10):
+        space.look(now_ns, out_of_room=False)
+    assert volume.asked == 1
+    volume.free_bytes = 99
+    for now_ns in range(LOOK_NS, LOOK_NS + 10):
+        space.look(now_ns, out_of_room=False)
+    assert volume.asked == 11
+
+
 def test_own_space_that_goes_and_comes_back_is_said_once_each(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "zmqbroker")
     volume = Volume(100, 1000)

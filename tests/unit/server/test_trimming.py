@@ -131,6 +131,24 @@ def test_trimming_a_member_that_answers_and_takes_nothing_holds_the_log_only_for
     assert leader.tick() == [leader.core.last_index]
 
 
+def test_trimming_a_member_whose_disk_is_short_holds_the_log_only_for_the_window_and_at_once(leader: Leader) -> None:
+    leader.write(WINDOW_MARKS, TRIM_BYTES)
+    leader.holds(2, leader.core.last_index)
+    leader.holds(3, 1)
+    assert leader.trimming.tick(leader.core, {3}) is None
+    leader.write(1, TRIM_BYTES)
+    leader.holds(2, leader.core.last_index)
+    assert leader.tick() == [], "it takes what it lacks, as far as anybody knows"
+    assert leader.trimming.tick(leader.core, {3}) == leader.core.last_index
+
+
+def test_trimming_a_leader_whose_own_disk_is_short_holds_its_log(leader: Leader) -> None:
+    leader.write(WINDOW_MARKS + 5, TRIM_BYTES)
+    leader.holds(2, leader.core.last_index)
+    leader.holds(3, 1)
+    assert leader.trimming.tick(leader.core, {1}) is None
+
+
 def test_trimming_a_member_that_has_all_is_never_stuck(leader: Leader) -> None:
     leader.write(WINDOW_MARKS + 5, TRIM_BYTES)
     for member in (2, 3):
