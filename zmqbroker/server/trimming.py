@@ -1,8 +1,8 @@
 """When a leader tells the group that the log may be trimmed, and how far.
 
 Every member holds the log up to the index it says; one that stays away, answers and stores nothing, or says that its disk is
-short, holds it back only so far, and gets a snapshot when it goes on. Decisions only: the index travels in a Trim command, each node
-drops what it no longer needs itself.
+short, holds it back only so far, and gets a snapshot when it goes on. Decisions only: the index travels in a Trim command, each
+node drops what it no longer needs itself.
 """
 
 from __future__ import annotations
