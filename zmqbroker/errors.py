@@ -11,6 +11,8 @@
     │   ├── Busy                 retry_ms
     │   ├── DeadlineExceeded     always outcome unknown
     │   ├── NodeNotFound
+    │   ├── ChannelExists        differing
+    │   ├── ChannelFull          depth, size_bytes, max_messages, max_bytes
     │   ├── ChannelNotFound, InvalidChannel, InvalidRequest, MessageTooLarge
     │   ├── MalformedFrame, ChecksumMismatch, UnsupportedVersion, UnknownCommand, Unsupported
     │   ├── UnknownProducer, OutOfSequence, Duplicate
@@ -37,6 +39,8 @@ __all__ = [
     "CODES",
     "BrokerError",
     "Busy",
+    "ChannelExists",
+    "ChannelFull",
     "ChannelNotFound",
     "ChecksumMismatch",
     "Compacted",
@@ -158,6 +162,24 @@ class ChannelNotFound(RequestError):
     """No channel has that name."""
 
     code = "CHANNEL_NOT_FOUND"
+
+
+class ChannelExists(RequestError):
+    """A channel of that name has other settings; `differing` names those that differ."""
+
+    code = "CHANNEL_EXISTS"
+
+    @property
+    def differing(self) -> list[str]:
+        """Names of the settings that differ."""
+        return [name for name in self.fields.get("differing", []) if isinstance(name, str)]
+
+
+class ChannelFull(RequestError):
+    """The channel has as many messages or bytes as its settings allow; receiving makes room."""
+
+    code = "CHANNEL_FULL"
+    retryable = True
 
 
 class NodeNotFound(RequestError):

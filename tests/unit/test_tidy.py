@@ -47,7 +47,7 @@ ALLOWED_EXTRA = {
 #: Functions of their inputs: no clock, no sockets, no files, no chance of their own.
 PURE = (
     "errors.py",
-    "commands.py",
+    "commands/",
     "config/",
     "raft/",
     "wire/",

@@ -20,33 +20,42 @@ from dataclasses import dataclass
 
 from zmqbroker.broker import snapshot
 from zmqbroker.broker.audit import Audit, digest_of
-from zmqbroker.broker.claims import Assignment, Claims
-from zmqbroker.broker.entries import LiveEntries
+from zmqbroker.broker.channels import Channels
+from zmqbroker.broker.claims import Assignment
 from zmqbroker.broker.limits import MachineLimits
-from zmqbroker.broker.queue import Moment, Queue
+from zmqbroker.broker.managing import make_room, manage
+from zmqbroker.broker.moving import Served
+from zmqbroker.broker.queue import Queue
+from zmqbroker.broker.records import Moment
+from zmqbroker.broker.settling import give_back, settle
 from zmqbroker.commands import (
-    ANY_INCARNATION,
     RECEIPT_ORDINAL_BITS,
     Ack,
     Audited,
     BatchHeader,
+    ChannelSettings,
     Close,
     Closed,
     Command,
     Delivery,
+    Extend,
+    Nack,
     OpenProducer,
     ProducerOpened,
     Publish,
     Published,
     QueueStats,
     Receive,
+    Reject,
+    Requeue,
     Result,
     Roster,
     TakeAudit,
+    Tick,
     Trim,
     Waiting,
 )
-from zmqbroker.errors import Busy, ChannelNotFound, Corruption, InvalidRequest, RequestError
+from zmqbroker.errors import Busy, Corruption, InvalidRequest
 
 __all__ = ["Applied", "Machine"]
 
@@ -65,19 +74,16 @@ class Applied:
 class Machine:
     """All channels of one group."""
 
-    VERSION = 1  # raised with every change of what an entry does or how state is stored
+    VERSION = 2  # raised with every change of what an entry does or how state is stored
 
     def __init__(self, limits: MachineLimits | None = None) -> None:
-        self._limits = MachineLimits() if limits is None else limits
+        self._channels = Channels(MachineLimits() if limits is None else limits)
+        self._claims = self._channels.claims
         self._applied_index = 0
         self._now_unix_ns = 0
         self._trimmed_index = 0
-        self._claims = Claims()
-        self._entries = LiveEntries()
-        self._queues: list[Queue] = []  # channel number n is at n - 1
-        self._by_name: dict[str, Queue] = {}
-        self._touched: dict[int, Queue] = {}  # by number: may differ from what is stored
         self._stored_meta: bytes | None = None
+        self._numbers_end = 1  # channel numbers of the state that is being restored are below it
         self.audit: Audit | None = None  # the last one; no part of the state
         self._audit_due = False
         self._roster = Roster()
@@ -116,13 +122,18 @@ class Machine:
         return self.apply(index, 0, ())
 
     def _fall_due(self, moment: Moment, deliveries: list[Delivery]) -> None:
-        for claim in self._claims.take_due(moment.now_unix_ns):
-            queue = self._touch(claim.number)
+        claims = self._claims.take_due(moment.now_unix_ns)
+        for number in self._channels.agenda.due(moment.now_unix_ns):
+            queue = self._channels.touch(number)
+            queue.fall_due(moment.now_unix_ns)
+            deliveries += queue.serve(moment)
+        for claim in claims:
             if isinstance(claim, Assignment):
-                queue.give_back(claim)
-                deliveries += queue.serve(moment)
-            elif claim in self._claims:  # else an assignment that fell due before it has served it
-                deliveries.append(queue.end_wait(claim, moment))
+                served = Served()
+                give_back(self._channels, claim, moment, served)
+                deliveries += served.deliver(moment)
+            elif claim in self._claims:  # else what fell due before it has served it
+                deliveries.append(self._channels.touch(claim.number).end_wait(claim, moment))
 
     def _dispatch(self, command: Command, moment: Moment, deliveries: list[Delivery]) -> Result:
         if isinstance(command, Publish):
@@ -130,8 +141,7 @@ class Machine:
         if isinstance(command, Receive):
             return self._receive(command, moment, deliveries)
         if isinstance(command, Ack):
-            queue = self._find(command.channel)
-            return queue.ack(command.session, command.receipts) if isinstance(queue, Queue) else queue
+            return self._ack(command, moment, deliveries)
         if isinstance(command, OpenProducer):
             return self._open_producer(command, moment)
         if isinstance(command, Close):
@@ -141,27 +151,36 @@ class Machine:
             return Audited(moment.entry_index)
         if isinstance(command, Trim):
             self._trimmed_index = max(self._trimmed_index, command.index)
+        elif isinstance(command, Nack | Reject | Requeue | Extend):
+            return settle(self._channels, command, moment, deliveries)
+        elif not isinstance(command, Tick):
+            return manage(self._channels, command, moment, deliveries)
         return None
 
     def _publish(self, command: Publish, moment: Moment, deliveries: list[Delivery]) -> Result:
         header = command.header
         if header.count < 1:
             return InvalidRequest(f"a batch has at least 1 message, this one {header.count}")
-        queue = self._find_or_create(header.channel, command.incarnation, moment)
+        queue = self._channels.find_or_create(header.channel, command.incarnation, moment)
         if not isinstance(queue, Queue):
             return queue
         if header.producer:
             answer = queue.producers.check(header)
             if answer is not None:
                 return answer
+        served = Served()
+        full = make_room(self._channels, queue, command, moment, served)
+        if full is not None:
+            return full
         first = queue.publish(command, moment)
         if header.producer:
             queue.producers.record(header, first, moment.now_unix_ns)
-        deliveries += queue.serve(moment)
+        served.add(queue)
+        deliveries += served.deliver(moment)
         return Published(first, header.count, False, moment.now_unix_ns)
 
     def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
-        queue = self._find_or_create(command.channel, command.incarnation, moment)
+        queue = self._channels.find_or_create(command.channel, command.incarnation, moment)
         if not isinstance(queue, Queue):
             return queue
         answer = queue.receive(command, moment)
@@ -171,54 +190,33 @@ class Machine:
             deliveries.append(answer)
         return Waiting()
 
+    def _ack(self, command: Ack, moment: Moment, deliveries: list[Delivery]) -> Result:
+        queue = self._channels.find(command.channel)
+        if not isinstance(queue, Queue):
+            return queue
+        result = queue.ack(command.session, command.receipts)
+        if queue.settings.max_in_flight:  # others may be given as many now
+            deliveries += queue.serve(moment)
+        return result
+
     def _open_producer(self, command: OpenProducer, moment: Moment) -> Result:
         if command.producer < 1:
             return InvalidRequest(f"a producer is a number from 1, not {command.producer}")
-        queue = self._find_or_create(command.channel, command.incarnation, moment)
+        queue = self._channels.find_or_create(command.channel, command.incarnation, moment)
         return ProducerOpened(queue.producers.open(command.producer)) if isinstance(queue, Queue) else queue
 
     def _close(self, command: Close, moment: Moment, deliveries: list[Delivery]) -> Closed:
         for waiter in self._claims.waiters(command.session):
             if command.consumer in (None, waiter.key.consumer):
-                self._touch(waiter.number).drop_waiter(waiter)
-        returned = 0
-        served: dict[int, Queue] = {}  # everything returns before anything is assigned again: see "Receipts" above
-        for assignment in self._claims.assignments(command.session):
-            if command.consumer in (None, assignment.key.consumer):
-                queue = served[assignment.number] = self._touch(assignment.number)
-                returned += queue.give_back(assignment)
-        for queue in served.values():
-            deliveries += queue.serve(moment)
+                self._channels.touch(waiter.number).drop_waiter(waiter)
+        served = Served()  # everything returns before anything is assigned again: see "Receipts" above
+        returned = sum(
+            give_back(self._channels, assignment, moment, served)
+            for assignment in self._claims.assignments(command.session)
+            if command.consumer in (None, assignment.key.consumer)
+        )
+        deliveries += served.deliver(moment)
         return Closed(returned)
-
-    # --- channels -----------------------------------------------------------------------------------------------------
-
-    def _touch(self, number: int) -> Queue:
-        queue = self._queues[number - 1]
-        self._touched[number] = queue
-        return queue
-
-    def _find(self, channel: str, incarnation: int = ANY_INCARNATION) -> Queue | ChannelNotFound:
-        queue = self._by_name.get(channel)
-        if queue is None:
-            return ChannelNotFound(f"no channel is named {channel!r}")
-        if incarnation not in (ANY_INCARNATION, queue.incarnation):
-            return ChannelNotFound(f"channel {channel!r} is of incarnation {queue.incarnation}, not {incarnation}")
-        return self._touch(queue.number)
-
-    def _find_or_create(self, channel: str, incarnation: int, moment: Moment) -> Queue | RequestError:
-        if channel in self._by_name or incarnation != ANY_INCARNATION:
-            return self._find(channel, incarnation)
-        if len(self._queues) >= self._limits.channels_max:
-            text = f"there are {self._limits.channels_max} channels, the most a group may have"
-            return Busy(text, retry_ms=self._limits.retry_ms)
-        return self._add_queue(channel, moment.entry_index)
-
-    def _add_queue(self, name: str, incarnation: int) -> Queue:
-        queue = Queue(len(self._queues) + 1, name, incarnation, self._limits, self._claims, self._entries)
-        self._queues.append(queue)
-        self._by_name[name] = queue
-        return self._touch(queue.number)
 
     # --- what the node asks -------------------------------------------------------------------------------------------
 
@@ -244,26 +242,27 @@ class Machine:
 
     def next_due_unix_ns(self) -> int | None:
         """The next instant at which something falls due, with the first entry whose stamp reaches it."""
-        return self._claims.earliest()
+        claim, channel = self._claims.earliest(), self._channels.agenda.earliest()
+        return min(claim, channel) if claim is not None and channel is not None else claim if channel is None else channel
 
     def lowest_live_index(self, after: int = 0) -> int | None:
         """The lowest entry above `after` that still holds a live message; all bodies between are finished."""
-        return self._entries.lowest(after)
+        return self._channels.entries.lowest(after)
 
     def live_indexes(self, after: int = 0) -> Iterator[int]:
         """The entries above `after` that hold a live message, ascending; to be used before the next `apply`."""
-        return self._entries.above(after)
+        return self._channels.entries.above(after)
 
     def is_live(self, index: int) -> bool:
         """True when the entry at `index` still holds a live message."""
-        return index in self._entries
+        return index in self._channels.entries
 
     def lose(self, is_lost: Callable[[int], bool]) -> int:
         """Finish the messages whose entries are lost with their bodies; returns how many there were.
 
         No entry says so, so this is for a node that is alone, and before it goes on.
         """
-        return sum(self._touch(queue.number).lose(is_lost) for queue in self._queues)
+        return sum(self._channels.touch(queue.number).lose(is_lost) for queue in self._channels)
 
     def sessions(self) -> Iterator[bytes]:
         """The sessions that wait or hold messages, in no promised order; ask again after the next `apply`."""
@@ -279,17 +278,22 @@ class Machine:
 
     def channels(self) -> list[str]:
         """The names of all channels, sorted."""
-        return sorted(self._by_name)
+        return self._channels.names()
 
     def stored(self, header: BatchHeader) -> Published | None:
         """The result of an earlier attempt to send this batch, if it is kept: what `apply` would answer. Changes nothing."""
-        queue = self._by_name.get(header.channel)
+        queue = self._channels.named(header.channel)
         return queue.producers.stored(header) if queue is not None else None
 
     def stats(self, channel: str) -> QueueStats | None:
         """The counters of a channel, None when nobody has used it."""
-        queue = self._by_name.get(channel)
+        queue = self._channels.named(channel)
         return None if queue is None else queue.stats()
+
+    def settings(self, channel: str) -> ChannelSettings | None:
+        """How a channel treats its messages, None when there is none."""
+        queue = self._channels.named(channel)
+        return None if queue is None else queue.settings
 
     # --- storing ------------------------------------------------------------------------------------------------------
 
@@ -307,16 +311,15 @@ class Machine:
         if roster != self._stored_roster:
             self._stored_roster = roster
             changed.append((snapshot.ROSTER_KEY, roster))
-        for queue in self._touched.values():
+        for queue in self._channels.take_touched():
             changed += snapshot.queue_changes(queue)
-        self._touched.clear()
         changed.sort()
         return changed
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """Everything that a store would hold if all changes were in it, ascending: the canonical form of the state."""
         found = [(snapshot.META_KEY, self._meta()), (snapshot.ROSTER_KEY, snapshot.write_roster(self._roster))]
-        for queue in self._queues:
+        for queue in self._channels:
             found += snapshot.queue_items(queue)
         found.sort()
         return found
@@ -326,7 +329,8 @@ class Machine:
         number, what = snapshot.describe(key)
         if not number:
             return what
-        name = repr(self._queues[number - 1].name) if number <= len(self._queues) else "unknown"
+        queue = self._channels.numbered(number)
+        name = "unknown" if queue is None else repr(queue.name)
         return f"{what} of channel {name}" if what else f"channel {name}"
 
     def digest(self) -> bytes:
@@ -346,10 +350,12 @@ class Machine:
                 machine._restore_item(key, value)
             except (TypeError, ValueError) as error:
                 raise Corruption(f"the state has a value under key {key.hex()!r} that cannot be read") from error
-        indexes = [index for queue in machine._queues for index in snapshot.finish(queue)]
+        indexes = [index for queue in machine._channels for index in snapshot.finish(queue)]
         for index in sorted(indexes):
-            machine._entries.add(index)
-        machine._touched.clear()
+            machine._channels.entries.add(index)
+        machine._channels.take_touched()
+        if machine._stored_meta is not None:
+            machine._channels.next_number = machine._numbers_end
         return machine
 
     def _restore_item(self, key: bytes, value: bytes) -> None:
@@ -361,6 +367,7 @@ class Machine:
             self._now_unix_ns = meta.now_unix_ns
             self._trimmed_index = meta.trimmed_index
             self._claims.next_order = meta.next_order
+            self._numbers_end = meta.next_number
             return
         if self._stored_meta is None:
             raise Corruption(f"the state has key {key.hex()!r} and no meta record before it")
@@ -369,12 +376,14 @@ class Machine:
             return
         number = snapshot.number_of(key)
         header = snapshot.read_channel(key, value)
-        if header is not None and number == len(self._queues) + 1:
-            snapshot.restore_channel(self._add_queue(header.name, header.incarnation), header)
-        elif header is None and 1 <= number <= len(self._queues):
-            snapshot.restore_part(self._queues[number - 1], key, value)
+        queue = self._channels.numbered(number)
+        if header is not None and self._channels.next_number <= number < self._numbers_end:
+            snapshot.restore_channel(self._channels.add(number, header.name, header.incarnation), header)
+        elif header is None and queue is not None:
+            snapshot.restore_part(queue, key, value)
         else:
             raise Corruption(f"the state has key {key.hex()!r} for a channel that is missing or out of order")
 
     def _meta(self) -> bytes:
-        return snapshot.write_meta(snapshot.Meta(self.VERSION, self._now_unix_ns, self._claims.next_order, self._trimmed_index))
+        numbers = self._claims.next_order, self._trimmed_index, self._channels.next_number
+        return snapshot.write_meta(snapshot.Meta(self.VERSION, self._now_unix_ns, *numbers))

@@ -68,6 +68,12 @@ class Producers:
         self.dirty.created(producer)
         return 0
 
+    def clear(self) -> None:
+        """Forget all."""
+        for producer in self._producers:
+            self.dirty.deleted(producer)
+        self._producers.clear()
+
     def check(self, header: BatchHeader) -> Published | RequestError | None:
         """None when the batch is the producer's next; else the stored result of an earlier attempt, or the refusal."""
         if header.producer not in self._producers:

@@ -1,33 +1,37 @@
-"""The messages of one channel: ready, in flight or finished.
+"""The messages of one channel: ready, delayed, in flight or finished.
 
-State is ranges of sequences, never single messages: `batches` says where the bodies are, `ready` and `in_flight` divide the
-live sequences between them, and a sequence below `next_sequence` that is in neither is finished for good. A returned message
-keeps its place. Nothing here decides when something is due or which commands a channel accepts (`machine` does), and nobody
-looks at bodies.
+State is ranges of sequences, never single messages: `batches` says where the bodies are; `ready`, `delayed` and `in_flight`
+divide the live sequences between them, and a sequence below `next_sequence` that is in none of them is finished for good. A
+returned message keeps its place. Nothing here decides when something is due, which commands a channel accepts or where a
+message goes that leaves for another channel (`machine`, `settling`, `managing` do), and nobody looks at bodies.
 
-Invariants: ready and in_flight are disjoint; together they are the live sequences; every live sequence lies in one batch and
-every batch has a live one; each assignment's `held` is its part of in_flight; no waiter could be served.
+Invariants: ready, delayed and in_flight are disjoint; together they are the live sequences; every live sequence lies in one
+batch and every batch has a live one; each assignment's `held` is its part of in_flight; no waiter could be served.
 Source: docs/PROTOCOL.md §1 and §3, DESIGN §6.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, replace
 from typing import NamedTuple
 
-from zmqbroker.broker.claims import Assignment, Claim, Claims, Waiter
+from zmqbroker.broker.assigning import Room, pieces_of, take_fitting
+from zmqbroker.broker.claims import Assignment, Claims, Waiter
+from zmqbroker.broker.counters import Counters
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.producers import Producers
 from zmqbroker.broker.ranges import Range, RangeMap, TrackedRangeMap, cut_from_list
+from zmqbroker.broker.ready import Ready
+from zmqbroker.broker.records import BatchRecord, Moment, deadline_after, records_of
+from zmqbroker.broker.timetable import Agenda, Span, Timetable
 from zmqbroker.broker.waiting import WaitingReceives
 from zmqbroker.commands import (
-    RECEIPT_ORDINAL_BITS,
     Acked,
+    ChannelSettings,
     Delivery,
-    Piece,
     Publish,
     QueueStats,
     Receipt,
@@ -36,103 +40,70 @@ from zmqbroker.commands import (
 )
 from zmqbroker.errors import Busy, StaleReceipt
 
-__all__ = ["BatchRecord", "Moment", "Queue", "deadline_after"]
-
-#: Instants are u64 on the wire and in the store; a deadline beyond the last one is the last one.
-INSTANT_MAX = 2**64 - 1
+__all__ = ["Later", "Queue"]
 
 
-def deadline_after(now_unix_ns: int, delay_ms: int) -> int:
-    """The instant `delay_ms` milliseconds after `now_unix_ns`, at most the last one that can be stored."""
-    return min(now_unix_ns + max(delay_ms, 0) * 1_000_000, INSTANT_MAX)
+class Later(NamedTuple):
+    """Messages that will be ready."""
 
-
-class Moment(NamedTuple):
-    """Where in the log something happens, and when."""
-
-    assigning: int  # first part of the receipts of whatever is assigned now
-    now_unix_ns: int  # the machine's time
-
-    @property
-    def entry_index(self) -> int:
-        """Index of the entry."""
-        return self.assigning >> RECEIPT_ORDINAL_BITS
-
-
-@dataclass(slots=True, eq=False)
-class BatchRecord:
-    """One stored batch: bytes position .. position + size of entry `index`. Compared by identity."""
-
-    index: int
-    position: int
-    size: int
-    body_bytes: int
-    body_size_max: int
-    time_unix_ns: int
-    live: int  # messages that are not finished; derived from the ranges and not stored
-
-    def fitting(self, count: int, room: int) -> int:
-        """How many of `count` messages surely have at most `room` bytes of bodies together; below 1 for none."""
-        return count if self.size_at_most(count) <= room else room // max(self.body_size_max, 1)
-
-    def size_at_most(self, count: int) -> int:
-        """Bytes that the bodies of any `count` messages of this batch cannot exceed."""
-        return min(count * self.body_size_max, self.body_bytes)
+    due_unix_ns: int
+    deliveries: int  # so far
 
 
 class Queue:
     """One channel. Commands go through the methods; `snapshot` reads and writes the attributes."""
 
     def __init__(
-        self, number: int, name: str, incarnation: int, limits: MachineLimits, claims: Claims, entries: LiveEntries
+        self,
+        number: int,
+        name: str,
+        incarnation: int,
+        limits: MachineLimits,
+        claims: Claims,
+        entries: LiveEntries,
+        agenda: Agenda,
     ) -> None:
         self.number = number  # of the channel, in the order of creation from 1; names the channel in the store
         self.name = name
         self.incarnation = incarnation  # index of the entry that created it
+        self.settings = ChannelSettings()
+        self.is_stored = self.is_deleted = False  # whether the store has its own key; whether that is to go
         self.next_sequence = 1
-        self.acked = 0  # messages finished, ever
-        self.redelivered = 0  # assignments of a message beyond its first, ever
+        self.counters = Counters()
         self.size_bytes = 0  # of the batches in `batches`
         self.batches: TrackedRangeMap[BatchRecord] = TrackedRangeMap()
-        self.ready: TrackedRangeMap[int] = TrackedRangeMap()  # value: deliveries so far
+        self.ready = Ready()
+        self.delayed: TrackedRangeMap[Later] = TrackedRangeMap()
         self.in_flight: RangeMap[Assignment] = RangeMap()
         self.assignments: dict[int, Assignment] = {}  # by order number
         self.dirty_assignments: Dirty[int] = Dirty()
         self.waiting = WaitingReceives()
         self.producers = Producers(limits)
+        self.timetable = Timetable(number, agenda, self._spans)
         self._limits = limits
         self._claims = claims  # the machine's, as is _entries; this channel's part of them is kept up here
         self._entries = entries
-        self._by_key: dict[ReceiveKey, Claim] = {}  # at most one claim per receive
+        self._waiters: dict[ReceiveKey, Waiter] = {}  # a receive either waits
+        self._held: dict[ReceiveKey, list[Assignment]] = {}  # or holds: several, when a part of it was extended
+        self._prioritized = 0  # records with a priority
+        self._expiring = 0  # records that expire
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
     def publish(self, command: Publish, moment: Moment) -> int:
         """Append a batch of at least one message; returns the sequence of its first."""
-        header, first = command.header, self.next_sequence
-        self.next_sequence = first + header.count
-        record = BatchRecord(
-            moment.entry_index,
-            command.position,
-            command.size,
-            header.body_bytes,
-            header.body_size_max,
-            moment.now_unix_ns,
-            header.count,
-        )
-        self.add_batch(first, self.next_sequence - 1, record)
-        self._entries.add(moment.entry_index)
-        self.ready.add(first, self.next_sequence - 1, 0)
+        first = self.next_sequence
+        for record, due_unix_ns in records_of(command, self.settings, moment):
+            self.append(record, due_unix_ns=due_unix_ns)
         return first
 
     def receive(self, command: Receive, moment: Moment) -> Delivery | Busy | None:
         """Assign now, answer again what the same receive holds, refuse, or (None) wait."""
-        claim = self._by_key.get(command.key)
-        if isinstance(claim, Assignment):
-            return Delivery(claim.key, self.name, self._pieces(claim))
-        if claim is not None:
+        if held := self._held.get(command.key):
+            return Delivery(command.key, self.name, pieces_of(self.batches, held))
+        if command.key in self._waiters:
             return None
-        if self.ready.count >= command.count_min or command.wait_ms <= 0:
+        if self.available >= command.count_min or command.wait_ms <= 0:
             return self._assign(command, moment)
         if len(self.waiting) >= self._limits.waiting_max:
             text = f"channel {self.name!r} has {self._limits.waiting_max} waiting receives, the most it may have"
@@ -146,22 +117,51 @@ class Queue:
         count = 0
         stale: list[list[int]] = []
         for receipt in receipts:
-            if self._is_held(session, receipt):
-                self._finish(receipt.first, receipt.last)
+            if self.is_held(session, receipt):
+                self.counters.acked += self.finish(self.let_go(receipt.first, receipt.last))
                 count += receipt.last - receipt.first + 1
             else:
                 stale.append([receipt.assigning, receipt.first, receipt.last])
-        if not stale:
-            return Acked(count)
-        text = f"{len(stale)} of {len(receipts)} receipts on channel {self.name!r} are not held, the first is {stale[0]}"
+        return self.stale_receipts(stale, len(receipts), count) if stale else Acked(count)
+
+    def stale_receipts(self, stale: list[list[int]], total: int, count: int) -> StaleReceipt:
+        """The refusal of some of `total` receipts; with `count` messages of the others it was done."""
+        text = f"{len(stale)} of {total} receipts on channel {self.name!r} are not held, the first is {stale[0]}"
         return StaleReceipt(text, stale=stale, count=count)
 
+    def extend(self, assignment: Assignment, parts: list[Range[int]], deadline_unix_ns: int) -> None:
+        """Hold messages that `let_go` has taken from an assignment until another deadline."""
+        order = self._claims.take_order()
+        self.add_assignment(replace(assignment, order=order, deadline_unix_ns=deadline_unix_ns, held=parts))
+
     # --- what commands and time bring about ---------------------------------------------------------------------------
+
+    @property
+    def available(self) -> int:
+        """Messages that can be assigned now."""
+        limit = self.settings.max_in_flight
+        return min(self.ready.count, max(limit - self.in_flight.count, 0)) if limit else self.ready.count
+
+    @property
+    def depth(self) -> int:
+        """Live messages."""
+        return self.ready.count + self.in_flight.count + self.delayed.count
+
+    def append(self, record: BatchRecord, deliveries: int = 0, due_unix_ns: int = 0) -> None:
+        """Store the messages of a new record behind all others."""
+        first, last = self.next_sequence, self.next_sequence + record.live - 1
+        self.next_sequence = last + 1
+        self.add_batch(first, last, record)
+        self._entries.add(record.index)
+        if due_unix_ns:
+            self.delay(first, last, Later(due_unix_ns, deliveries))
+        else:
+            self.make_ready(first, last, deliveries)
 
     def serve(self, moment: Moment) -> list[Delivery]:
         """Assign to waiting receives, oldest first, until none can be served."""
         deliveries: list[Delivery] = []
-        while (waiter := self.waiting.next_served(self.ready.count)) is not None:
+        while (waiter := self.waiting.next_served(self.available)) is not None:
             deliveries.append(self.end_wait(waiter, moment))
         return deliveries
 
@@ -174,147 +174,218 @@ class Queue:
         """End a wait without an answer."""
         self.waiting.remove(waiter)
         self._claims.remove(waiter)
-        del self._by_key[waiter.key]
+        del self._waiters[waiter.key]
 
-    def give_back(self, assignment: Assignment) -> int:
-        """Make the messages of an assignment ready again, in their places; returns how many."""
-        returned = 0
-        for first, last, delivery_count in assignment.held:
-            self.in_flight.cut(first, last)
-            self.ready.add(first, last, delivery_count)
-            returned += last - first + 1
-        self._drop_assignment(assignment)
-        return returned
+    def let_go(self, first: int, last: int) -> list[Range[int]]:
+        """Take messages from whoever holds them; with their delivery counts, ascending. They are live and nowhere now."""
+        parts: list[Range[int]] = []
+        for part in self.in_flight.cut(first, last):
+            assignment = part.value
+            parts += cut_from_list(assignment.held, part.first, part.last)
+            self._let_go(assignment)
+        return parts
+
+    def let_go_of(self, assignment: Assignment, first: int, last: int) -> list[Range[int]]:
+        """The same of one of those who hold them."""
+        parts = cut_from_list(assignment.held, first, last)
+        for part in parts:
+            self.in_flight.cut(part.first, part.last)
+        self._let_go(assignment)
+        return parts
+
+    def _let_go(self, assignment: Assignment) -> None:
+        """An assignment holds less than before."""
+        if assignment.held:
+            self.dirty_assignments.changed(assignment.order)
+        else:
+            self._drop_assignment(assignment)
+
+    def take_waiting(self, first: int, last: int) -> list[Range[int]]:
+        """Take messages that nobody holds, ready or delayed; with their delivery counts. They are live and nowhere now."""
+        delayed = (Range(part.first, part.last, part.value.deliveries) for part in self.delayed.cut(first, last))
+        return sorted([*self.ready.cut(first, last), *delayed])
+
+    def waiting_parts(self, first: int, last: int) -> list[Range[int]]:
+        """The messages of first .. last that nobody holds, ready or delayed, ascending."""
+        ready = ((part.first, part.last) for part in self.ready.overlapping(first, last))
+        delayed = ((part.first, part.last) for part in self.delayed.overlapping(first, last))
+        return sorted(Range(max(low, first), min(high, last), 0) for low, high in (*ready, *delayed))
+
+    def split_spent(self, parts: Iterable[Range[int]], now_unix_ns: int) -> tuple[list[Range[int]], list[Range[int]]]:
+        """Of messages that return: those that were delivered as often as they may be, and the others; expired ones finish."""
+        limit = self.settings.delivery_limit if self.settings.dead_letter else 0
+        spent: list[Range[int]] = []
+        rest: list[Range[int]] = []
+        for part in self._unexpired(parts, now_unix_ns):
+            (spent if 0 < limit <= part.value else rest).append(part)
+        return spent, rest
+
+    def put_back(self, parts: Iterable[Range[int]], due_unix_ns: int = 0) -> None:
+        """Make messages that are live and nowhere ready in their places, or delay them."""
+        for part in parts:
+            if due_unix_ns:
+                self.delay(part.first, part.last, Later(due_unix_ns, part.value))
+            else:
+                self.make_ready(*part)
+
+    def _unexpired(self, parts: Iterable[Range[int]], now_unix_ns: int) -> Iterator[Range[int]]:
+        for part in parts:
+            if not self._expiring:
+                yield part
+                continue
+            for batch in self.batches.overlapping(part.first, part.last):
+                piece = Range(max(part.first, batch.first), min(part.last, batch.last), part.value)
+                if batch.value.is_over(now_unix_ns):
+                    self.counters.expired += self.finish([piece])
+                else:
+                    yield piece
+
+    def fall_due(self, now_unix_ns: int) -> None:
+        """Make ready what was delayed until now, and finish what waits and has expired."""
+        spans = self.timetable.take_due(now_unix_ns)
+        for _, first, last in spans:
+            for part in self.delayed.overlapping(first, last):
+                if part.value.due_unix_ns <= now_unix_ns:
+                    self.delayed.cut(part.first, part.last)
+                    self.make_ready(part.first, part.last, part.value.deliveries)
+        for _, first, last in spans:
+            for batch in self.batches.overlapping(first, last):
+                if batch.value.is_over(now_unix_ns):
+                    self.counters.expired += self.finish(self.take_waiting(batch.first, batch.last))
+
+    def moving_records(self, part: Range[int]) -> list[tuple[int, BatchRecord]]:
+        """The records of messages as they would be elsewhere, each with the sequence of its first message here."""
+        found: list[tuple[int, BatchRecord]] = []
+        for first, last, record in self.batches.overlapping(part.first, part.last):
+            low, high = max(first, part.first), min(last, part.last)
+            found.append((low, record.part(low - first, high - low + 1, last - first + 1)))
+        return found
+
+    def finish(self, parts: Iterable[Range[int]]) -> int:
+        """Finish messages that are live and nowhere, for good; returns how many."""
+        count = 0
+        for part in parts:
+            count += part.last - part.first + 1
+            for batch in self.batches.overlapping(part.first, part.last):
+                self._finish_in_batch(batch, min(part.last, batch.last) - max(part.first, batch.first) + 1)
+        return count
+
+    def clear(self) -> None:
+        """Forget all messages and producers: the channel is deleted. Who waits still waits."""
+        self.is_deleted = True
+        self.finish(self.let_go(1, self.next_sequence))
+        self.finish(self.take_waiting(1, self.next_sequence))
+        self.timetable.clear()
+        self.producers.clear()
 
     def lose(self, is_lost: Callable[[int], bool]) -> int:
         """Finish the messages of all batches whose entries are lost; returns how many there were."""
         count = 0
         for batch in [batch for batch in self.batches if is_lost(batch.value.index)]:
-            count += batch.value.live
-            self._finish(batch.first, batch.last)
-            for part in self.ready.cut(batch.first, batch.last):
-                self._finish_in_batch(batch, part.last - part.first + 1)
+            count += self.finish(self.let_go(batch.first, batch.last))
+            if self.batches.get(batch.first):
+                count += self.finish(self.take_waiting(batch.first, batch.last))
+        self.counters.dropped += count
         return count
 
     def stats(self) -> QueueStats:
         """The counters of this channel."""
+        oldest = next(iter(self.batches), None)
         return QueueStats(
             channel=self.name,
             incarnation=self.incarnation,
-            depth=self.ready.count + self.in_flight.count,
+            depth=self.depth,
             ready=self.ready.count,
             in_flight=self.in_flight.count,
             waiting_receives=len(self.waiting),
             last_sequence=self.next_sequence - 1,
-            acked=self.acked,
-            redelivered=self.redelivered,
             size_bytes=self.size_bytes,
+            delayed=self.delayed.count,
+            oldest_unix_ns=oldest.value.time_unix_ns if oldest else 0,
+            **asdict(self.counters),
         )
 
     # --- parts, used here and to restore ------------------------------------------------------------------------------
 
     def add_batch(self, first: int, last: int, record: BatchRecord) -> None:
-        """Add a stored batch; its messages become live by being added to `ready` or an assignment."""
+        """Add a stored record; its messages become live by being added to `ready`, `delayed` or an assignment."""
         self.batches.add(first, last, record)
-        self.size_bytes += record.size
+        self.size_bytes += record.share_bytes
+        self._prioritized += record.priority > 0
+        if record.expires_unix_ns:
+            self._expiring += 1
+            self.timetable.add(Span(record.expires_unix_ns, first, last), len(self.delayed) + self._expiring)
+
+    def make_ready(self, first: int, last: int, deliveries: int) -> None:
+        """Add messages that are live and nowhere to those that can be received."""
+        self.ready.add(first, last, deliveries)
+        for batch in self.batches.overlapping(first, last) if self._prioritized else ():
+            if batch.value.priority:
+                self.ready.prioritize(max(first, batch.first), min(last, batch.last), batch.value.priority, deliveries)
+
+    def delay(self, first: int, last: int, later: Later) -> None:
+        """Keep messages that are live and nowhere until they are due."""
+        self.delayed.add(first, last, later)
+        self.timetable.add(Span(later.due_unix_ns, first, last), len(self.delayed) + self._expiring)
 
     def add_waiter(self, waiter: Waiter) -> None:
         """Add a waiting receive, newer than all others."""
         self.waiting.add(waiter)
         self._claims.add(waiter)
-        self._by_key[waiter.key] = waiter
+        self._waiters[waiter.key] = waiter
 
     def add_assignment(self, assignment: Assignment) -> None:
-        """Add an assignment, whose messages are neither ready nor in flight yet."""
+        """Add an assignment, whose messages are live and nowhere yet."""
         for first, last, _ in assignment.held:
             self.in_flight.add(first, last, assignment)
         self.assignments[assignment.order] = assignment
         self.dirty_assignments.created(assignment.order)
         self._claims.add(assignment)
-        self._by_key[assignment.key] = assignment
+        self._held.setdefault(assignment.key, []).append(assignment)
 
-    def _assign(self, command: Receive, moment: Moment) -> Delivery:
-        last = self._last_to_assign(command.count_max, command.size_max)
-        if last == 0:
-            return Delivery(command.key, self.name, ())
-        deadline = deadline_after(moment.now_unix_ns, command.visibility_ms)
-        held: list[Range[int]] = []
-        for first, end, delivery_count in self.ready.cut(1, last):
-            held.append(Range(first, end, delivery_count + 1))
-            if delivery_count:
-                self.redelivered += end - first + 1
-        assignment = Assignment(self._claims.take_order(), self.number, deadline, command.key, moment.assigning, held)
-        self.add_assignment(assignment)
-        return Delivery(command.key, self.name, self._pieces(assignment))
-
-    def _last_to_assign(self, count_max: int, size_max: int) -> int:
-        """The sequence up to which ready messages fit the bounds, 0 when none does; the first fits whatever its size."""
-        chosen, room = 0, size_max
-        for part in self.ready if count_max > 0 else ():
-            end = min(part.last, part.first + count_max - 1)
-            for batch in self.batches.overlapping(part.first, end):
-                first, last = max(batch.first, part.first), min(batch.last, end)
-                count = max(batch.value.fitting(last - first + 1, room), 0 if chosen else 1)
-                if count == 0:
-                    return chosen
-                chosen = first + count - 1
-                if chosen < last:
-                    return chosen
-                count_max -= count
-                room -= batch.value.size_at_most(count)
-            if end < part.last:
-                return chosen
-        return chosen
-
-    def _pieces(self, assignment: Assignment) -> tuple[Piece, ...]:
-        return tuple(
-            self._piece(assignment, held, batch)
-            for held in assignment.held
-            for batch in self.batches.overlapping(held.first, held.last)
-        )
-
-    def _piece(self, assignment: Assignment, held: Range[int], batch: Range[BatchRecord]) -> Piece:
-        first, record = max(held.first, batch.first), batch.value
-        return Piece(
-            receipt=Receipt(assignment.assigning, first, min(held.last, batch.last)),
-            delivery_count=held.value,
-            time_unix_ns=record.time_unix_ns,
-            index=record.index,
-            position=record.position,
-            size=record.size,
-            low=first - batch.first,
-        )
-
-    def _is_held(self, session: bytes, receipt: Receipt) -> bool:
+    def is_held(self, session: bytes, receipt: Receipt) -> bool:
         """True when every message of the receipt is in flight under it, or finished."""
-        if not 1 <= receipt.first <= receipt.last < self.next_sequence or self.ready.overlaps(receipt.first, receipt.last):
+        first, last = receipt.first, receipt.last
+        waits = self.ready.overlaps(first, last) or self.delayed.overlaps(first, last)
+        if waits or not 1 <= first <= last < self.next_sequence:
             return False
         return all(
             part.value.assigning == receipt.assigning and part.value.key.session == session
-            for part in self.in_flight.overlapping(receipt.first, receipt.last)
+            for part in self.in_flight.overlapping(first, last)
         )
 
-    def _finish(self, first: int, last: int) -> None:
-        for part in self.in_flight.cut(first, last):
-            assignment = part.value
-            cut_from_list(assignment.held, part.first, part.last)
-            if assignment.held:
-                self.dirty_assignments.changed(assignment.order)
-            else:
-                self._drop_assignment(assignment)
-            for batch in self.batches.overlapping(part.first, part.last):
-                self._finish_in_batch(batch, min(part.last, batch.last) - max(part.first, batch.first) + 1)
+    def _spans(self) -> Iterator[Span]:
+        yield from (Span(part.value.due_unix_ns, part.first, part.last) for part in self.delayed)
+        for first, last, record in self.batches:
+            if record.expires_unix_ns:
+                yield Span(record.expires_unix_ns, first, last)
+
+    def _assign(self, command: Receive, moment: Moment) -> Delivery:
+        taken = take_fitting(self.ready, self.batches, Room(min(command.count_max, self.available), command.size_max))
+        if not taken:
+            return Delivery(command.key, self.name, ())
+        self.counters.redelivered += sum(last - first + 1 for first, last, deliveries in taken if deliveries)
+        held = [Range(first, last, deliveries + 1) for first, last, deliveries in taken]
+        deadline = deadline_after(moment.now_unix_ns, command.visibility_ms)
+        assignment = Assignment(self._claims.take_order(), self.number, deadline, command.key, moment.assigning, held)
+        self.add_assignment(assignment)
+        return Delivery(command.key, self.name, pieces_of(self.batches, [assignment]))
 
     def _finish_in_batch(self, batch: Range[BatchRecord], count: int) -> None:
-        self.acked += count
-        batch.value.live -= count
-        if batch.value.live == 0:
+        record = batch.value
+        record.live -= count
+        if record.live == 0:
             self.batches.cut(batch.first, batch.last)
-            self.size_bytes -= batch.value.size
-            self._entries.remove(batch.value.index)
+            self.size_bytes -= record.share_bytes
+            self._prioritized -= record.priority > 0
+            self._expiring -= record.expires_unix_ns > 0
+            self._entries.remove(record.index)
 
     def _drop_assignment(self, assignment: Assignment) -> None:
         del self.assignments[assignment.order]
         self.dirty_assignments.deleted(assignment.order)
         self._claims.remove(assignment)
-        del self._by_key[assignment.key]
+        others = self._held[assignment.key]
+        others.remove(assignment)
+        if not others:
+            del self._held[assignment.key]

@@ -31,20 +31,23 @@ class Range(NamedTuple, Generic[Value]):
     value: Value
 
 
-def cut_from_list(parts: list[Range[Value]], first: int, last: int) -> None:
-    """Cut first..last out of a list of disjoint ranges in ascending order, in place.
+def cut_from_list(parts: list[Range[Value]], first: int, last: int) -> list[Range[Value]]:
+    """Cut first..last out of a list of disjoint ranges in ascending order, in place; what was cut out, ascending.
 
     For the few ranges of one assignment, where a map would cost more than it saves.
     """
     low = bisect_left(parts, first, key=_last_of)
     high = bisect_right(parts, last, key=_first_of)
     rest: list[Range[Value]] = []
+    removed: list[Range[Value]] = []
     for part in parts[low:high]:
         if part.first < first:
             rest.append(Range(part.first, first - 1, part.value))
         if part.last > last:
             rest.append(Range(last + 1, part.last, part.value))
+        removed.append(Range(max(part.first, first), min(part.last, last), part.value))
     parts[low:high] = rest
+    return removed
 
 
 def _first_of(part: Range[Value]) -> int:
@@ -123,6 +126,10 @@ class RangeMap(Generic[Value]):
     def __iter__(self) -> Iterator[Range[Value]]:
         """All ranges, ascending; the map must not change meanwhile."""
         return (self._ranges[key] for key in self._keys.start_from(0))
+
+    def __len__(self) -> int:
+        """Number of ranges."""
+        return len(self._ranges)
 
     def get(self, first: int) -> Range[Value] | None:
         """The range that begins at `first`."""

@@ -7,15 +7,18 @@ not among the keys: the store keeps it and moves it together with them.
 
 | kind | rest of the key | value |
 |---|---|---|
-| 0 meta | – | version, now_unix_ns, next_order, trimmed_index |
-| 1 channel | number u32 | name, incarnation, next_sequence, producer uses, acked, redelivered |
-| 2 batch | number u32, first u64 | last, index, position, size, body_bytes, body_size_max, time_unix_ns |
+| 0 meta | – | version, now_unix_ns, next_order, trimmed_index, next_number |
+| 1 channel | number u32 | name, incarnation, next_sequence, producer uses, counters, settings |
+| 2 batch | number u32, first u64 | last, index, position, size, body_bytes, body_size_max, time_unix_ns, more … |
 | 3 ready range | number u32, first u64 | last, delivery_count |
 | 4 assignment | number u32, order u64 | deadline_unix_ns, receive key, assigning, [[first, last, delivery_count], …] |
 | 5 waiting receive | number u32, order u64 | deadline_unix_ns, receive key, the other fields of the `Receive` in its order |
 | 6 producer | number u32, producer u64 | used, last_sequence, [[base_sequence, count, first_sequence, time_unix_ns], …] |
 | 7 roster | – | index, next_id, membership, [[id, name, uid, peer, voter, replaces], …] |
+| 8 delayed range | number u32, first u64 | last, due_unix_ns, delivery_count |
 
+Counters are those of `Counters`, settings a map of what differs from the default. A batch that is not like a whole one has
+more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason].
 A receive key is session, consumer, request, in the same array. Every key of the store is at most 13 bytes, whatever the length
 of a channel's name. Checksums are the store's business.
 """
@@ -24,16 +27,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, astuple
 from typing import Any, NamedTuple
 
 import msgpack
 
 from zmqbroker.broker.claims import Assignment, Waiter
+from zmqbroker.broker.counters import Counters
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.producers import Producer, StoredBatch
-from zmqbroker.broker.queue import BatchRecord, Queue
+from zmqbroker.broker.queue import Later, Queue
 from zmqbroker.broker.ranges import Range
-from zmqbroker.commands import Member, Receive, ReceiveKey, Roster
+from zmqbroker.broker.records import BatchRecord
+from zmqbroker.commands import ChannelSettings, Member, Origin, Receive, ReceiveKey, Roster
 from zmqbroker.errors import Corruption
 
 __all__ = [
@@ -56,7 +62,9 @@ __all__ = [
     "write_roster",
 ]
 
-META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER = range(8)
+META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED = range(9)
+
+_DEFAULTS = ChannelSettings()
 
 META_KEY = bytes([META])
 ROSTER_KEY = bytes([ROSTER])
@@ -72,6 +80,7 @@ class Meta(NamedTuple):
     now_unix_ns: int
     next_order: int
     trimmed_index: int
+    next_number: int = 1  # of the next channel
 
 
 class Channel(NamedTuple):
@@ -81,8 +90,8 @@ class Channel(NamedTuple):
     incarnation: int
     next_sequence: int
     uses: int
-    acked: int
-    redelivered: int
+    counters: list[int]
+    settings: dict[str, Any]  # those that differ from the default
 
 
 # --- writing ----------------------------------------------------------------------------------------------------------
@@ -105,6 +114,7 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
     parts: tuple[tuple[int, Iterable[int]], ...] = (
         (BATCH, (part.first for part in queue.batches)),
         (READY, (part.first for part in queue.ready)),
+        (DELAYED, (part.first for part in queue.delayed)),
         (ASSIGNMENT, queue.assignments),
         (WAITING, (waiter.order for waiter in queue.waiting)),
         (PRODUCER, queue.producers),
@@ -119,7 +129,12 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
 
 def queue_changes(queue: Queue) -> Iterator[tuple[bytes, bytes | None]]:
     """The changed keys of a channel with their values, None for deleted ones; from now on they count as stored."""
-    yield _header(queue)
+    key, header = _header(queue)
+    if not queue.is_deleted:
+        yield key, header
+    elif queue.is_stored:
+        yield key, None
+    queue.is_stored = True
     for kind, dirty in _dirty_parts(queue):
         write = _WRITERS[kind]
         for part_id in dirty.take():
@@ -130,6 +145,7 @@ def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
     return (
         (BATCH, queue.batches.dirty),
         (READY, queue.ready.dirty),
+        (DELAYED, queue.delayed.dirty),
         (ASSIGNMENT, queue.dirty_assignments),
         (WAITING, queue.waiting.dirty),
         (PRODUCER, queue.producers.dirty),
@@ -137,7 +153,10 @@ def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
 
 
 def _header(queue: Queue) -> tuple[bytes, bytes]:
-    channel = Channel(queue.name, queue.incarnation, queue.next_sequence, queue.producers.uses, queue.acked, queue.redelivered)
+    counters = list(astuple(queue.counters))
+    settings = {name: value for name, value in asdict(queue.settings).items() if value != getattr(_DEFAULTS, name)}
+    uses = queue.producers.uses
+    channel = Channel(queue.name, queue.incarnation, queue.next_sequence, uses, counters, settings)
     return _CHANNEL_KEY.pack(CHANNEL, queue.number), _pack(*channel)
 
 
@@ -146,20 +165,21 @@ def _write_batch(queue: Queue, first: int) -> bytes | None:
     if part is None:
         return None
     record = part.value
-    return _pack(
-        part.last,
-        record.index,
-        record.position,
-        record.size,
-        record.body_bytes,
-        record.body_size_max,
-        record.time_unix_ns,
-    )
+    frame = (record.index, record.position, record.size, record.body_bytes, record.body_size_max, record.time_unix_ns)
+    more = (record.low, record.share_bytes, record.priority, record.expires_unix_ns)
+    if record.origin is None and more == (0, record.size, 0, 0):
+        return _pack(part.last, *frame)
+    return _pack(part.last, *frame, *more, None if record.origin is None else list(astuple(record.origin)))
 
 
 def _write_ready(queue: Queue, first: int) -> bytes | None:
     part = queue.ready.get(first)
     return None if part is None else _pack(part.last, part.value)
+
+
+def _write_delayed(queue: Queue, first: int) -> bytes | None:
+    part = queue.delayed.get(first)
+    return None if part is None else _pack(part.last, *part.value)
 
 
 def _write_assignment(queue: Queue, order: int) -> bytes | None:
@@ -199,6 +219,7 @@ def _write_producer(queue: Queue, producer_id: int) -> bytes | None:
 _WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     BATCH: _write_batch,
     READY: _write_ready,
+    DELAYED: _write_delayed,
     ASSIGNMENT: _write_assignment,
     WAITING: _write_waiter,
     PRODUCER: _write_producer,
@@ -232,7 +253,7 @@ def number_of(key: bytes) -> int:
     return int.from_bytes(key[1:5], "big")
 
 
-_KIND_NAMES = ("", "", "batch", "ready range", "assignment", "waiting receive", "producer")
+_KIND_NAMES = ("", "", "batch", "ready range", "assignment", "waiting receive", "producer", "", "delayed range")
 
 
 def describe(key: bytes) -> tuple[int, str]:
@@ -260,8 +281,9 @@ def restore_channel(queue: Queue, channel: Channel) -> None:
     """Set what belongs to the channel as a whole; name and incarnation are set already."""
     queue.next_sequence = channel.next_sequence
     queue.producers.uses = channel.uses
-    queue.acked = channel.acked
-    queue.redelivered = channel.redelivered
+    queue.counters = Counters(*channel.counters)
+    queue.settings = ChannelSettings(**channel.settings)
+    queue.is_stored = True
 
 
 def restore_part(queue: Queue, key: bytes, value: bytes) -> None:
@@ -275,11 +297,11 @@ def finish(queue: Queue) -> list[int]:
 
     Raises `Corruption` unless every live message lies in a batch and every batch has a live message.
     """
-    for part in (*queue.ready, *queue.in_flight):
+    for part in (*queue.ready, *queue.delayed, *queue.in_flight):
         for batch in queue.batches.overlapping(part.first, part.last):
             batch.value.live += min(part.last, batch.last) - max(part.first, batch.first) + 1
     lives = [batch.value.live for batch in queue.batches]
-    if 0 in lives or sum(lives) != queue.ready.count + queue.in_flight.count:
+    if 0 in lives or sum(lives) != queue.depth:
         raise Corruption(f"channel {queue.name!r}: batches and live messages do not fit each other")
     queue.producers.sort_by_use()
     for _, dirty in _dirty_parts(queue):
@@ -288,13 +310,22 @@ def finish(queue: Queue) -> list[int]:
 
 
 def _read_batch(queue: Queue, first: int, values: list[Any]) -> None:
-    last, index, position, size, body_bytes, body_size_max, time_unix_ns = values
-    queue.add_batch(first, last, BatchRecord(index, position, size, body_bytes, body_size_max, time_unix_ns, live=0))
+    last, index, position, size, body_bytes, body_size_max, time_unix_ns, *more = values
+    record = BatchRecord(index, position, size, body_bytes, body_size_max, time_unix_ns, live=0, share_bytes=size)
+    if more:
+        record.low, record.share_bytes, record.priority, record.expires_unix_ns, origin = more
+        record.origin = None if origin is None else Origin(*origin)
+    queue.add_batch(first, last, record)
 
 
 def _read_ready(queue: Queue, first: int, values: list[Any]) -> None:
     last, delivery_count = values
-    queue.ready.add(first, last, delivery_count)
+    queue.make_ready(first, last, delivery_count)
+
+
+def _read_delayed(queue: Queue, first: int, values: list[Any]) -> None:
+    last, due_unix_ns, delivery_count = values
+    queue.delay(first, last, Later(due_unix_ns, delivery_count))
 
 
 def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
@@ -321,6 +352,7 @@ def _read_producer(queue: Queue, producer_id: int, values: list[Any]) -> None:
 _READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     BATCH: _read_batch,
     READY: _read_ready,
+    DELAYED: _read_delayed,
     ASSIGNMENT: _read_assignment,
     WAITING: _read_waiter,
     PRODUCER: _read_producer,

@@ -34,7 +34,7 @@ from zmqbroker.wire.requests import SESSION_SIZE
 __all__ = ["COMMANDS_MAX", "ENTRY_FORMAT", "MACHINE_VERSION", "DecodedEntry", "EntryBuilder", "SmallCommand", "decode_entry"]
 
 ENTRY_FORMAT = 1
-MACHINE_VERSION = 1
+MACHINE_VERSION = 2
 #: A receipt has 16 bits for the ordinal of a command in its entry.
 COMMANDS_MAX = 65_535
 

@@ -1,0 +1,95 @@
+"""All channels of one machine: by name, by number, and which of them may differ from what is stored.
+
+A number is given once and never again, so that keys of a deleted channel cannot be taken for those of a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zmqbroker.broker.claims import Claims
+from zmqbroker.broker.entries import LiveEntries
+from zmqbroker.broker.limits import MachineLimits
+from zmqbroker.broker.queue import Queue
+from zmqbroker.broker.records import Moment
+from zmqbroker.broker.timetable import Agenda
+from zmqbroker.commands import ANY_INCARNATION, Delivery
+from zmqbroker.errors import Busy, ChannelNotFound, RequestError
+
+__all__ = ["Channels"]
+
+
+class Channels:
+    """The queues, and what they share."""
+
+    def __init__(self, limits: MachineLimits) -> None:
+        self.claims = Claims()
+        self.entries = LiveEntries()
+        self.agenda = Agenda()
+        self.next_number = 1
+        self._limits = limits
+        self._by_number: dict[int, Queue] = {}  # in ascending order
+        self._by_name: dict[str, Queue] = {}
+        self._touched: dict[int, Queue] = {}  # by number; a deleted one is here until that is stored
+
+    def __iter__(self) -> Iterator[Queue]:
+        """All queues, by number."""
+        return iter(self._by_number.values())
+
+    def named(self, name: str) -> Queue | None:
+        """The queue of that name; looking is no touch."""
+        return self._by_name.get(name)
+
+    def numbered(self, number: int) -> Queue | None:
+        """The queue with that number; looking is no touch."""
+        return self._by_number.get(number)
+
+    def names(self) -> list[str]:
+        """All names, sorted."""
+        return sorted(self._by_name)
+
+    def touch(self, number: int) -> Queue:
+        """The queue with that number, which is about to change."""
+        queue = self._by_number[number]
+        self._touched[number] = queue
+        return queue
+
+    def find(self, name: str, incarnation: int = ANY_INCARNATION) -> Queue | ChannelNotFound:
+        """The queue of that name, which is about to change."""
+        queue = self._by_name.get(name)
+        if queue is None:
+            return ChannelNotFound(f"no channel is named {name!r}")
+        if incarnation not in (ANY_INCARNATION, queue.incarnation):
+            return ChannelNotFound(f"channel {name!r} is of incarnation {queue.incarnation}, not {incarnation}")
+        return self.touch(queue.number)
+
+    def find_or_create(self, name: str, incarnation: int, moment: Moment) -> Queue | RequestError:
+        """The queue of that name, made if need be."""
+        if name in self._by_name or incarnation != ANY_INCARNATION:
+            return self.find(name, incarnation)
+        if len(self._by_name) >= self._limits.channels_max:
+            text = f"there are {self._limits.channels_max} channels, the most a group may have"
+            return Busy(text, retry_ms=self._limits.retry_ms)
+        return self.add(self.next_number, name, moment.entry_index)
+
+    def add(self, number: int, name: str, incarnation: int) -> Queue:
+        """A new queue; numbers rise."""
+        assert number >= self.next_number
+        self.next_number = number + 1
+        queue = Queue(number, name, incarnation, self._limits, self.claims, self.entries, self.agenda)
+        self._by_number[number] = self._by_name[name] = queue
+        return self.touch(number)
+
+    def remove(self, queue: Queue, moment: Moment) -> list[Delivery]:
+        """Delete a queue with all that is in it; those who wait there get nothing."""
+        queue.clear()
+        deliveries = [queue.end_wait(waiter, moment) for waiter in list(queue.waiting)]
+        self.agenda.put(queue.number, None)
+        del self._by_number[queue.number], self._by_name[queue.name]
+        return deliveries
+
+    def take_touched(self) -> list[Queue]:
+        """The queues that may differ from what is stored; from now on they do not."""
+        touched = list(self._touched.values())
+        self._touched.clear()
+        return touched

@@ -1,0 +1,19 @@
+"""What has happened in a channel since it was created."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Counters"]
+
+
+@dataclass(slots=True)
+class Counters:
+    """Messages, counted. What was ever stored is acked, expired, dropped, dead-lettered, moved, or still there."""
+
+    acked: int = 0
+    expired: int = 0  # their time was over
+    dropped: int = 0  # purged or deleted by somebody, lost with their bodies, or finished to make room for others
+    dead_lettered: int = 0  # now in the dead-letter channel
+    moved: int = 0  # requeued or redriven: elsewhere, or behind all others
+    redelivered: int = 0  # assignments of a message beyond its first

@@ -1,0 +1,108 @@
+"""What a channel knows of stored messages: where their frame is, and what their producer said of them.
+
+A record stands for neighbours in one batch frame that are treated alike. As a rule that is the whole batch; a batch whose
+columns differ has several records, and a message that moves to another channel takes its part of the frame along: bodies are
+never copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from zmqbroker.commands import RECEIPT_ORDINAL_BITS, ChannelSettings, Origin, Publish, Run
+
+__all__ = ["INSTANT_MAX", "BatchRecord", "Moment", "deadline_after", "instant_after", "records_of"]
+
+#: Instants are u64 on the wire and in the store; a deadline beyond the last one is the last one.
+INSTANT_MAX = 2**64 - 1
+#: Delays and expirations end at whole steps of this, so that neighbours with the same delay are one range.
+INSTANT_STEP_NS = 10_000_000
+
+
+def deadline_after(now_unix_ns: int, delay_ms: int) -> int:
+    """The instant `delay_ms` milliseconds after `now_unix_ns`, at most the last one that can be stored."""
+    return min(now_unix_ns + max(delay_ms, 0) * 1_000_000, INSTANT_MAX)
+
+
+def instant_after(now_unix_ns: int, delay_ms: int) -> int:
+    """The first whole step of 10 ms that is not before `delay_ms` milliseconds after `now_unix_ns`."""
+    return min(-(-deadline_after(now_unix_ns, delay_ms) // INSTANT_STEP_NS) * INSTANT_STEP_NS, INSTANT_MAX)
+
+
+class Moment(NamedTuple):
+    """Where in the log something happens, and when."""
+
+    assigning: int  # first part of the receipts of whatever is assigned now
+    now_unix_ns: int  # the machine's time
+
+    @property
+    def entry_index(self) -> int:
+        """Index of the entry."""
+        return self.assigning >> RECEIPT_ORDINAL_BITS
+
+
+@dataclass(slots=True, eq=False)
+class BatchRecord:
+    """Messages low .. of the batch frame at bytes position .. position + size of entry `index`. Compared by identity."""
+
+    index: int
+    position: int
+    size: int
+    body_bytes: int  # at most: of these messages
+    body_size_max: int
+    time_unix_ns: int  # when they were stored first
+    live: int  # messages that are not finished; derived from the ranges and not stored
+    low: int = 0  # place of the first one in its frame
+    share_bytes: int = 0  # their part of `size`: that of all records of a frame together is the frame
+    priority: int = 0
+    expires_unix_ns: int = 0  # 0: never
+    origin: Origin | None = None  # of the first message, when they were moved here
+
+    def fitting(self, count: int, room: int) -> int:
+        """How many of `count` messages surely have at most `room` bytes of bodies together; below 1 for none."""
+        return count if self.size_at_most(count) <= room else room // max(self.body_size_max, 1)
+
+    def size_at_most(self, count: int) -> int:
+        """Bytes that the bodies of any `count` messages of this record cannot exceed."""
+        return min(count * self.body_size_max, self.body_bytes)
+
+    def part(self, offset: int, count: int, total: int) -> BatchRecord:
+        """The record of `count` of its `total` messages, from the one at `offset` on."""
+        share = self.share_bytes * (offset + count) // total - self.share_bytes * offset // total
+        origin = self.origin_at(offset)
+        return replace(
+            self, low=self.low + offset, live=count, body_bytes=self.size_at_most(count), share_bytes=share, origin=origin
+        )
+
+    def origin_at(self, offset: int) -> Origin | None:
+        """Where the message at `offset` was before it was moved here; None when it was not."""
+        return replace(self.origin, sequence=self.origin.sequence + offset) if self.origin and offset else self.origin
+
+    def is_over(self, now_unix_ns: int) -> bool:
+        """Whether its messages have expired."""
+        return 0 < self.expires_unix_ns <= now_unix_ns
+
+
+def records_of(command: Publish, settings: ChannelSettings, moment: Moment) -> Iterator[tuple[BatchRecord, int]]:
+    """The records of a batch in order, each with the instant at which it becomes ready; 0: at once."""
+    header, now_unix_ns, low = command.header, moment.now_unix_ns, 0
+    whole = BatchRecord(
+        moment.entry_index,
+        command.position,
+        command.size,
+        header.body_bytes,
+        header.body_size_max,
+        now_unix_ns,
+        header.count,
+        share_bytes=command.size,
+    )
+    for run in command.runs or (Run(header.count),):
+        record = whole.part(low, run.count, header.count) if run.count < header.count else whole
+        record.priority = run.priority
+        if expiry_ms := run.expiry_ms or settings.expiry_ms:
+            record.expires_unix_ns = instant_after(now_unix_ns, expiry_ms)
+        delay_ms = run.delay_ms or settings.delay_ms
+        yield record, instant_after(now_unix_ns, delay_ms) if delay_ms else 0
+        low += run.count

@@ -1,0 +1,82 @@
+"""What is done with channels as a whole, and how they treat their messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = [
+    "ChannelSettings",
+    "CreateChannel",
+    "DeleteChannel",
+    "DeleteMessages",
+    "Manage",
+    "Purge",
+    "Redrive",
+    "UpdateChannel",
+]
+
+
+@dataclass(slots=True, frozen=True)
+class ChannelSettings:
+    """How a channel treats its messages. A zero, or an empty name, stands for "no such rule"."""
+
+    delivery_limit: int = 0  # after so many deliveries a message that returns goes to `dead_letter`, if there is one
+    dead_letter: str = ""  # the channel that takes what was rejected or delivered too often
+    delay_ms: int = 0  # of messages that say none themselves
+    expiry_ms: int = 0  # the same
+    max_messages: int = 0  # live messages
+    max_bytes: int = 0  # of their batch frames
+    overflow: str = "reject"  # what a send does that would exceed these: reject | drop_oldest | dead_letter
+    max_in_flight: int = 0  # messages that all receivers together may hold
+
+
+@dataclass(slots=True, frozen=True)
+class Purge:
+    """Finish all messages that nobody holds; with `in_flight` those that somebody does, too."""
+
+    channel: str
+    in_flight: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class DeleteMessages:
+    """Finish messages by their sequences (first, last), as far as nobody holds them: so a delayed one is cancelled."""
+
+    channel: str
+    sequences: tuple[tuple[int, int], ...]
+
+
+@dataclass(slots=True, frozen=True)
+class Redrive:
+    """Move messages that nobody holds to another channel, or each to where it came from."""
+
+    channel: str
+    to: str = ""  # empty: where it came from
+    origin: str = ""  # only those that came from this channel
+    count_max: int = 0  # 0: all
+
+
+@dataclass(slots=True, frozen=True)
+class CreateChannel:
+    """Create a channel; one that is there with the same settings is fine."""
+
+    channel: str
+    settings: ChannelSettings = ChannelSettings()
+
+
+@dataclass(slots=True, frozen=True)
+class UpdateChannel:
+    """Give a channel other settings; they hold for what comes and what returns from now on."""
+
+    channel: str
+    settings: ChannelSettings
+
+
+@dataclass(slots=True, frozen=True)
+class DeleteChannel:
+    """Delete a channel with all that is in it."""
+
+    channel: str
+
+
+Manage = Purge | DeleteMessages | Redrive | CreateChannel | UpdateChannel | DeleteChannel

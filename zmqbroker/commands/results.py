@@ -1,0 +1,148 @@
+"""What the state machine answers: a result per command, in order, and effects that the leader alone acts on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from zmqbroker.commands.members import Roster
+from zmqbroker.commands.receipts import Receipt, ReceiveKey
+from zmqbroker.errors import RequestError
+
+__all__ = [
+    "Acked",
+    "Audited",
+    "ChannelChanged",
+    "Closed",
+    "Counted",
+    "Delivery",
+    "Origin",
+    "Piece",
+    "ProducerOpened",
+    "Published",
+    "QueueStats",
+    "Result",
+    "Waiting",
+]
+
+
+@dataclass(slots=True, frozen=True)
+class Published:
+    """The batch is in the channel at sequences first_sequence .. first_sequence + count - 1."""
+
+    first_sequence: int
+    count: int
+    duplicate: bool  # True: an earlier attempt stored it, this one changed nothing
+    time_unix_ns: int  # stamp of the entry that stored it
+
+
+@dataclass(slots=True, frozen=True)
+class ProducerOpened:
+    """The producer is known; its next batch starts at last_sequence + 1."""
+
+    last_sequence: int
+
+
+@dataclass(slots=True, frozen=True)
+class Waiting:
+    """A receive was registered or answered; its messages come as a `Delivery`, in this apply or a later one."""
+
+
+@dataclass(slots=True, frozen=True)
+class Acked:
+    """`count` messages are finished, counting those that an earlier attempt of the same ack had finished."""
+
+    count: int
+
+
+@dataclass(slots=True, frozen=True)
+class Counted:
+    """Done, with so many messages."""
+
+    count: int
+
+
+@dataclass(slots=True, frozen=True)
+class ChannelChanged:
+    """The channel is there, or with `deleted` no more, as the command wanted it."""
+
+    channel: str
+    changed: bool  # False: it was so before
+    deleted: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class Closed:
+    """`returned` messages are ready again."""
+
+    returned: int
+
+
+@dataclass(slots=True, frozen=True)
+class Audited:
+    """An audit of the state at `index` is kept."""
+
+    index: int
+
+
+Result = (
+    Published | ProducerOpened | Waiting | Acked | Counted | ChannelChanged | Closed | Audited | Roster | RequestError | None
+)
+
+
+@dataclass(slots=True, frozen=True)
+class Origin:
+    """Where a message was before it was moved to its channel, and why it is here."""
+
+    channel: str
+    sequence: int  # there; those of its neighbours rise with theirs
+    delivery_count: int  # there
+    reason: str  # delivery_limit | overflow | requeued | redriven, or what the consumer said that rejected it
+
+
+@dataclass(slots=True, frozen=True)
+class Piece:
+    """Messages of one stored batch that were assigned together.
+
+    The batch frame is data[position : position + size] of the entry at `index`; the messages are those with offsets
+    (0-based, in the batch) low .. low + receipt.last - receipt.first.
+    """
+
+    receipt: Receipt
+    delivery_count: int  # 1 for the first delivery
+    time_unix_ns: int  # when the batch was stored
+    index: int
+    position: int
+    size: int
+    low: int
+    origin: Origin | None = None  # of the first message
+
+
+@dataclass(slots=True, frozen=True)
+class Delivery:
+    """The answer to one receive; no pieces when the wait ended with nothing."""
+
+    key: ReceiveKey
+    channel: str
+    pieces: tuple[Piece, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class QueueStats:
+    """A channel's counters. depth = ready + in_flight + delayed."""
+
+    channel: str
+    incarnation: int
+    depth: int
+    ready: int
+    in_flight: int
+    waiting_receives: int
+    last_sequence: int
+    acked: int
+    redelivered: int
+    size_bytes: int  # of the stored batches that still hold a live message
+    delayed: int = 0
+    expired: int = 0  # finished since their time was over, ever
+    dead_lettered: int = 0  # moved to the dead-letter channel, ever
+    moved: int = 0  # to other channels or behind all others, by command, ever
+    dropped: int = 0  # finished since somebody wanted it so, or to make room for others, ever
+    oldest_unix_ns: int = 0  # when the oldest live batch was stored; 0: there is none
