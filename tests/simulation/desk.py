@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive
 from zmqbroker.errors import NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Role, SoftState
-from zmqbroker.server.replies import delivery_reply
+from zmqbroker.server.replies import messages_reply
 from zmqbroker.server.routes import Pending, Route, Waiter
 from zmqbroker.server.sessions import Liveness
 from zmqbroker.wire import codec
@@ -105,7 +105,7 @@ class SimDesk:
         node = self._node
         if node.core.role is not Role.LEADER:
             node.cluster.raft.fail("I19", f"{delivery.key} is answered by a node that does not lead", node.id)
-        fields, frames = delivery_reply(delivery, self._node.flushing.read, plain=False)
+        fields, frames = messages_reply(delivery.pieces, self._node.flushing.read, plain=False)
         self.reply(pending, Reply.MESSAGES, fields, frames)
 
     def not_leading(self, group: int, *, outcome_unknown: bool) -> RequestError:

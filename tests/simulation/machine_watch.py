@@ -103,7 +103,8 @@ class MachineWatch:
         if index != self.last_applied:
             return
         for name in machine.channels():
-            queue, model = machine._by_name[name], self.channel(name)
+            queue, model = machine._channels.named(name), self.channel(name)
+            assert queue is not None
             held = {n for part in (*queue.ready, *queue.in_flight) for n in range(part.first, part.last + 1)}
             if held != model.live:
                 wrong = sorted(held ^ model.live)[:5]

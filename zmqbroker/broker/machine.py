@@ -25,6 +25,7 @@ from zmqbroker.broker.claims import Assignment
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.managing import make_room, manage
 from zmqbroker.broker.moving import Served
+from zmqbroker.broker.peeking import peek
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
 from zmqbroker.broker.settling import give_back, settle
@@ -41,6 +42,7 @@ from zmqbroker.commands import (
     Extend,
     Nack,
     OpenProducer,
+    Piece,
     ProducerOpened,
     Publish,
     Published,
@@ -294,6 +296,11 @@ class Machine:
         """How a channel treats its messages, None when there is none."""
         queue = self._channels.named(channel)
         return None if queue is None else queue.settings
+
+    def peek(self, channel: str, first: int, since_unix_ns: int, count_max: int, size_max: int) -> tuple[Piece, ...] | None:
+        """Live messages of a channel as `peeking.peek` finds them, None when there is no such channel. Changes nothing."""
+        queue = self._channels.named(channel)
+        return None if queue is None else peek(queue, first, since_unix_ns, count_max, size_max)
 
     # --- storing ------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import os
 from types import TracebackType
 from typing import Any
 
+from zmqbroker.client.channels import Channels
 from zmqbroker.client.cluster import Cluster
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.queue import Book, Message, Queue
@@ -67,6 +68,11 @@ class Client:
     def cluster(self) -> Cluster:
         """Members and leadership. Must be used inside the event loop."""
         return Cluster(self._running(), self._timeout_ms)
+
+    @property
+    def channels(self) -> Channels:
+        """Channels as a whole. Must be used inside the event loop."""
+        return Channels(self._running(), self._timeout_ms)
 
     async def drain(self, timeout_ms: int = _TIMEOUT_MS) -> None:
         """Stop receiving, let handlers finish the message they have, send what producers hold, close.

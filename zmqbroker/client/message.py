@@ -20,13 +20,17 @@ from zmqbroker.errors import (
 )
 from zmqbroker.wire.batch import ID_SIZE_MAX, BatchContents, Buffer
 from zmqbroker.wire.codec import decode_batch
+from zmqbroker.wire.columns import NO_TREATMENT, PRIORITY_MAX, Treatment
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers, encode_message_headers
+from zmqbroker.wire.queue_requests import DELAY_MS_MAX
 
 __all__ = [
     "Content",
+    "Encoded",
     "Explained",
     "Messages",
+    "Origin",
     "Piece",
     "Received",
     "SendResult",
@@ -56,15 +60,35 @@ class Explained(NamedTuple):
     total_us: int  # from the call to its confirm, here
 
 
+class Encoded(NamedTuple):
+    """A message as batch columns hold it."""
+
+    body: bytes
+    id: bytes
+    headers: bytes
+    treatment: Treatment = NO_TREATMENT
+
+
+class Origin(NamedTuple):
+    """Where a message was before it was moved to its channel, and why it is here."""
+
+    channel: str
+    sequence: int  # there
+    delivery_count: int  # there
+    reason: str  # delivery_limit, overflow, requeued, redriven, or what the consumer said that rejected it
+
+
 class Piece:
     """What messages that came in one batch have in common."""
 
-    __slots__ = ("assigning", "channel", "delivery_count", "first", "headers", "ids", "owner", "time_unix_ns")
+    __slots__ = ("assigning", "channel", "delivery_count", "first", "headers", "ids", "origin", "owner", "time_unix_ns")
 
-    def __init__(self, owner: Any, channel: str, numbers: Sequence[int], batch: BatchContents) -> None:
+    def __init__(self, owner: Any, channel: str, row: Sequence[Any], batch: BatchContents) -> None:
         self.owner = owner  # what acks its messages
         self.channel = channel
+        numbers: list[int] = list(row[:5])
         self.assigning, self.first, _, self.delivery_count, self.time_unix_ns = numbers
+        self.origin = Origin(**row[5]) if len(row) > 5 else None  # of the first message
         self.ids = batch.ids
         self.headers = batch.headers
 
@@ -103,6 +127,12 @@ class Content:
     def time_unix_ns(self) -> int:
         """When it was stored."""
         return self.piece.time_unix_ns
+
+    @property
+    def origin(self) -> Origin | None:
+        """Where it was before, and why it is here; None when it was sent to this channel."""
+        origin = self.piece.origin
+        return origin._replace(sequence=origin.sequence + self.place) if origin is not None else None
 
     @property
     def id(self) -> str:
@@ -182,9 +212,14 @@ def check_channel(name: str) -> None:
 
 
 def encode_message(
-    body: Buffer, id: str | None, metadata: str | None, tags: Mapping[str, str] | None, body_size_max: int
-) -> tuple[bytes, bytes, bytes]:
-    """Body, id and headers as batch columns hold them. Raises LocalProtocolError or MessageTooLarge."""
+    body: Buffer,
+    id: str | None,
+    metadata: str | None,
+    tags: Mapping[str, str] | None,
+    body_size_max: int,
+    treatment: Treatment = NO_TREATMENT,
+) -> Encoded:
+    """A message as batch columns hold it. Raises LocalProtocolError or MessageTooLarge."""
     if not isinstance(body, bytes | bytearray | memoryview):
         raise LocalProtocolError(f"a body must be bytes, not {type(body).__name__}")
     data = bytes(body)
@@ -195,9 +230,18 @@ def encode_message(
     encoded_id = (id or "").encode()
     if len(encoded_id) > ID_SIZE_MAX:
         raise LocalProtocolError(f"a message id has {len(encoded_id)} bytes, the limit is {ID_SIZE_MAX}")
+    if treatment != NO_TREATMENT:
+        _check_treatment(treatment)
     if metadata is None and not tags:
-        return data, encoded_id, b""
-    return data, encoded_id, encode_message_headers(MessageHeaders(metadata, tags))
+        return Encoded(data, encoded_id, b"", treatment)
+    return Encoded(data, encoded_id, encode_message_headers(MessageHeaders(metadata, tags)), treatment)
+
+
+def _check_treatment(treatment: Treatment) -> None:
+    limits = Treatment(DELAY_MS_MAX, DELAY_MS_MAX, PRIORITY_MAX)
+    for name, value, high in zip(Treatment._fields, treatment, limits, strict=True):
+        if type(value) is not int or not 0 <= value <= high:
+            raise LocalProtocolError(f"{name} is {value!r}, allowed is 0 to {high}")
 
 
 def read_messages(
@@ -211,16 +255,18 @@ def read_messages(
     if not isinstance(pieces, list) or len(pieces) != len(bodies):
         raise RemoteProtocolError(f"MESSAGES has {len(bodies)} body frames for pieces {pieces!r}")
     parts = []
-    for numbers, frame in zip(pieces, bodies, strict=True):
-        batch = _read_piece(numbers, frame)
-        parts.append((Piece(owner, channel, numbers, batch), batch.bodies))
+    for row, frame in zip(pieces, bodies, strict=True):
+        batch = _read_piece(row, frame)
+        parts.append((Piece(owner, channel, row, batch), batch.bodies))
     return Messages(parts, make)
 
 
-def _read_piece(numbers: object, frame: Buffer) -> BatchContents:
-    if not isinstance(numbers, list) or len(numbers) != 5 or not all(type(number) is int for number in numbers):
-        raise RemoteProtocolError(f"MESSAGES has a piece that is not five numbers: {numbers!r}")
-    _, first, last, _, _ = numbers
+def _read_piece(row: object, frame: Buffer) -> BatchContents:
+    if not isinstance(row, list) or len(row) not in (5, 6) or not all(type(number) is int for number in row[:5]):
+        raise RemoteProtocolError(f"MESSAGES has a piece that is not five numbers: {row!r}")
+    if len(row) == 6 and not _is_origin(row[5]):
+        raise RemoteProtocolError(f"MESSAGES has a piece of an origin that is none: {row!r}")
+    first, last = row[1:3]
     try:
         batch = decode_batch(frame)
     except RequestError as error:  # malformed, or damaged on its way
@@ -228,6 +274,15 @@ def _read_piece(numbers: object, frame: Buffer) -> BatchContents:
     if last - first + 1 != len(batch.bodies):
         raise RemoteProtocolError(f"MESSAGES has {len(batch.bodies)} messages for {first} to {last}")
     return batch
+
+
+def _is_origin(value: object) -> bool:
+    return isinstance(value, dict) and {name: type(item) for name, item in value.items()} == {
+        "channel": str,
+        "sequence": int,
+        "delivery_count": int,
+        "reason": str,
+    }
 
 
 def receipts_of(messages: Iterable[Content]) -> list[Receipt]:

@@ -13,12 +13,16 @@ the caller's: `size_max` and `count_max` are what may be put into it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from zmqbroker.client.exchange import with_outcome
 from zmqbroker.client.message import SendResult
 from zmqbroker.errors import BrokerError, LocalProtocolError, MessageTooLarge, RequestError
+from zmqbroker.wire.columns import NO_TREATMENT, Treatment
 
 __all__ = ["OVERHEAD_BYTES", "Parcel", "split_bodies"]
+
+Value = TypeVar("Value")
 
 #: Bytes that a message counts beside its body: four sizes of u32.
 OVERHEAD_BYTES = 16
@@ -44,6 +48,7 @@ class Parcel:
         "size",
         "size_max",
         "time_unix_ns",
+        "treatments",
         "watchers",
     )
 
@@ -54,6 +59,7 @@ class Parcel:
         self.size_max = self.count_max = self.body_size_max = 0  # what an open parcel may grow to
         self.ids: list[bytes] | None = None  # shorter than `bodies` when the last messages have none
         self.headers: list[bytes] | None = None  # values of the headers column, as short
+        self.treatments: list[Treatment] | None = None  # as short
         self.appended_ns = now_ns
         self.deadline_ns = deadline_ns
         self.done = False  # whether it has ended: then `error` is set, or the fields of the confirm are
@@ -68,14 +74,16 @@ class Parcel:
         """Whether it is open for one more message that counts `size` bytes."""
         return len(self.bodies) < self.count_max and self.size + size <= self.size_max and body_size <= self.body_size_max
 
-    def append(self, body: bytes, id: bytes, headers: bytes) -> int:
+    def append(self, body: bytes, id: bytes, headers: bytes, treatment: Treatment = NO_TREATMENT) -> int:
         """Put a message in; its place."""
         place = len(self.bodies)
         self.bodies.append(body)
         if id:
-            self.ids = _put(self.ids, place, id)
+            self.ids = _put(self.ids, place, id, b"")
         if headers:
-            self.headers = _put(self.headers, place, headers)
+            self.headers = _put(self.headers, place, headers, b"")
+        if treatment != NO_TREATMENT:
+            self.treatments = _put(self.treatments, place, treatment, NO_TREATMENT)
         self.size += len(body) + len(id) + len(headers) + OVERHEAD_BYTES
         return place
 
@@ -95,7 +103,7 @@ class Parcel:
 
     def _end(self) -> None:
         self.done = True
-        self.bodies, self.ids, self.headers = [], None, None  # who keeps a confirm does not keep them
+        self.bodies, self.ids, self.headers, self.treatments = [], None, None, None  # who keeps a confirm does not keep them
 
     def tell(self) -> None:
         """Call those who wait for the end."""
@@ -118,10 +126,10 @@ class Parcel:
         return self.error
 
 
-def _put(column: list[bytes] | None, place: int, value: bytes) -> list[bytes]:
+def _put(column: list[Value] | None, place: int, value: Value, nothing: Value) -> list[Value]:
     """The column with `value` at `place`, which is behind all that it has; in between there is nothing."""
     column = [] if column is None else column
-    column += [b""] * (place - len(column))
+    column += [nothing] * (place - len(column))
     column.append(value)
     return column
 

@@ -24,15 +24,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from zmqbroker.client.exchange import Exchange, not_sent, with_outcome
 from zmqbroker.client.parcel import Parcel
 from zmqbroker.errors import BrokerError, Duplicate, RemoteProtocolError, RequestError, UnknownProducer
 from zmqbroker.wire.codec import encode_batch
+from zmqbroker.wire.columns import NO_TREATMENT, add_columns
 from zmqbroker.wire.requests import SendBatch, encode_request
 
 __all__ = ["FOREVER_NS", "PATIENCE_NS", "Completion", "Pipeline", "PipelineSettings"]
+
+Value = TypeVar("Value")
 
 #: Later than every instant.
 FOREVER_NS = 2**63
@@ -226,14 +229,18 @@ class Pipeline:
             size, count = size + parcel.size, count + parcel.count
         self._queue_bytes -= size
         self._queue_count -= count
+        bodies = parcels[0].bodies if len(parcels) == 1 else list(chain.from_iterable(parcel.bodies for parcel in parcels))
         frame = encode_batch(
             self.channel.encode(),
-            parcels[0].bodies if len(parcels) == 1 else list(chain.from_iterable(parcel.bodies for parcel in parcels)),
+            bodies,
             self._producer or 0,
             self._next_sequence,
-            _column([(parcel.ids, parcel.count) for parcel in parcels]),
-            _column([(parcel.headers, parcel.count) for parcel in parcels]),
+            _column([(parcel.ids, parcel.count) for parcel in parcels], b""),
+            _column([(parcel.headers, parcel.count) for parcel in parcels], b""),
         )
+        treatments = _column([(parcel.treatments, parcel.count) for parcel in parcels], NO_TREATMENT)
+        if treatments is not None:
+            frame = add_columns(frame, sum(map(len, bodies)), treatments)
         self._next_sequence += count
         what = f"a send to {self.channel!r}"
         batch = _Batch(Exchange(request_id, encode_request(request_id, SendBatch(frame)), what), parcels, count)
@@ -378,8 +385,8 @@ class Pipeline:
         self._completions.append(Completion(parcel, None, parcel.error))
 
 
-def _column(parts: list[tuple[list[bytes] | None, int]]) -> list[bytes] | None:
+def _column(parts: list[tuple[list[Value] | None, int]], nothing: Value) -> list[Value] | None:
     """A column of a batch from those of its parcels, each with the number of its messages; None when it holds nothing."""
     if not any(values for values, _ in parts):
         return None
-    return [value for values, count in parts for value in (*(values or ()), *[b""] * (count - len(values or ())))]
+    return [value for values, count in parts for value in (*(values or ()), *[nothing] * (count - len(values or ())))]

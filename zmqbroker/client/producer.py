@@ -14,10 +14,11 @@ from types import TracebackType
 
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.message import encode_message
+from zmqbroker.client.message import Encoded, encode_message
 from zmqbroker.client.parcel import OVERHEAD_BYTES, Parcel, split_bodies
 from zmqbroker.client.pipeline import Pipeline, PipelineSettings
 from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.columns import NO_TREATMENT, Treatment
 
 __all__ = ["Producer", "Sender"]
 
@@ -41,18 +42,19 @@ class Sender:
         """Whether any message has not ended yet."""
         return self.pipeline.pending_count > 0 or bool(self._entrants)
 
-    async def send(self, body: bytes, id: bytes, headers: bytes, timeout_ms: int, *, share: bool) -> Confirm:
+    async def send(self, message: Encoded, timeout_ms: int, *, share: bool) -> Confirm:
         """Wait for room; the confirm of one message.
 
         `share`: the next messages, until the loop has its turn, may end at the same deadline as this one.
         """
-        size, open_parcel = len(body) + len(id) + len(headers) + OVERHEAD_BYTES, self.pipeline.open
-        if share and open_parcel is not None and open_parcel.takes(len(body), size):
-            return Confirm(open_parcel, open_parcel.append(body, id, headers))
+        size = len(message.body) + len(message.id) + len(message.headers) + OVERHEAD_BYTES
+        open_parcel = self.pipeline.open
+        if share and open_parcel is not None and open_parcel.takes(len(message.body), size):
+            return Confirm(open_parcel, open_parcel.append(*message))
         self._driver.check_usable()
         now_ns = time.monotonic_ns()
         parcel = Parcel([], 0, now_ns, now_ns + timeout_ms * 1_000_000)
-        confirm = Confirm(parcel, parcel.append(body, id, headers))
+        confirm = Confirm(parcel, parcel.append(*message))
         parcel.seal()
         await self._let_in(parcel, share)
         return confirm
@@ -168,12 +170,19 @@ class Producer:
         id: str | None = None,
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
+        delay_ms: int = 0,
+        expiry_ms: int = 0,
+        priority: int = 0,
         timeout_ms: int | None = None,
     ) -> Confirm:
-        """Send a message after all earlier ones; await the returned confirm for its result."""
+        """Send a message after all earlier ones; await the returned confirm for its result.
+
+        `delay_ms`, `expiry_ms` and `priority` are those of `Queue.send`.
+        """
         parcel = self._pipeline.open
         plain = id is None and metadata is None and tags is None and timeout_ms is None
-        if plain and parcel is not None and type(body) is bytes:
+        treated = delay_ms or expiry_ms or priority
+        if plain and not treated and parcel is not None and type(body) is bytes:
             # `Parcel.takes` and `append` once more, since a call of either would cost as much as all of this.
             bodies, size = parcel.bodies, len(body)
             place, total = len(bodies), parcel.size + size + OVERHEAD_BYTES
@@ -181,8 +190,9 @@ class Producer:
                 bodies.append(body)
                 parcel.size = total
                 return Confirm(parcel, place)
-        encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max)
-        return await self.sender.send(*encoded, timeout_ms or self.timeout_ms, share=timeout_ms is None)
+        treatment = Treatment(delay_ms, expiry_ms, priority) if treated else NO_TREATMENT
+        encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max, treatment)
+        return await self.sender.send(encoded, timeout_ms or self.timeout_ms, share=timeout_ms is None)
 
     async def send_batch(self, bodies: Sequence[bytes], *, timeout_ms: int | None = None) -> BatchConfirm:
         """Send messages after all earlier ones, waiting only for room; their confirms, to be awaited together or one by one.

@@ -5,26 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from zmqbroker.client.acks import AckGatherer
 from zmqbroker.client.consumer import CLOSE_MS, Consumer
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.message import Content, Explained, SendResult, check_channel, encode_message, read_messages, receipts_of
+from zmqbroker.client.message import (
+    Content,
+    Explained,
+    SendResult,
+    check_channel,
+    encode_message,
+    read_messages,
+    receipts_of,
+)
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
+from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Redrive, Reject, Requeue, Settle
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.columns import Treatment
 from zmqbroker.wire.frames import U32_MAX
 from zmqbroker.wire.requests import (
+    RECEIPTS_MAX,
     RECEIVE_SIZE_DEFAULT,
     VISIBILITY_MS_DEFAULT,
     CloseRequest,
+    ManageRequest,
+    PeekRequest,
     ReceiveRequest,
     Send,
+    SettleRequest,
     StatsRequest,
 )
 
@@ -44,8 +58,24 @@ class Message(Content):
     __slots__ = ()
 
     async def ack(self) -> None:
-        """Finish the message for good. Raises StaleReceipt when it was not held any more."""
+        """Finish the message for good. Raises StaleReceipt when it was not held any more, as all of these do."""
         await self.piece.owner.ack((self,))
+
+    async def nack(self, *, delay_ms: int = 0, behind: bool = False) -> None:
+        """Give it back: ready again in its place, now or after a delay, or behind all others."""
+        await self.piece.owner.nack((self,), delay_ms=delay_ms, behind=behind)
+
+    async def reject(self, reason: str = "") -> None:
+        """Move it to the channel's dead-letter channel. Raises InvalidRequest when there is none."""
+        await self.piece.owner.reject((self,), reason)
+
+    async def requeue(self, to: str) -> None:
+        """Move it to another channel."""
+        await self.piece.owner.requeue((self,), to)
+
+    async def extend(self, visibility_ms: int) -> None:
+        """Hold it for so long from now on."""
+        await self.piece.owner.extend((self,), visibility_ms)
 
 
 class Queue:
@@ -71,14 +101,19 @@ class Queue:
         id: str | None = None,
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
+        delay_ms: int = 0,
+        expiry_ms: int = 0,
+        priority: int = 0,
         timeout_ms: int | None = None,
     ) -> SendResult:
         """Store one message and wait for the confirm.
 
-        Calls at the same time are stored in their order, and share batches when more wait than the window takes.
+        It can be received after `delay_ms`, until `expiry_ms` after now (0: for ever), and before those of a lower `priority`
+        (0 to 9). Calls at the same time are stored in their order, and share batches when more wait than the window takes.
         """
-        encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max)
-        confirm = await self._sender.send(*encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None)
+        treatment = Treatment(delay_ms, expiry_ms, priority)
+        encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max, treatment)
+        confirm = await self._sender.send(encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None)
         return await confirm
 
     async def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
@@ -86,7 +121,7 @@ class Queue:
 
         Without a producer, so a retry after a lost answer may store it twice.
         """
-        data, _, _ = encode_message(body, None, None, None, self._driver.message_bytes_max)
+        data = encode_message(body, None, None, None, self._driver.message_bytes_max).body
         started_ns = time.monotonic_ns()
         request = Send(self.name, data, forward=True, explain=True)
         fields = (await self._driver.submit(request, timeout_ms or self._timeout_ms)).fields
@@ -163,6 +198,63 @@ class Queue:
         receipts = receipts_of(messages)
         if receipts:
             await self._acks.ack(receipts)
+
+    async def nack(self, messages: Iterable[Message], *, delay_ms: int = 0, behind: bool = False) -> None:
+        """Give messages back: ready again in their places, now or after a delay, or behind all others.
+
+        Raises StaleReceipt naming those that were not held any more, as all of these do; with the others it is done.
+        """
+        await self._settle(Nack, messages, delay_ms, behind)
+
+    async def reject(self, messages: Iterable[Message], reason: str = "") -> None:
+        """Move messages to the channel's dead-letter channel. Raises InvalidRequest when there is none."""
+        await self._settle(Reject, messages, reason)
+
+    async def requeue(self, messages: Iterable[Message], to: str) -> None:
+        """Move messages to another channel, where they keep what they were sent with."""
+        check_channel(to)
+        await self._settle(Requeue, messages, to)
+
+    async def extend(self, messages: Iterable[Message], visibility_ms: int) -> None:
+        """Hold messages for so long from now on."""
+        await self._settle(Extend, messages, visibility_ms)
+
+    async def _settle(self, kind: Callable[..., Settle], messages: Iterable[Message], *values: Any) -> None:
+        receipts = receipts_of(messages)
+        for low in range(0, len(receipts), RECEIPTS_MAX):
+            command = kind(b"", self.name, tuple(receipts[low : low + RECEIPTS_MAX]), *values)
+            await self._driver.submit(SettleRequest(command), self._timeout_ms)
+
+    async def peek(
+        self, max: int = 1, *, first: int = 1, since_unix_ns: int = 0, max_bytes: int = RECEIVE_SIZE_DEFAULT
+    ) -> list[Content]:
+        """Up to `max` messages from a sequence on, stored at an instant or later, without touching them.
+
+        Ready, delayed and in flight alike. Raises ChannelNotFound.
+        """
+        request = PeekRequest(self.name, first, since_unix_ns, max, max_bytes, forward=True)
+        answer = await self._driver.submit(request, self._timeout_ms)
+        return list(read_messages(None, self.name, *answer, Content))
+
+    async def purge(self, *, in_flight: bool = False) -> int:
+        """Finish all messages that nobody holds, or all; how many there were. Raises ChannelNotFound."""
+        return await self._count(Purge(self.name, in_flight))
+
+    async def delete(self, sequences: Iterable[int]) -> int:
+        """Finish messages that nobody holds by their sequences: so a delayed one is cancelled; how many there were."""
+        spans = tuple((sequence, sequence) for sequence in sequences)
+        parts = [spans[low : low + RECEIPTS_MAX] for low in range(0, len(spans), RECEIPTS_MAX)]
+        return sum([await self._count(DeleteMessages(self.name, part)) for part in parts])
+
+    async def redrive(self, *, to: str = "", origin: str = "", max: int = 0) -> int:
+        """Move messages that nobody holds to a channel, or each to where it came from; how many.
+
+        Only those that came from `origin`, if that is given, and `max` of them at most, the oldest first.
+        """
+        return await self._count(Redrive(self.name, to, origin, max))
+
+    async def _count(self, command: Purge | DeleteMessages | Redrive) -> int:
+        return int((await self._driver.submit(ManageRequest(command), self._timeout_ms)).fields["count"])
 
     async def stats(self) -> dict[str, Any]:
         """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""

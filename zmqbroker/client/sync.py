@@ -23,6 +23,7 @@ from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.message import Content, Explained, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
+from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncProducer
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import Buffer
@@ -39,7 +40,27 @@ class SyncMessage(Content):
 
     def ack(self) -> None:
         """Finish the message for good. Raises StaleReceipt when it was not held any more."""
-        self.piece.owner.queue(self.channel).ack((self,))
+        self._queue().ack((self,))
+
+    def nack(self, *, delay_ms: int = 0, behind: bool = False) -> None:
+        """Give it back; see `Message.nack`."""
+        self._queue().nack((self,), delay_ms=delay_ms, behind=behind)
+
+    def reject(self, reason: str = "") -> None:
+        """Move it to the channel's dead-letter channel. Raises InvalidRequest when there is none."""
+        self._queue().reject((self,), reason)
+
+    def requeue(self, to: str) -> None:
+        """Move it to another channel."""
+        self._queue().requeue((self,), to)
+
+    def extend(self, visibility_ms: int) -> None:
+        """Hold it for so long from now on."""
+        self._queue().extend((self,), visibility_ms)
+
+    def _queue(self) -> SyncQueue:
+        owner: SyncClient = self.piece.owner
+        return owner.queue(self.channel)
 
 
 class _LoopClient(Client):
@@ -74,6 +95,11 @@ class SyncClient:
     def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""
         return self.run(self._client.info())
+
+    @property
+    def channels(self) -> SyncChannels:
+        """Channels as a whole."""
+        return SyncChannels(self, self._client)
 
     def drain(self, timeout_ms: int = 30_000) -> None:
         """Stop receiving, let handlers finish the message they have, send what producers hold, close.
@@ -171,10 +197,15 @@ class SyncQueue:
         id: str | None = None,
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
+        delay_ms: int = 0,
+        expiry_ms: int = 0,
+        priority: int = 0,
         timeout_ms: int | None = None,
     ) -> SendResult:
-        """Store one message and wait for the confirm."""
-        return self._client.run(self._queue.send(body, id=id, metadata=metadata, tags=tags, timeout_ms=timeout_ms))
+        """Store one message and wait for the confirm; see `Queue.send`."""
+        treatment = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority}
+        sending = self._queue.send(body, id=id, metadata=metadata, tags=tags, timeout_ms=timeout_ms, **treatment)
+        return self._client.run(sending)
 
     def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
         """Store one message by itself, and tell how long each step took; see `Queue.explain`."""
@@ -195,6 +226,38 @@ class SyncQueue:
     def ack(self, messages: Iterable[SyncMessage]) -> None:
         """Finish messages for good. Raises StaleReceipt naming those that were not held any more; the others are acked."""
         self._client.run(self._queue.ack(cast(Iterable[Message], messages)))
+
+    def nack(self, messages: Iterable[SyncMessage], *, delay_ms: int = 0, behind: bool = False) -> None:
+        """Give messages back; see `Queue.nack`."""
+        self._client.run(self._queue.nack(cast(Iterable[Message], messages), delay_ms=delay_ms, behind=behind))
+
+    def reject(self, messages: Iterable[SyncMessage], reason: str = "") -> None:
+        """Move messages to the dead-letter channel; see `Queue.reject`."""
+        self._client.run(self._queue.reject(cast(Iterable[Message], messages), reason))
+
+    def requeue(self, messages: Iterable[SyncMessage], to: str) -> None:
+        """Move messages to another channel; see `Queue.requeue`."""
+        self._client.run(self._queue.requeue(cast(Iterable[Message], messages), to))
+
+    def extend(self, messages: Iterable[SyncMessage], visibility_ms: int) -> None:
+        """Hold messages for so long from now on."""
+        self._client.run(self._queue.extend(cast(Iterable[Message], messages), visibility_ms))
+
+    def peek(self, max: int = 1, **options: Any) -> list[Content]:
+        """Look at messages without touching them. Options are those of `Queue.peek`."""
+        return self._client.run(self._queue.peek(max, **options))
+
+    def purge(self, *, in_flight: bool = False) -> int:
+        """Finish all messages that nobody holds, or all; how many there were. Raises ChannelNotFound."""
+        return self._client.run(self._queue.purge(in_flight=in_flight))
+
+    def delete(self, sequences: Iterable[int]) -> int:
+        """Finish messages that nobody holds by their sequences; see `Queue.delete`."""
+        return self._client.run(self._queue.delete(sequences))
+
+    def redrive(self, *, to: str = "", origin: str = "", max: int = 0) -> int:
+        """Move messages that nobody holds to a channel, or each to where it came from; see `Queue.redrive`."""
+        return self._client.run(self._queue.redrive(to=to, origin=origin, max=max))
 
     def stats(self) -> dict[str, Any]:
         """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""

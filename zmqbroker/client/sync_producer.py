@@ -28,6 +28,7 @@ from zmqbroker.client.parcel import OVERHEAD_BYTES, Parcel, split_bodies
 from zmqbroker.client.producer import Producer
 from zmqbroker.errors import BrokerError, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.columns import NO_TREATMENT, Treatment
 
 __all__ = ["SyncBatchConfirm", "SyncConfirm", "SyncProducer"]
 
@@ -72,10 +73,15 @@ class SyncProducer:
         id: str | None = None,
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
+        delay_ms: int = 0,
+        expiry_ms: int = 0,
+        priority: int = 0,
         timeout_ms: int | None = None,
     ) -> SyncConfirm:
         """Send a message after all earlier ones, waiting only for room; the returned confirm has its result."""
-        if id is None and metadata is None and tags is None and timeout_ms is None and type(body) is bytes:
+        treated = delay_ms or expiry_ms or priority
+        plain = id is None and metadata is None and tags is None and timeout_ms is None
+        if plain and not treated and type(body) is bytes:
             with self._lock:  # the short way of `Producer.send`
                 parcel = self._open
                 if parcel is not None:
@@ -85,7 +91,8 @@ class SyncProducer:
                         bodies.append(body)
                         parcel.size = total
                         return SyncConfirm(self, parcel, place)
-        encoded = encode_message(body, id, metadata, tags, self._producer.message_bytes_max)
+        treatment = Treatment(delay_ms, expiry_ms, priority) if treated else NO_TREATMENT
+        encoded = encode_message(body, id, metadata, tags, self._producer.message_bytes_max, treatment)
         parcel = Parcel([], 0, *self._times(timeout_ms))
         place = parcel.append(*encoded)
         parcel.seal()

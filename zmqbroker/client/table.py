@@ -15,7 +15,7 @@ from typing import Any
 
 from zmqbroker.client.exchange import Exchange
 from zmqbroker.client.pipeline import FOREVER_NS, PATIENCE_NS
-from zmqbroker.wire.requests import AnyRequest, AuditRequest, Info, ReceiveRequest, StatsRequest, command_of
+from zmqbroker.wire.requests import AnyRequest, AuditRequest, Info, ReceiveRequest, StatsRequest, reply_of
 
 __all__ = ["PlainRequest", "RequestTable"]
 
@@ -33,7 +33,7 @@ class PlainRequest:
 
     def __init__(self, exchange: Exchange, request: AnyRequest, token: Any, deadline_ns: int) -> None:
         self.exchange = exchange
-        self.reply = command_of(request) | 0x80  # the reply code that fits
+        self.reply = reply_of(request)  # the reply code that fits
         self.token = token
         self.deadline_ns = deadline_ns
         self.resume_ns = FOREVER_NS  # when it goes back to the backlog after a refusal

@@ -7,12 +7,12 @@ leader are refused with its endpoint, or passed on when they ask for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import Ack, BatchHeader, Close, OpenProducer, Receive, ReceiveKey, TakeAudit
 from zmqbroker.errors import (
     BrokerError,
-    ChannelNotFound,
     InvalidChannel,
     RequestError,
     StorageFull,
@@ -20,12 +20,15 @@ from zmqbroker.errors import (
     Unsupported,
 )
 from zmqbroker.server import operators
+from zmqbroker.server.inquiries import Inquiry, inquire
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
 from zmqbroker.server.sessions import Connections
 from zmqbroker.server.sockets import ClientPort
-from zmqbroker.server.status import node_fields, pong_fields, stats_fields
+from zmqbroker.server.status import node_fields, pong_fields
 from zmqbroker.wire import codec, requests, sends
+from zmqbroker.wire.batch import COLUMNS_SERVED
+from zmqbroker.wire.columns import add_columns
 from zmqbroker.wire.frames import (
     Reply,
     channel_fault,
@@ -50,14 +53,13 @@ DATA_GROUP = 1
 #: Bodies of plain SENDs that are taken at a time, so that they do not outgrow an entry; the last one may go over it.
 SENDS_BYTES = 1 << 20
 
-#: Columns of a batch frame that this version serves: ids and headers.
-COLUMNS_SERVED = 0b11
-
 LeaderRequest = (
     requests.Send
     | requests.SendBatch
     | requests.ReceiveRequest
     | requests.AckRequest
+    | requests.SettleRequest
+    | requests.ManageRequest
     | requests.OpenProducerRequest
     | requests.CloseRequest
     | requests.ChangeMembers
@@ -138,8 +140,8 @@ class Desk:
             request = requests.decode_request(code, fields, frames[1:], self._node.config.limits.message_bytes_max)
             if isinstance(request, requests.Ping):
                 self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive
-            elif isinstance(request, requests.StatsRequest):
-                self._tell_stats(requests.StatsRequest(request.channel), Pending(route, request_id, session), frames)
+            elif isinstance(request, Inquiry):
+                self._inquire(request, Pending(route, request_id, session), frames, forwarded=True)
             else:
                 pending = Pending(route, request_id, session, received_ns=_explained_since(request, now_ns))
                 self._lead(request, pending, frames, now_ns, forwarded=True)
@@ -156,8 +158,8 @@ class Desk:
                 self.send(pending.route, Reply.PONG, pending.request_id, pong_fields(node))
             case requests.Info():
                 self.send(pending.route, Reply.NODE, pending.request_id, node_fields(node))
-            case requests.StatsRequest():
-                self._tell_stats(request, pending, frames)
+            case requests.StatsRequest() | requests.PeekRequest() | requests.ListChannels():
+                self._inquire(request, pending, frames)
             case requests.AuditRequest() if request.index:
                 group = node.groups.get(DATA_GROUP)
                 if group is None:
@@ -193,19 +195,14 @@ class Desk:
             "cluster": self._node.formation.cluster_uid.hex(),
         }
 
-    def _tell_stats(self, request: requests.StatsRequest, pending: Pending, frames: Sequence[bytes]) -> None:
-        """A follower's counters may be a tick old: the leader's are told instead when that is asked for and one is known."""
+    def _inquire(self, request: Inquiry, pending: Pending, frames: Sequence[bytes], *, forwarded: bool = False) -> None:
+        """A follower's state may be a tick old: the leader's is told instead when that is asked for and one is known."""
         group = self._node.groups.get(DATA_GROUP)
-        if request.forward and group is not None and not group.leading and self._forward(group, pending, frames):
+        passes_on = request.forward and not forwarded and group is not None and not group.leading
+        if passes_on and group is not None and self._forward(group, pending, frames):
             return
-        self.send(pending.route, Reply.CHANNEL, pending.request_id, self._stats(request.channel))
-
-    def _stats(self, channel: str) -> dict[str, Any]:
-        for group in self._node.groups.values():
-            stats = group.machine.stats(channel)
-            if stats is not None:
-                return stats_fields(stats, group.machine.applied_index)
-        raise ChannelNotFound(f"no channel is called {channel!r}")
+        code, fields, bodies = inquire(self._node, group, request)
+        self.send(pending.route, code, pending.request_id, fields, bodies)
 
     # --- requests for the leader -------------------------------------------------------------------------------------
 
@@ -243,6 +240,10 @@ class Desk:
                 self._receive(group, request, pending)
             case requests.AckRequest():
                 group.submit(Ack(pending.session, request.channel, request.receipts), pending)
+            case requests.SettleRequest():
+                group.submit(replace(request.command, session=pending.session), pending)
+            case requests.ManageRequest():
+                group.submit(request.command, pending)
             case requests.OpenProducerRequest():
                 group.submit(OpenProducer(request.channel, request.producer), pending)
             case requests.CloseRequest():
@@ -261,9 +262,7 @@ class Desk:
         if fault := channel_fault(header.channel):
             raise InvalidChannel(fault)
         if header.columns & ~COLUMNS_SERVED:
-            raise Unsupported(f"batch columns {header.columns:#x}: this version serves ids and headers ({COLUMNS_SERVED:#x})")
-        if header.flags:
-            raise Unsupported(f"batch flags {header.flags:#x}: this version serves none")
+            raise Unsupported(f"batch columns {header.columns:#x}: this version serves {COLUMNS_SERVED:#x}")
         self._store(group, header, batch, pending)
 
     def _store(self, group: Group, header: BatchHeader, batch: bytes, pending: Waiter) -> None:
@@ -344,7 +343,7 @@ def _explained_since(request: requests.AnyRequest, now_ns: int) -> int:
 def _batch_of(request: requests.Send) -> bytes:
     """The batch frame of a message that came without one."""
     headers = encode_message_headers(request.headers)
-    return codec.encode_batch(
+    batch = codec.encode_batch(
         request.channel.encode(),
         [request.body],
         request.producer,
@@ -352,3 +351,4 @@ def _batch_of(request: requests.Send) -> bytes:
         [request.id.encode()] if request.id else None,
         [headers] if headers else None,
     )
+    return add_columns(batch, len(request.body), [request.treatment])

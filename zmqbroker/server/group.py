@@ -22,7 +22,8 @@ from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending, Waiter
 from zmqbroker.server.timeline import Timeline
 from zmqbroker.server.trimming import Trimming
-from zmqbroker.wire.entries import EntryBuilder, SmallCommand, decode_entry
+from zmqbroker.wire.command_shapes import SmallCommand
+from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply
 
 __all__ = ["Group", "Host"]

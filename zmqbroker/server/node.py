@@ -31,7 +31,7 @@ from zmqbroker.server.log_room import LogRoom
 from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.rejoining import Rejoining
-from zmqbroker.server.replies import delivery_reply
+from zmqbroker.server.replies import messages_reply
 from zmqbroker.server.routes import Pending, PendingSends, Waiter
 from zmqbroker.server.sessions import Liveness
 from zmqbroker.server.snapshots import Snapshots
@@ -320,7 +320,7 @@ class Node:
 
     def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
         """Answer a RECEIVE with its messages."""
-        fields, frames = delivery_reply(delivery, lambda index: self.read(group, index), plain=pending.plain)
+        fields, frames = messages_reply(delivery.pieces, lambda index: self.read(group, index), plain=pending.plain)
         self.counters["messages_out"] += sum(piece.receipt.last - piece.receipt.first + 1 for piece in delivery.pieces)
         self.reply(pending, Reply.MESSAGES, fields, frames)
 

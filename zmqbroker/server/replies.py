@@ -5,14 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from zmqbroker.commands import Acked, Audited, Closed, Delivery, Piece, ProducerOpened, Published, Result, Roster
+from zmqbroker.commands import (
+    Acked,
+    Audited,
+    ChannelChanged,
+    Closed,
+    Counted,
+    Origin,
+    Piece,
+    ProducerOpened,
+    Published,
+    Result,
+    Roster,
+)
 from zmqbroker.errors import MalformedFrame
 from zmqbroker.server.membership import membership_of
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers
 
-__all__ = ["delivery_reply", "result_reply", "roster_rows"]
+__all__ = ["messages_reply", "result_reply", "roster_rows"]
 
 ReadEntry = Callable[[int], bytes]
 
@@ -28,6 +40,10 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
                 "duplicate": result.duplicate,
                 "confirm": confirm,
             }
+        case Counted():
+            return Reply.DONE, {"count": result.count, "confirm": confirm}
+        case ChannelChanged():
+            return Reply.CHANGED, {"channel": result.channel, "changed": result.changed, "confirm": confirm}
         case Acked():
             return Reply.ACKED, {"count": result.count, "confirm": confirm}
         case ProducerOpened():
@@ -60,16 +76,25 @@ def roster_rows(roster: Roster) -> list[dict[str, Any]]:
     ]
 
 
-def delivery_reply(delivery: Delivery, read: ReadEntry, *, plain: bool) -> tuple[dict[str, Any], list[bytes]]:
+def messages_reply(found: tuple[Piece, ...], read: ReadEntry, *, plain: bool) -> tuple[dict[str, Any], list[bytes]]:
     """Fields and body frames of the MESSAGES reply; `read` gives the payload of an entry."""
-    frames = [_batch(piece, read) for piece in delivery.pieces]
-    if plain:
-        return _plain(delivery.pieces, frames)
-    pieces = [
-        [piece.receipt.assigning, piece.receipt.first, piece.receipt.last, piece.delivery_count, piece.time_unix_ns]
-        for piece in delivery.pieces
-    ]
-    return {"pieces": pieces}, frames
+    frames = [_batch(piece, read) for piece in found]
+    return _plain(found, frames) if plain else ({"pieces": [_row(piece) for piece in found]}, frames)
+
+
+def _row(piece: Piece) -> list[Any]:
+    receipt = piece.receipt
+    row: list[Any] = [receipt.assigning, receipt.first, receipt.last, piece.delivery_count, piece.time_unix_ns]
+    return row if piece.origin is None else [*row, _origin(piece.origin, 0)]
+
+
+def _origin(origin: Origin, offset: int) -> dict[str, Any]:
+    return {
+        "channel": origin.channel,
+        "sequence": origin.sequence + offset,
+        "delivery_count": origin.delivery_count,
+        "reason": origin.reason,
+    }
 
 
 def _batch(piece: Piece, read: ReadEntry) -> bytes:
@@ -84,6 +109,8 @@ def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, An
         contents = codec.decode_batch(frame)
         for number, body in enumerate(contents.bodies):
             headers = _headers(contents.headers[number]) if contents.headers else NO_HEADERS
+            origin = {"origin": _origin(piece.origin, number)} if piece.origin is not None else {}
+            compressed = {"compressed": True} if contents.header.flags & 1 else {}
             messages.append(
                 {
                     "sequence": piece.receipt.first + number,
@@ -93,6 +120,8 @@ def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, An
                     "id": contents.ids[number].decode() if contents.ids else "",
                     "metadata": headers.metadata or "",
                     "tags": dict(headers.tags or {}),
+                    **origin,
+                    **compressed,
                 }
             )
             bodies.append(bytes(body))

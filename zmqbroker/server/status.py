@@ -8,7 +8,6 @@ import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import QueueStats
 from zmqbroker.config import majority_of, tolerated_by
 from zmqbroker.server.acquaintances import FRESH_NS, PeerState
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from zmqbroker.server.group import Group
     from zmqbroker.server.node import Node
 
-__all__ = ["node_fields", "pong_fields", "stats_fields"]
+__all__ = ["node_fields", "pong_fields"]
 
 
 def pong_fields(node: Node) -> dict[str, Any]:
@@ -48,22 +47,6 @@ def data_fields(node: Node) -> dict[str, Any]:
         "recovering": node.formation.recovering or None,
         "may_have_lost_since_unix_ns": data.lost_since_unix_ns if data is not None else None,
         "stale": data.stale if data is not None else [],
-    }
-
-
-def stats_fields(stats: QueueStats, applied_index: int) -> dict[str, Any]:
-    """Fields of CHANNEL, as of `applied_index` on the node that was asked."""
-    return {
-        "channel": stats.channel,
-        "depth": stats.depth,
-        "ready": stats.ready,
-        "in_flight": stats.in_flight,
-        "waiting_receives": stats.waiting_receives,
-        "last_sequence": stats.last_sequence,
-        "acked": stats.acked,
-        "redelivered": stats.redelivered,
-        "size_bytes": stats.size_bytes,
-        "applied_index": applied_index,
     }
 
 

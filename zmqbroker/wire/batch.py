@@ -70,8 +70,8 @@ COLUMNS = (
     Column("group", 0, 255, True),
     Column("key", 0, 255, True),
 )
-#: Bit set of the columns that this version serves: id and headers.
-COLUMNS_SERVED = 0x0003
+#: Bit set of the columns that this version serves: id, headers, delay, expiry, priority.
+COLUMNS_SERVED = 0x001F
 
 
 class BatchContents(NamedTuple):

@@ -8,38 +8,21 @@ entry in this sense and is refused. Source: docs/PROTOCOL.md §9.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from zmqbroker.commands import (
-    ANY_INCARNATION,
-    Ack,
-    Close,
-    Command,
-    OpenProducer,
-    Publish,
-    Receipt,
-    Receive,
-    ReceiveKey,
-    TakeAudit,
-    Tick,
-    Trim,
-)
+from zmqbroker.commands import ANY_INCARNATION, Command, Publish
 from zmqbroker.errors import LocalProtocolError, MalformedFrame, UnsupportedVersion
 from zmqbroker.wire import codec
-from zmqbroker.wire.batch import CHANNEL_SIZE_MAX
-from zmqbroker.wire.frames import U64_MAX, pack, shown, unpack
-from zmqbroker.wire.requests import SESSION_SIZE
+from zmqbroker.wire.columns import read_runs
+from zmqbroker.wire.command_shapes import SHAPE_OF_TYPE, SHAPES, SmallCommand, fits, is_u64
+from zmqbroker.wire.frames import pack, shown, unpack
 
-__all__ = ["COMMANDS_MAX", "ENTRY_FORMAT", "MACHINE_VERSION", "DecodedEntry", "EntryBuilder", "SmallCommand", "decode_entry"]
+__all__ = ["COMMANDS_MAX", "ENTRY_FORMAT", "MACHINE_VERSION", "DecodedEntry", "EntryBuilder", "decode_entry"]
 
 ENTRY_FORMAT = 1
 MACHINE_VERSION = 2
 #: A receipt has 16 bits for the ordinal of a command in its entry.
 COMMANDS_MAX = 65_535
-
-#: Every command but Publish.
-SmallCommand = OpenProducer | Receive | Ack | Close | Tick | Trim | TakeAudit
 
 #: format, machine version, number of commands, time_unix_ns
 _ENTRY = struct.Struct("<HHIQ")
@@ -56,95 +39,6 @@ class DecodedEntry(NamedTuple):
     machine_version: int
     time_unix_ns: int
     commands: tuple[Command, ...]
-
-
-# --- shapes of the small commands ------------------------------------------------------------------------------------
-
-
-def _is_u64(value: object) -> bool:
-    return type(value) is int and 0 <= value <= U64_MAX
-
-
-def _is_u64_or_nil(value: object) -> bool:
-    return value is None or _is_u64(value)
-
-
-def _is_session(value: object) -> bool:
-    return type(value) is bytes and len(value) == SESSION_SIZE
-
-
-def _is_channel(value: object) -> bool:
-    return type(value) is str and 1 <= len(value) <= CHANNEL_SIZE_MAX
-
-
-def _is_receipts(value: object) -> bool:
-    return type(value) is list and all(type(item) is list and len(item) == 3 and all(map(_is_u64, item)) for item in value)
-
-
-class _Shape(NamedTuple):
-    """How one command lies in its array: a check for each item, and the ways there and back."""
-
-    type: int
-    checks: tuple[Callable[[object], bool], ...]
-    items: Callable[[Any], list[Any]]
-    command: Callable[..., SmallCommand]
-
-
-def _open_producer_items(command: OpenProducer) -> list[Any]:
-    return [command.channel, command.producer, command.incarnation]
-
-
-def _receive_items(command: Receive) -> list[Any]:
-    key = command.key
-    counts = [command.count_min, command.count_max, command.size_max]
-    return [
-        *(key.session, key.consumer, key.request, command.channel),
-        *counts,
-        *(command.wait_ms, command.visibility_ms, command.incarnation),
-    ]
-
-
-def _receive(session: bytes, consumer: int, request: int, *rest: Any) -> Receive:
-    return Receive(ReceiveKey(session, consumer, request), *rest)
-
-
-def _ack_items(command: Ack) -> list[Any]:
-    receipts = [[receipt.assigning, receipt.first, receipt.last] for receipt in command.receipts]
-    return [command.session, command.channel, receipts]
-
-
-def _ack(session: bytes, channel: str, receipts: list[list[int]]) -> Ack:
-    return Ack(session, channel, tuple(Receipt(*receipt) for receipt in receipts))
-
-
-def _close_items(command: Close) -> list[Any]:
-    return [command.session, command.consumer]
-
-
-def _trim_items(command: Trim) -> list[Any]:
-    return [command.index]
-
-
-def _no_items(_command: Tick | TakeAudit) -> list[Any]:
-    return []
-
-
-_SHAPES: dict[type[SmallCommand], _Shape] = {
-    OpenProducer: _Shape(2, (_is_channel, _is_u64, _is_u64), _open_producer_items, OpenProducer),
-    Receive: _Shape(3, (_is_session, _is_u64, _is_u64, _is_channel, *(_is_u64,) * 6), _receive_items, _receive),
-    Ack: _Shape(4, (_is_session, _is_channel, _is_receipts), _ack_items, _ack),
-    Close: _Shape(5, (_is_session, _is_u64_or_nil), _close_items, Close),
-    Tick: _Shape(6, (), _no_items, Tick),
-    Trim: _Shape(7, (_is_u64,), _trim_items, Trim),
-    TakeAudit: _Shape(8, (), _no_items, TakeAudit),
-}
-_SHAPE_OF_TYPE: dict[int, tuple[str, _Shape]] = {shape.type: (kind.__name__, shape) for kind, shape in _SHAPES.items()}
-
-
-def _fits(shape: _Shape, items: object) -> bool:
-    if type(items) is not list or len(items) != len(shape.checks):
-        return False
-    return all(check(item) for check, item in zip(shape.checks, items, strict=True))
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -175,16 +69,16 @@ class EntryBuilder:
 
         Raises LocalProtocolError when full.
         """
-        if not _is_u64(incarnation):
+        if not is_u64(incarnation):
             raise LocalProtocolError(f"incarnation {incarnation!r} is not a u64")
         self._append(_PUBLISH, _INCARNATION.pack(incarnation), batch)
         self._frames.append(len(self._parts) - 1)
 
     def add(self, command: SmallCommand) -> None:
         """Append any other command. Raises LocalProtocolError when full, or when a value is out of its range."""
-        shape = _SHAPES[type(command)]
+        shape = SHAPES[type(command)]
         items = shape.items(command)
-        if not _fits(shape, items):
+        if not fits(shape, items):
             raise LocalProtocolError(f"a value of this command is out of its range: {shown(command)}")
         self._append(shape.type, pack(items, type(command).__name__) if items else b"")
 
@@ -198,7 +92,7 @@ class EntryBuilder:
 
     def build(self, time_unix_ns: int) -> bytes:
         """The payload with the leader's stamp. Raises LocalProtocolError when nothing was added, or for a stamp before 1970."""
-        if not self._count or not _is_u64(time_unix_ns):
+        if not self._count or not is_u64(time_unix_ns):
             raise LocalProtocolError(f"an entry of {self._count} commands at {time_unix_ns} ns is not replicated")
         self._parts[0] = _ENTRY.pack(ENTRY_FORMAT, MACHINE_VERSION, self._count, time_unix_ns)
         data, self.data_crc = codec.join_parts(self._parts, self._frames)
@@ -244,11 +138,11 @@ def _decode_command(data: bytes, position: int) -> tuple[Command, int]:
         raise MalformedFrame(f"a command of {size} bytes at offset {position} does not fit an entry of {len(data)} bytes")
     if kind == _PUBLISH:
         return _decode_publish(data, start, size), end
-    if kind not in _SHAPE_OF_TYPE:
+    if kind not in SHAPE_OF_TYPE:
         raise MalformedFrame(f"command type {kind} at offset {position} is not known")
-    name, shape = _SHAPE_OF_TYPE[kind]
+    name, shape = SHAPE_OF_TYPE[kind]
     items = unpack(data[start:end], name) if shape.checks else list(data[start:end])
-    if not _fits(shape, items):
+    if not fits(shape, items):
         raise MalformedFrame(f"{name} at offset {position} has wrong values: {shown(items)}")
     return shape.command(*items), end
 
@@ -258,4 +152,5 @@ def _decode_publish(data: bytes, start: int, size: int) -> Publish:
         raise MalformedFrame(f"Publish at offset {start} has {size} bytes, fewer than {_INCARNATION.size}")
     (incarnation,) = _INCARNATION.unpack_from(data, start)
     position, batch_size = start + _INCARNATION.size, size - _INCARNATION.size
-    return Publish(codec.read_batch(data, position, batch_size, verify=False), position, batch_size, incarnation)
+    header = codec.read_batch(data, position, batch_size, verify=False)
+    return Publish(header, position, batch_size, incarnation, read_runs(data, position, header))

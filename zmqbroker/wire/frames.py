@@ -91,6 +91,18 @@ class Request(IntEnum):
     TRANSFER = 0x0C
     AUDIT = 0x0D
     BACKUP = 0x0E
+    NACK = 0x0F
+    REJECT = 0x10
+    REQUEUE = 0x11
+    EXTEND = 0x12
+    PURGE = 0x13
+    DELETE_MESSAGES = 0x14
+    REDRIVE = 0x15
+    PEEK = 0x16
+    CREATE_CHANNEL = 0x17
+    UPDATE_CHANNEL = 0x18
+    DELETE_CHANNEL = 0x19
+    LIST_CHANNELS = 0x1A
 
 
 class Reply(IntEnum):
@@ -109,6 +121,9 @@ class Reply(IntEnum):
     TRANSFERRING = 0x8C
     AUDITED = 0x8D
     BACKED_UP = 0x8E
+    DONE = 0x8F
+    CHANGED = 0x97
+    CHANNELS = 0x9A
     ERROR = 0xFF
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import (
-    InvalidChannel,
     InvalidRequest,
     LocalProtocolError,
     MalformedFrame,
@@ -21,12 +20,13 @@ from zmqbroker.errors import (
     UnknownCommand,
 )
 from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, ID_SIZE_MAX, SEQUENCE_MAX, Buffer
+from zmqbroker.wire.columns import PRIORITY_MAX, Treatment
 from zmqbroker.wire.frames import (
+    REPLY_BIT,
     REQUEST_HEADER_SIZE_MAX,
     U32_MAX,
     Request,
     binary,
-    channel_fault,
     encode_header,
     flag,
     integer,
@@ -44,6 +44,23 @@ from zmqbroker.wire.operator_requests import (
     read_change_members,
     read_transfer,
 )
+from zmqbroker.wire.queue_requests import (
+    COMMAND_CODES,
+    DELAY_MS_MAX,
+    QUEUE_REQUESTS,
+    RECEIPTS_MAX,
+    VISIBILITY_MS_MAX,
+    VISIBILITY_MS_MIN,
+    ListChannels,
+    ManageRequest,
+    PeekRequest,
+    QueueRequest,
+    SettleRequest,
+    fields_of_command,
+    read_channel_name,
+    read_receipts,
+    reply_to,
+)
 
 __all__ = [
     "RECEIPTS_MAX",
@@ -57,29 +74,29 @@ __all__ = [
     "CloseRequest",
     "Hello",
     "Info",
+    "ListChannels",
+    "ManageRequest",
     "OpenProducerRequest",
+    "PeekRequest",
     "Ping",
     "ReceiveRequest",
     "Send",
     "SendBatch",
+    "SettleRequest",
     "StatsRequest",
     "Transfer",
     "command_of",
     "decode_request",
     "encode_request",
+    "reply_of",
 ]
 
 SESSION_SIZE = 16
 CLIENT_ID_SIZE_MAX = 255
-#: Receipts of one ACK.
-RECEIPTS_MAX = 4096
 #: Bytes of bodies in one MESSAGES reply, when the first message is not larger.
 RECEIVE_SIZE_MAX = 16 << 20
 RECEIVE_SIZE_DEFAULT = 1 << 20
 WAIT_MS_MAX = 60_000
-VISIBILITY_MS_MIN = 100
-#: Twelve hours.
-VISIBILITY_MS_MAX = 43_200_000
 VISIBILITY_MS_DEFAULT = 30_000
 
 
@@ -112,6 +129,9 @@ class Send:
     id: str = ""
     metadata: str | None = None
     tags: Mapping[str, str] | None = None
+    delay_ms: int = 0
+    expiry_ms: int = 0
+    priority: int = 0
     forward: bool = False
     explain: bool = False  # SENT tells how long each step took
 
@@ -119,6 +139,11 @@ class Send:
     def headers(self) -> MessageHeaders:
         """What belongs into the headers column."""
         return MessageHeaders(self.metadata, self.tags)
+
+    @property
+    def treatment(self) -> Treatment:
+        """What belongs into the columns for delay, expiry and priority."""
+        return Treatment(self.delay_ms, self.expiry_ms, self.priority)
 
 
 @dataclass(slots=True, frozen=True)
@@ -194,6 +219,7 @@ AnyRequest = (
     | Transfer
     | AuditRequest
     | BackupRequest
+    | QueueRequest
 )
 
 _Fields = Mapping[str, Any]
@@ -221,15 +247,6 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
     return request
 
 
-def _channel(fields: _Fields) -> str:
-    # Only the type is asked for here: a name that is too long breaks a channel rule, not a field rule.
-    name = text(fields, "channel", None, REQUEST_HEADER_SIZE_MAX)
-    fault = channel_fault(name)
-    if fault is not None:
-        raise InvalidChannel(fault)
-    return name
-
-
 def _read_hello(fields: _Fields, _bodies: Sequence[Buffer]) -> Hello:
     return Hello(binary(fields, "session", SESSION_SIZE), text(fields, "client_id", "", CLIENT_ID_SIZE_MAX))
 
@@ -243,7 +260,7 @@ def _read_info(_fields: _Fields, _bodies: Sequence[Buffer]) -> Info:
 
 
 def _read_send(fields: _Fields, bodies: Sequence[Buffer]) -> Send:
-    channel = _channel(fields)
+    channel = read_channel_name(fields)
     producer = integer(fields, "producer", 0, 0, SEQUENCE_MAX)
     sequence = integer(fields, "sequence", 0, 0, SEQUENCE_MAX)
     if (producer == 0) != (sequence == 0):
@@ -253,8 +270,13 @@ def _read_send(fields: _Fields, bodies: Sequence[Buffer]) -> Send:
     tags = fields.get("tags")
     if "tags" in fields and not is_tags(tags):
         raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
+    treatment = (
+        integer(fields, "delay_ms", 0, 0, DELAY_MS_MAX),
+        integer(fields, "expiry_ms", 0, 0, DELAY_MS_MAX),
+        integer(fields, "priority", 0, 0, PRIORITY_MAX),
+    )
     flags = flag(fields, "forward"), flag(fields, "explain")
-    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *flags)
+    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *treatment, *flags)
     try:
         encode_message_headers(request.headers)
     except LocalProtocolError as error:
@@ -268,7 +290,7 @@ def _read_send_batch(fields: _Fields, bodies: Sequence[Buffer]) -> SendBatch:
 
 def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:
     return ReceiveRequest(
-        channel=_channel(fields),
+        channel=read_channel_name(fields),
         count_min=integer(fields, "min", 1, 1, COUNT_MAX),
         count_max=integer(fields, "max", 1, 1, COUNT_MAX),
         size_max=integer(fields, "max_bytes", RECEIVE_SIZE_DEFAULT, 1, RECEIVE_SIZE_MAX),
@@ -281,26 +303,16 @@ def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:
 
 
 def _read_ack(fields: _Fields, _bodies: Sequence[Buffer]) -> AckRequest:
-    value = fields.get("receipts")
-    if not isinstance(value, list) or not 1 <= len(value) <= RECEIPTS_MAX:
-        raise InvalidRequest(f"field receipts must be a list of 1 to {RECEIPTS_MAX} receipts: {shown(value)}")
-    return AckRequest(_channel(fields), tuple(map(read_receipt, value)), flag(fields, "forward"))
-
-
-def read_receipt(value: object) -> Receipt:
-    """A receipt from its three numbers. Raises InvalidRequest."""
-    if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= SEQUENCE_MAX for part in value):
-        return Receipt(*value)
-    raise InvalidRequest(f"field receipts holds what is not [assigning, first, last]: {shown(value)}")
+    return AckRequest(read_channel_name(fields), read_receipts(fields), flag(fields, "forward"))
 
 
 def _read_open_producer(fields: _Fields, _bodies: Sequence[Buffer]) -> OpenProducerRequest:
     producer = integer(fields, "producer", None, 1, SEQUENCE_MAX)
-    return OpenProducerRequest(_channel(fields), producer, flag(fields, "forward"))
+    return OpenProducerRequest(read_channel_name(fields), producer, flag(fields, "forward"))
 
 
 def _read_stats(fields: _Fields, _bodies: Sequence[Buffer]) -> StatsRequest:
-    return StatsRequest(_channel(fields), flag(fields, "forward"))
+    return StatsRequest(read_channel_name(fields), flag(fields, "forward"))
 
 
 def _read_close(fields: _Fields, _bodies: Sequence[Buffer]) -> CloseRequest:
@@ -326,6 +338,13 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
 }
 
 
+def _without_bodies(read: Callable[[_Fields], QueueRequest]) -> Callable[[_Fields, Sequence[Buffer]], AnyRequest]:
+    return lambda fields, _bodies: read(fields)
+
+
+_READERS.update((code, _without_bodies(read)) for code, read in QUEUE_REQUESTS.items())
+
+
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 _COMMANDS: dict[type[AnyRequest], Request] = {
@@ -343,12 +362,21 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     Transfer: Request.TRANSFER,
     AuditRequest: Request.AUDIT,
     BackupRequest: Request.BACKUP,
+    PeekRequest: Request.PEEK,
+    ListChannels: Request.LIST_CHANNELS,
 }
 
 
 def command_of(request: AnyRequest) -> Request:
     """The command code of a request."""
+    if isinstance(request, SettleRequest | ManageRequest):
+        return COMMAND_CODES[type(request.command)]
     return _COMMANDS[type(request)]
+
+
+def reply_of(request: AnyRequest) -> int:
+    """The command code of the reply that fits a request; as a rule its own with bit 7 set."""
+    return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
 
 
 def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
@@ -367,6 +395,8 @@ _FIELD_NAMES = {"count_min": "min", "count_max": "max", "size_max": "max_bytes",
 
 def _fields_of(request: AnyRequest) -> dict[str, Any]:
     """Attributes that differ from their default, which the other side fills in."""
+    if isinstance(request, SettleRequest | ManageRequest):
+        return fields_of_command(request.command) | ({"forward": True} if request.forward else {})
     fields: dict[str, Any] = {}
     for name, attribute in request.__dataclass_fields__.items():
         value = getattr(request, name)

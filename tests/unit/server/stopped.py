@@ -14,7 +14,8 @@ from zmqbroker.raft.messages import Entry, EntryType, HardState, StorageAppend
 from zmqbroker.server.membership import founding
 from zmqbroker.storage import DataDirectory, LmdbState, SegmentLog
 from zmqbroker.storage.identity import write_identity
-from zmqbroker.wire.entries import EntryBuilder, SmallCommand, decode_entry
+from zmqbroker.wire.command_shapes import SmallCommand
+from zmqbroker.wire.entries import EntryBuilder, decode_entry
 
 MEMBERS = tuple(Member(number, f"n{number}", bytes([number]) * 16, f"h{number}:1") for number in (1, 2, 3))
 TERM = 2

@@ -18,7 +18,8 @@ from zmqbroker.raft.confchange import Change, ChangeType, ConfChange, Transition
 from zmqbroker.raft.messages import EntryType, HardState, Membership, Snapshot, StorageAppend
 from zmqbroker.server.log_dump import describe_entry, dump_log
 from zmqbroker.storage.stopped import StoppedDirectory
-from zmqbroker.wire.entries import EntryBuilder, SmallCommand
+from zmqbroker.wire.command_shapes import SmallCommand
+from zmqbroker.wire.entries import EntryBuilder
 from zmqbroker.wire.membership import encode_members
 
 SESSION = bytes(range(16))

@@ -7,7 +7,6 @@ import pytest
 from zmqbroker.commands import (
     Acked,
     Closed,
-    Delivery,
     Member,
     Piece,
     ProducerOpened,
@@ -19,7 +18,7 @@ from zmqbroker.commands import (
     Waiting,
 )
 from zmqbroker.raft import Membership
-from zmqbroker.server.replies import delivery_reply, result_reply
+from zmqbroker.server.replies import messages_reply, result_reply
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import MessageHeaders, encode_message_headers
@@ -83,14 +82,14 @@ def test_result_that_nobody_waits_for_is_a_bug(result: Result) -> None:
 
 
 def test_delivery_of_nothing_has_no_pieces() -> None:
-    assert delivery_reply(Delivery(KEY, "c", ()), lambda index: b"", plain=False) == ({"pieces": []}, [])
-    assert delivery_reply(Delivery(KEY, "c", ()), lambda index: b"", plain=True) == ({"messages": []}, [])
+    assert messages_reply((), lambda index: b"", plain=False) == ({"pieces": []}, [])
+    assert messages_reply((), lambda index: b"", plain=True) == ({"messages": []}, [])
 
 
 def test_delivery_of_parts_of_batches_holds_only_those_parts() -> None:
     batches = {5: codec.encode_batch(b"c", [b"one", b"two", b"three"]), 6: codec.encode_batch(b"c", [b"four"])}
     pieces = (piece(batches[5], first=2, last=3, low=1), piece(batches[6], index=6, first=4, last=4, delivery_count=2))
-    fields, frames = delivery_reply(Delivery(KEY, "c", pieces), lambda index: entry(batches[index]), plain=False)
+    fields, frames = messages_reply(pieces, lambda index: entry(batches[index]), plain=False)
     assert fields == {"pieces": [[5 << 16, 2, 3, 1, 1_005], [6 << 16, 4, 4, 2, 1_006]]}
     assert [codec.decode_batch(frame).bodies for frame in frames] == [[b"two", b"three"], [b"four"]]
 
@@ -99,7 +98,7 @@ def test_delivery_in_plain_form_is_one_map_and_one_body_per_message() -> None:
     headers = encode_message_headers(MessageHeaders("note", {"k": "v"}))
     batch = codec.encode_batch(b"c", [b"one", b"two"], 0, 0, ["ä".encode(), b""], [headers, b""])
     found = (piece(batch, first=8, last=9, delivery_count=3),)
-    fields, frames = delivery_reply(Delivery(KEY, "c", found), lambda index: entry(batch), plain=True)
+    fields, frames = messages_reply(found, lambda index: entry(batch), plain=True)
     same = {"assigning": 5 << 16, "delivery_count": 3, "time_unix_ns": 1_005}
     assert fields == {
         "messages": [
@@ -112,5 +111,5 @@ def test_delivery_in_plain_form_is_one_map_and_one_body_per_message() -> None:
 
 def test_delivery_in_plain_form_of_headers_that_cannot_be_read_takes_them_for_none() -> None:
     batch = codec.encode_batch(b"c", [b"one"], 0, 0, None, [b"\xc1"])
-    fields, frames = delivery_reply(Delivery(KEY, "c", (piece(batch),)), lambda index: entry(batch), plain=True)
+    fields, frames = messages_reply((piece(batch),), lambda index: entry(batch), plain=True)
     assert (fields["messages"][0]["metadata"], fields["messages"][0]["tags"], frames) == ("", {}, [b"one"])

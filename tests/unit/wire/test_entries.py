@@ -13,7 +13,8 @@ from tests.unit.wire.samples import batches, damaged
 from zmqbroker.commands import Ack, Close, Command, OpenProducer, Publish, Receipt, Receive, ReceiveKey, TakeAudit, Tick, Trim
 from zmqbroker.errors import LocalProtocolError, MalformedFrame, UnsupportedVersion
 from zmqbroker.wire import codec
-from zmqbroker.wire.entries import COMMANDS_MAX, EntryBuilder, SmallCommand, decode_entry
+from zmqbroker.wire.command_shapes import SmallCommand
+from zmqbroker.wire.entries import COMMANDS_MAX, EntryBuilder, decode_entry
 
 U64 = st.integers(0, 2**64 - 1)
 SESSION = st.binary(min_size=16, max_size=16)

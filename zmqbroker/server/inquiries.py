@@ -1,0 +1,73 @@
+"""Questions that change nothing: a channel's counters, its messages, which channels there are. Any node answers from its own
+state; a follower's may be a tick old."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from zmqbroker.broker import Machine
+from zmqbroker.errors import ChannelNotFound
+from zmqbroker.server.replies import messages_reply
+from zmqbroker.wire import requests
+from zmqbroker.wire.frames import Reply
+from zmqbroker.wire.queue_requests import settings_fields
+
+if TYPE_CHECKING:
+    from zmqbroker.server.group import Group
+    from zmqbroker.server.node import Node
+
+__all__ = ["Inquiry", "inquire"]
+
+Inquiry = requests.StatsRequest | requests.PeekRequest | requests.ListChannels
+
+
+def inquire(node: Node, group: Group | None, request: Inquiry) -> tuple[Reply, dict[str, Any], list[bytes]]:
+    """Code, fields and body frames of the answer. Raises ChannelNotFound."""
+    match request:
+        case requests.StatsRequest():
+            return Reply.CHANNEL, _channel(group.machine if group else None, request.channel), []
+        case requests.ListChannels():
+            return Reply.CHANNELS, _list(group.machine if group else None, request), []
+        case requests.PeekRequest():
+            return Reply.MESSAGES, *_peek(node, group, request)
+
+
+def _channel(machine: Machine | None, channel: str) -> dict[str, Any]:
+    stats = machine.stats(channel) if machine else None
+    settings = machine.settings(channel) if machine else None
+    if machine is None or stats is None or settings is None:
+        raise ChannelNotFound(f"no channel is called {channel!r}")
+    return {
+        "channel": stats.channel,
+        "depth": stats.depth,
+        "ready": stats.ready,
+        "in_flight": stats.in_flight,
+        "delayed": stats.delayed,
+        "waiting_receives": stats.waiting_receives,
+        "last_sequence": stats.last_sequence,
+        "acked": stats.acked,
+        "redelivered": stats.redelivered,
+        "expired": stats.expired,
+        "dead_lettered": stats.dead_lettered,
+        "moved": stats.moved,
+        "dropped": stats.dropped,
+        "size_bytes": stats.size_bytes,
+        "oldest_unix_ns": stats.oldest_unix_ns,
+        "settings": settings_fields(settings),
+        "applied_index": machine.applied_index,
+    }
+
+
+def _list(machine: Machine | None, request: requests.ListChannels) -> dict[str, Any]:
+    names = machine.channels() if machine else []
+    found = [name for name in names if name > request.after and request.search in name]
+    rows = [_channel(machine, name) for name in found[: request.count_max]]
+    return {"channels": rows, "more": len(found) > request.count_max}
+
+
+def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:
+    bounds = (request.first, request.since_unix_ns, request.count_max, request.size_max)
+    found = group.machine.peek(request.channel, *bounds) if group else None
+    if group is None or found is None:
+        raise ChannelNotFound(f"no channel is called {request.channel!r}")
+    return messages_reply(found, lambda index: node.read(group.number, index), plain=request.plain)

@@ -1,0 +1,201 @@
+"""How every command but Publish lies in an entry: a msgpack array, with a check for each item. Source: docs/PROTOCOL.md §9."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, NamedTuple
+
+from zmqbroker.commands import (
+    Ack,
+    ChannelSettings,
+    Close,
+    CreateChannel,
+    DeleteChannel,
+    DeleteMessages,
+    Extend,
+    Manage,
+    Nack,
+    OpenProducer,
+    Purge,
+    Receipt,
+    Receive,
+    ReceiveKey,
+    Redrive,
+    Reject,
+    Requeue,
+    Settle,
+    TakeAudit,
+    Tick,
+    Trim,
+    UpdateChannel,
+)
+from zmqbroker.wire.batch import CHANNEL_SIZE_MAX
+from zmqbroker.wire.frames import U64_MAX
+from zmqbroker.wire.queue_requests import REASON_SIZE_MAX, settings_fields
+from zmqbroker.wire.requests import SESSION_SIZE
+
+__all__ = ["SHAPES", "SHAPE_OF_TYPE", "Shape", "SmallCommand", "fits", "is_u64"]
+
+#: Every command but Publish.
+SmallCommand = OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | Trim | TakeAudit
+
+
+def is_u64(value: object) -> bool:
+    return type(value) is int and 0 <= value <= U64_MAX
+
+
+def _is_u64_or_nil(value: object) -> bool:
+    return value is None or is_u64(value)
+
+
+def _is_session(value: object) -> bool:
+    return type(value) is bytes and len(value) == SESSION_SIZE
+
+
+def _is_channel(value: object) -> bool:
+    return type(value) is str and 1 <= len(value) <= CHANNEL_SIZE_MAX
+
+
+def _is_channel_or_empty(value: object) -> bool:
+    return value == "" or _is_channel(value)
+
+
+def _is_reason(value: object) -> bool:
+    return type(value) is str and len(value.encode(errors="replace")) <= REASON_SIZE_MAX
+
+
+def _is_bool(value: object) -> bool:
+    return type(value) is bool
+
+
+def _is_spans(value: object) -> bool:
+    return type(value) is list and all(type(item) is list and len(item) == 2 and all(map(is_u64, item)) for item in value)
+
+
+_SETTINGS = {field.name: type(field.default) for field in fields(ChannelSettings)}
+
+
+def _is_settings(value: object) -> bool:
+    return type(value) is dict and all(
+        type(item) is _SETTINGS.get(name) and (type(item) is str or is_u64(item)) for name, item in value.items()
+    )
+
+
+def _is_receipts(value: object) -> bool:
+    return type(value) is list and all(type(item) is list and len(item) == 3 and all(map(is_u64, item)) for item in value)
+
+
+class Shape(NamedTuple):
+    """How one command lies in its array: a check for each item, and the ways there and back."""
+
+    type: int
+    checks: tuple[Callable[[object], bool], ...]
+    items: Callable[[Any], list[Any]]
+    command: Callable[..., SmallCommand]
+
+
+def _open_producer_items(command: OpenProducer) -> list[Any]:
+    return [command.channel, command.producer, command.incarnation]
+
+
+def _receive_items(command: Receive) -> list[Any]:
+    key = command.key
+    counts = [command.count_min, command.count_max, command.size_max]
+    return [
+        *(key.session, key.consumer, key.request, command.channel),
+        *counts,
+        *(command.wait_ms, command.visibility_ms, command.incarnation),
+    ]
+
+
+def _receive(session: bytes, consumer: int, request: int, *rest: Any) -> Receive:
+    return Receive(ReceiveKey(session, consumer, request), *rest)
+
+
+def _ack_items(command: Ack) -> list[Any]:
+    receipts = [[receipt.assigning, receipt.first, receipt.last] for receipt in command.receipts]
+    return [command.session, command.channel, receipts]
+
+
+def _ack(session: bytes, channel: str, receipts: list[list[int]]) -> Ack:
+    return Ack(session, channel, tuple(Receipt(*receipt) for receipt in receipts))
+
+
+def _settle_items(command: Settle) -> list[Any]:
+    receipts = [[receipt.assigning, receipt.first, receipt.last] for receipt in command.receipts]
+    return [command.session, command.channel, receipts, *(getattr(command, field.name) for field in fields(command)[3:])]
+
+
+def _settle(kind: Callable[..., Settle]) -> Callable[..., Settle]:
+    def made(session: bytes, channel: str, receipts: list[list[int]], *rest: Any) -> Settle:
+        return kind(session, channel, tuple(Receipt(*receipt) for receipt in receipts), *rest)
+
+    return made
+
+
+def _plain_items(command: Purge | Redrive | DeleteChannel) -> list[Any]:
+    return [getattr(command, field.name) for field in fields(command)]
+
+
+def _delete_items(command: DeleteMessages) -> list[Any]:
+    return [command.channel, [list(span) for span in command.sequences]]
+
+
+def _delete(channel: str, sequences: list[list[int]]) -> DeleteMessages:
+    return DeleteMessages(channel, tuple((first, last) for first, last in sequences))
+
+
+def _channel_items(command: CreateChannel | UpdateChannel) -> list[Any]:
+    return [command.channel, settings_fields(command.settings)]
+
+
+def _create(channel: str, settings: dict[str, Any]) -> CreateChannel:
+    return CreateChannel(channel, ChannelSettings(**settings))
+
+
+def _update(channel: str, settings: dict[str, Any]) -> UpdateChannel:
+    return UpdateChannel(channel, ChannelSettings(**settings))
+
+
+_HELD = (_is_session, _is_channel, _is_receipts)
+
+
+def _close_items(command: Close) -> list[Any]:
+    return [command.session, command.consumer]
+
+
+def _trim_items(command: Trim) -> list[Any]:
+    return [command.index]
+
+
+def _no_items(_command: Tick | TakeAudit) -> list[Any]:
+    return []
+
+
+SHAPES: dict[type[SmallCommand], Shape] = {
+    OpenProducer: Shape(2, (_is_channel, is_u64, is_u64), _open_producer_items, OpenProducer),
+    Receive: Shape(3, (_is_session, is_u64, is_u64, _is_channel, *(is_u64,) * 6), _receive_items, _receive),
+    Ack: Shape(4, (_is_session, _is_channel, _is_receipts), _ack_items, _ack),
+    Close: Shape(5, (_is_session, _is_u64_or_nil), _close_items, Close),
+    Tick: Shape(6, (), _no_items, Tick),
+    Trim: Shape(7, (is_u64,), _trim_items, Trim),
+    TakeAudit: Shape(8, (), _no_items, TakeAudit),
+    Nack: Shape(9, (*_HELD, is_u64, _is_bool), _settle_items, _settle(Nack)),
+    Reject: Shape(10, (*_HELD, _is_reason), _settle_items, _settle(Reject)),
+    Requeue: Shape(11, (*_HELD, _is_channel), _settle_items, _settle(Requeue)),
+    Extend: Shape(12, (*_HELD, is_u64), _settle_items, _settle(Extend)),
+    Purge: Shape(13, (_is_channel, _is_bool), _plain_items, Purge),
+    DeleteMessages: Shape(14, (_is_channel, _is_spans), _delete_items, _delete),
+    Redrive: Shape(15, (_is_channel, _is_channel_or_empty, _is_channel_or_empty, is_u64), _plain_items, Redrive),
+    CreateChannel: Shape(16, (_is_channel, _is_settings), _channel_items, _create),
+    UpdateChannel: Shape(17, (_is_channel, _is_settings), _channel_items, _update),
+    DeleteChannel: Shape(18, (_is_channel,), _plain_items, DeleteChannel),
+}
+SHAPE_OF_TYPE: dict[int, tuple[str, Shape]] = {shape.type: (kind.__name__, shape) for kind, shape in SHAPES.items()}
+
+
+def fits(shape: Shape, items: object) -> bool:
+    if type(items) is not list or len(items) != len(shape.checks):
+        return False
+    return all(check(item) for check, item in zip(shape.checks, items, strict=True))

@@ -1,0 +1,350 @@
+"""What is done with messages and channels, as requests: settle what is held, manage what is not.
+
+A request is the command that it becomes in the log; a SETTLE kind gets its session from the connection. Ranges and defaults are
+those of docs/PROTOCOL.md §3. `requests` reads and writes them with all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from zmqbroker.commands import (
+    ChannelSettings,
+    CreateChannel,
+    DeleteChannel,
+    DeleteMessages,
+    Extend,
+    Manage,
+    Nack,
+    Purge,
+    Receipt,
+    Redrive,
+    Reject,
+    Requeue,
+    Settle,
+    UpdateChannel,
+)
+from zmqbroker.errors import InvalidChannel, InvalidRequest
+from zmqbroker.wire.batch import COUNT_MAX, SEQUENCE_MAX
+from zmqbroker.wire.frames import (
+    REQUEST_HEADER_SIZE_MAX,
+    U32_MAX,
+    U64_MAX,
+    Reply,
+    Request,
+    channel_fault,
+    flag,
+    integer,
+    shown,
+    text,
+)
+
+__all__ = [
+    "COMMAND_CODES",
+    "DELAY_MS_MAX",
+    "OVERFLOWS",
+    "QUEUE_REQUESTS",
+    "REASON_SIZE_MAX",
+    "RECEIPTS_MAX",
+    "ListChannels",
+    "ManageRequest",
+    "PeekRequest",
+    "QueueRequest",
+    "SettleRequest",
+    "fields_of_command",
+    "read_channel_name",
+    "read_receipts",
+    "read_settings",
+    "reply_to",
+    "settings_fields",
+]
+
+#: Receipts of one request; also ranges of sequences.
+RECEIPTS_MAX = 4096
+#: Ten years.
+DELAY_MS_MAX = 315_576_000_000
+REASON_SIZE_MAX = 255
+#: Twelve hours.
+VISIBILITY_MS_MIN, VISIBILITY_MS_MAX = 100, 43_200_000
+#: Bytes of bodies in one MESSAGES reply, when the first message is not larger.
+PEEK_SIZE_MAX, PEEK_SIZE_DEFAULT = 16 << 20, 1 << 20
+#: What a send does that would exceed `max_messages` or `max_bytes`.
+OVERFLOWS = ("reject", "drop_oldest", "dead_letter")
+LIST_MAX = 1000
+
+Fields = Mapping[str, Any]
+
+
+@dataclass(slots=True, frozen=True)
+class SettleRequest:
+    """NACK, REJECT, REQUEUE or EXTEND; the session of the command is that of the connection."""
+
+    command: Settle
+    forward: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class ManageRequest:
+    """PURGE, DELETE_MESSAGES, REDRIVE, CREATE_CHANNEL, UPDATE_CHANNEL or DELETE_CHANNEL."""
+
+    command: Manage
+    forward: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class PeekRequest:
+    """Look at live messages without touching them: those from a sequence on that were stored at an instant or later."""
+
+    channel: str
+    first: int = 1
+    since_unix_ns: int = 0
+    count_max: int = 1
+    size_max: int = PEEK_SIZE_DEFAULT
+    plain: bool = False
+    forward: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class ListChannels:
+    """Names of channels with a text in them, from the one after `after` on, ascending."""
+
+    search: str = ""
+    after: str = ""
+    count_max: int = LIST_MAX
+    forward: bool = False
+
+
+# --- parts -----------------------------------------------------------------------------------------------------------
+
+
+def read_channel_name(fields: Fields, name: str = "channel") -> str:
+    """The name of a channel. Raises InvalidRequest, or InvalidChannel when it breaks a rule for names."""
+    # Only the type is asked for here: a name that is too long breaks a channel rule, not a field rule.
+    channel = text(fields, name, None, REQUEST_HEADER_SIZE_MAX)
+    if fault := channel_fault(channel):
+        raise InvalidChannel(fault)
+    return channel
+
+
+def _channel_or_empty(fields: Fields, name: str) -> str:
+    return read_channel_name(fields, name) if fields.get(name, "") != "" else ""
+
+
+def read_receipts(fields: Fields) -> tuple[Receipt, ...]:
+    """The receipts of a request. Raises InvalidRequest."""
+    value = fields.get("receipts")
+    if not isinstance(value, list) or not 1 <= len(value) <= RECEIPTS_MAX:
+        raise InvalidRequest(f"field receipts must be a list of 1 to {RECEIPTS_MAX} receipts: {shown(value)}")
+    return tuple(map(_receipt, value))
+
+
+def _receipt(value: object) -> Receipt:
+    if isinstance(value, list) and len(value) == 3 and all(type(part) is int and 0 <= part <= SEQUENCE_MAX for part in value):
+        return Receipt(*value)
+    raise InvalidRequest(f"field receipts holds what is not [assigning, first, last]: {shown(value)}")
+
+
+_SETTINGS_HIGH = {
+    "delivery_limit": U32_MAX,
+    "delay_ms": DELAY_MS_MAX,
+    "expiry_ms": DELAY_MS_MAX,
+    "max_messages": U64_MAX,
+    "max_bytes": U64_MAX,
+    "max_in_flight": U32_MAX,
+}
+
+
+def read_settings(fields: Fields, channel: str) -> ChannelSettings:
+    """Settings of a channel, those that are missing at their default. Raises InvalidRequest or InvalidChannel."""
+    given = fields.get("settings", {})
+    if not isinstance(given, dict):
+        raise InvalidRequest(f"field settings must be a map: {shown(given)}")
+    unknown = sorted(name for name in given if name not in ChannelSettings.__dataclass_fields__)
+    if unknown:
+        raise InvalidRequest(
+            f"setting {shown(unknown[0])} is not known; there are {', '.join(ChannelSettings.__dataclass_fields__)}"
+        )
+    values: dict[str, Any] = {name: integer(given, name, 0, 0, high) for name, high in _SETTINGS_HIGH.items()}
+    overflow = text(given, "overflow", OVERFLOWS[0], REASON_SIZE_MAX)
+    settings = ChannelSettings(dead_letter=_channel_or_empty(given, "dead_letter"), overflow=overflow, **values)
+    if fault := _settings_fault(settings, channel):
+        raise InvalidRequest(fault)
+    return settings
+
+
+def _settings_fault(settings: ChannelSettings, channel: str) -> str | None:
+    if settings.overflow not in OVERFLOWS:
+        return f"setting overflow is {shown(settings.overflow)}, it must be one of {', '.join(OVERFLOWS)}"
+    if settings.dead_letter == channel:
+        return f"setting dead_letter is {shown(channel)}, which is the channel itself"
+    if settings.overflow == "dead_letter" and not settings.dead_letter:
+        return "setting overflow is 'dead_letter' and setting dead_letter names no channel"
+    return None
+
+
+def settings_fields(settings: ChannelSettings) -> dict[str, Any]:
+    """The settings that differ from their default, as `read_settings` reads them."""
+    default = asdict(ChannelSettings())
+    return {name: value for name, value in asdict(settings).items() if value != default[name]}
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _settled(fields: Fields) -> tuple[bytes, str, tuple[Receipt, ...]]:
+    return b"", read_channel_name(fields), read_receipts(fields)
+
+
+def _read_nack(fields: Fields) -> SettleRequest:
+    delay_ms = integer(fields, "delay_ms", 0, 0, DELAY_MS_MAX)
+    behind = flag(fields, "behind")
+    if delay_ms and behind:
+        raise InvalidRequest(f"field behind is true and delay_ms {delay_ms}: a message that waits keeps its place")
+    return SettleRequest(Nack(*_settled(fields), delay_ms, behind), flag(fields, "forward"))
+
+
+def _read_reject(fields: Fields) -> SettleRequest:
+    reason = text(fields, "reason", "", REASON_SIZE_MAX)
+    return SettleRequest(Reject(*_settled(fields), reason), flag(fields, "forward"))
+
+
+def _read_requeue(fields: Fields) -> SettleRequest:
+    command = Requeue(*_settled(fields), read_channel_name(fields, "to"))
+    if command.to == command.channel:
+        raise InvalidRequest(f"field to is {shown(command.to)}, which is the channel itself: nack with behind instead")
+    return SettleRequest(command, flag(fields, "forward"))
+
+
+def _read_extend(fields: Fields) -> SettleRequest:
+    visibility_ms = integer(fields, "visibility_ms", None, VISIBILITY_MS_MIN, VISIBILITY_MS_MAX)
+    return SettleRequest(Extend(*_settled(fields), visibility_ms), flag(fields, "forward"))
+
+
+def _read_purge(fields: Fields) -> ManageRequest:
+    return ManageRequest(Purge(read_channel_name(fields), flag(fields, "in_flight")), flag(fields, "forward"))
+
+
+def _read_delete_messages(fields: Fields) -> ManageRequest:
+    value = fields.get("sequences")
+    if not isinstance(value, list) or not 1 <= len(value) <= RECEIPTS_MAX:
+        raise InvalidRequest(f"field sequences must be a list of 1 to {RECEIPTS_MAX} ranges: {shown(value)}")
+    command = DeleteMessages(read_channel_name(fields), tuple(map(_sequences, value)))
+    return ManageRequest(command, flag(fields, "forward"))
+
+
+def _sequences(value: object) -> tuple[int, int]:
+    if isinstance(value, list) and len(value) == 2 and all(type(part) is int for part in value):
+        first, last = value
+        if 1 <= first <= last <= SEQUENCE_MAX:
+            return first, last
+    raise InvalidRequest(f"field sequences holds what is not [first, last]: {shown(value)}")
+
+
+def _read_redrive(fields: Fields) -> ManageRequest:
+    channel, to, origin = (read_channel_name(fields), _channel_or_empty(fields, "to"), _channel_or_empty(fields, "origin"))
+    if to == channel:
+        raise InvalidRequest(f"field to is {shown(to)}, which is the channel itself")
+    command = Redrive(channel, to, origin, integer(fields, "max", 0, 0, U64_MAX))
+    return ManageRequest(command, flag(fields, "forward"))
+
+
+def _read_create_channel(fields: Fields) -> ManageRequest:
+    channel = read_channel_name(fields)
+    return ManageRequest(CreateChannel(channel, read_settings(fields, channel)), flag(fields, "forward"))
+
+
+def _read_update_channel(fields: Fields) -> ManageRequest:
+    channel = read_channel_name(fields)
+    return ManageRequest(UpdateChannel(channel, read_settings(fields, channel)), flag(fields, "forward"))
+
+
+def _read_delete_channel(fields: Fields) -> ManageRequest:
+    return ManageRequest(DeleteChannel(read_channel_name(fields)), flag(fields, "forward"))
+
+
+def _read_peek(fields: Fields) -> PeekRequest:
+    return PeekRequest(
+        channel=read_channel_name(fields),
+        first=integer(fields, "first", 1, 1, SEQUENCE_MAX),
+        since_unix_ns=integer(fields, "since_unix_ns", 0, 0, U64_MAX),
+        count_max=integer(fields, "max", 1, 1, COUNT_MAX),
+        size_max=integer(fields, "max_bytes", PEEK_SIZE_DEFAULT, 1, PEEK_SIZE_MAX),
+        plain=flag(fields, "plain"),
+        forward=flag(fields, "forward"),
+    )
+
+
+def _read_list_channels(fields: Fields) -> ListChannels:
+    return ListChannels(
+        search=text(fields, "search", "", REASON_SIZE_MAX),
+        after=text(fields, "after", "", REASON_SIZE_MAX),
+        count_max=integer(fields, "max", LIST_MAX, 1, LIST_MAX),
+        forward=flag(fields, "forward"),
+    )
+
+
+QueueRequest = SettleRequest | ManageRequest | PeekRequest | ListChannels
+
+
+#: How each of them is read, by command code; none has a body frame.
+QUEUE_REQUESTS: dict[Request, Callable[[Fields], QueueRequest]] = {
+    Request.NACK: _read_nack,
+    Request.REJECT: _read_reject,
+    Request.REQUEUE: _read_requeue,
+    Request.EXTEND: _read_extend,
+    Request.PURGE: _read_purge,
+    Request.DELETE_MESSAGES: _read_delete_messages,
+    Request.REDRIVE: _read_redrive,
+    Request.PEEK: _read_peek,
+    Request.CREATE_CHANNEL: _read_create_channel,
+    Request.UPDATE_CHANNEL: _read_update_channel,
+    Request.DELETE_CHANNEL: _read_delete_channel,
+    Request.LIST_CHANNELS: _read_list_channels,
+}
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def fields_of_command(command: Settle | Manage) -> dict[str, Any]:
+    """The fields of a command that differ from their default, as the readers above expect them."""
+    found: dict[str, Any] = {}
+    for field in fields(command):
+        value = getattr(command, field.name)
+        if field.name == "session" or value == field.default:
+            continue
+        if isinstance(value, ChannelSettings):
+            value = settings_fields(value)
+        elif field.name == "receipts":
+            value = [[receipt.assigning, receipt.first, receipt.last] for receipt in value]
+        elif field.name == "sequences":
+            value = [list(span) for span in value]
+        found["max" if field.name == "count_max" else field.name] = value
+    return found
+
+
+#: The command code of each.
+COMMAND_CODES: dict[type[Settle | Manage], Request] = {
+    Nack: Request.NACK,
+    Reject: Request.REJECT,
+    Requeue: Request.REQUEUE,
+    Extend: Request.EXTEND,
+    Purge: Request.PURGE,
+    DeleteMessages: Request.DELETE_MESSAGES,
+    Redrive: Request.REDRIVE,
+    CreateChannel: Request.CREATE_CHANNEL,
+    UpdateChannel: Request.UPDATE_CHANNEL,
+    DeleteChannel: Request.DELETE_CHANNEL,
+}
+
+
+def reply_to(request: QueueRequest) -> Reply:
+    """The reply that fits; these requests share three of them."""
+    if isinstance(request, PeekRequest):
+        return Reply.MESSAGES
+    if isinstance(request, ListChannels):
+        return Reply.CHANNELS
+    changes = isinstance(request.command, CreateChannel | UpdateChannel | DeleteChannel)
+    return Reply.CHANGED if changes else Reply.DONE
