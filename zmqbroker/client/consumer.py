@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import Any, Generic
+from typing import Any, Generic, Protocol
 
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.message import Messages, Received
@@ -25,12 +25,22 @@ from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.frames import U64_MAX
 from zmqbroker.wire.requests import CloseRequest, ReceiveRequest
 
-__all__ = ["CLOSE_MS", "Consumer"]
+__all__ = ["CLOSE_MS", "Consumer", "Consuming"]
 
 #: How long one RECEIVE waits at the broker before it is asked anew.
 _WAIT_MS = 10_000
 #: How long to wait for the answer to CLOSE; without one, the messages return when the session expires.
 CLOSE_MS = 5_000
+
+
+class Consuming(Protocol):
+    """What a client that drains stops, and waits for."""
+
+    def stop(self) -> None:
+        """Take nothing more."""
+
+    async def wait_closed(self) -> None:
+        """Wait until whoever has messages is through with them."""
 
 
 class _Lane(Generic[Received]):
@@ -77,7 +87,7 @@ class Consumer(Generic[Received]):
         requests: tuple[ReceiveRequest, ...],
         timeout_ms: int,
         read: Callable[[dict[str, Any], Sequence[Buffer]], Messages[Received]],
-        active: set[Consumer[Received]],
+        active: set[Consuming],
     ) -> None:
         self._driver = driver
         self._timeout_ms = timeout_ms + _WAIT_MS

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from zmqbroker.client.acks import AckGatherer
-from zmqbroker.client.consumer import CLOSE_MS, Consumer
+from zmqbroker.client.consumer import CLOSE_MS, Consumer, Consuming
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.message import (
     Content,
@@ -24,6 +24,7 @@ from zmqbroker.client.message import (
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
+from zmqbroker.client.worker import Worker, WorkerSettings
 from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Redrive, Reject, Requeue, Settle
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
@@ -193,6 +194,20 @@ class Queue:
         read = partial(read_messages, self._owner, self.name, make=self._make)
         return Consumer(self._driver, requests, self._timeout_ms, read, self._book.consumers)
 
+    async def handle(self, handler: Callable[[Message], Awaitable[object]], **settings: int) -> None:
+        """Call `handler` with every message, several at a time, until the client is drained or the call cancelled.
+
+        A handler that returns acks its message; one that raises gives it back, to come again after a delay that doubles;
+        `Rejected` moves it to the dead-letter channel. Settings are those of `WorkerSettings`: `concurrency`,
+        `visibility_ms`, `max_hold_ms`, `backoff_ms`, `backoff_max_ms`.
+        """
+        worker = Worker(self, handler, WorkerSettings(**settings))
+        self._book.consumers.add(worker)
+        try:
+            await worker.run()
+        finally:
+            self._book.consumers.discard(worker)
+
     async def ack(self, messages: Iterable[Message]) -> None:
         """Finish messages for good. Raises StaleReceipt naming those that were not held any more; the others are acked."""
         receipts = receipts_of(messages)
@@ -272,10 +287,10 @@ class Queue:
 
 
 class Book:
-    """What is in use at one client: consumer numbers, consumers that iterate, producers that are open."""
+    """What is in use at one client: consumer numbers, who consumes, producers that are open."""
 
     def __init__(self) -> None:
-        self.consumers: set[Consumer[Message]] = set()
+        self.consumers: set[Consuming] = set()
         self.producers: set[Producer] = set()
         self._last_consumer = 0
 

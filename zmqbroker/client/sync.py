@@ -223,6 +223,20 @@ class SyncQueue:
         """An iterator over the queue's messages. Options are those of `Queue.consume`."""
         return SyncConsumer(self._client, self._client.run(self._consumer(options)))
 
+    def handle(self, handler: Callable[[SyncMessage], object], *, concurrency: int = 8, **settings: int) -> None:
+        """Call `handler` with every message, in up to `concurrency` threads, until the client is drained or closed.
+
+        What becomes of a message, and the other settings, are those of `Queue.handle`.
+        """
+        with concurrent.futures.ThreadPoolExecutor(concurrency, "zmqbroker-handler") as threads:
+            self._client.run(self._handle(handler, threads, concurrency=concurrency, **settings))
+
+    async def _handle(
+        self, handler: Callable[[SyncMessage], object], threads: concurrent.futures.Executor, **settings: int
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        await self._queue.handle(lambda message: loop.run_in_executor(threads, handler, cast(Any, message)), **settings)
+
     def ack(self, messages: Iterable[SyncMessage]) -> None:
         """Finish messages for good. Raises StaleReceipt naming those that were not held any more; the others are acked."""
         self._client.run(self._queue.ack(cast(Iterable[Message], messages)))
