@@ -1,7 +1,8 @@
 """Messages that are nacked, delayed, rejected, requeued and forgotten while leaders die, and what must be true of them then.
 
 `Settling` is a load in the test's own event loop: a producer and consumers that note what they saw. `faults` finds broken
-promises; it judges only what a client could have seen. A settlement that ended in an error may have happened or not, and both are right.
+promises; it judges only what a client could have seen. A settlement that ended in an error may have happened or not, and both
+are right.
 """
 
 from __future__ import annotations

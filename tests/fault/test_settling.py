@@ -54,8 +54,8 @@ def test_settling_under_dying_leaders_gives_every_message_one_end(tmp_path: Path
 
         seen = asyncio.run(main())
         note(
-            f"{len(seen.sent)} confirmed, {len(seen.deliveries)} deliveries, {len(seen.acked_ns)} acked, {len(seen.dead)} dead, "
-            f"{len(seen.other)} requeued, {len(seen.doubtful)} settlements of unknown outcome"
+            f"{len(seen.sent)} confirmed, {len(seen.deliveries)} deliveries, {len(seen.acked_ns)} acked, "
+            f"{len(seen.dead)} dead, {len(seen.other)} requeued, {len(seen.doubtful)} settlements of unknown outcome"
         )
         assert faults(seen) == []
         assert seen.dead

@@ -129,13 +129,14 @@ class Worker:
 
     async def _settle(self, message: Message) -> None:
         queue = self._queue
-        try:
-            await self._handler(message)
-        except Rejected as rejected:
-            await queue.reject((message,), str(rejected))
-        except Exception:
-            log.exception("queue %r: the handler of message %d failed", queue.name, message.sequence)
+        (outcome,) = await asyncio.gather(self._handler(message), return_exceptions=True)
+        if isinstance(outcome, Rejected):
+            await queue.reject((message,), str(outcome))
+        elif isinstance(outcome, Exception):
+            log.error("queue %r: the handler of message %d failed", queue.name, message.sequence, exc_info=outcome)
             await queue.nack((message,), delay_ms=self._settings.delay_ms(message.delivery_count))
+        elif isinstance(outcome, BaseException):
+            raise outcome
         else:
             await queue.ack((message,))
 
