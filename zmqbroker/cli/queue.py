@@ -56,7 +56,7 @@ def purge(context: CommandContext, channel: str, url: str, timeout_ms: int, as_j
 @json_option
 @click.pass_obj
 def ack_all(context: CommandContext, channel: str, url: str, timeout_ms: int, as_json: bool) -> None:
-    """Finish all messages of CHANNEL, those in flight too: who holds one will find that it is finished."""
+    """Finish all messages of CHANNEL, the delayed ones and those in flight too: none of them is delivered again."""
     count = context.run(url, timeout_ms, lambda client: client.queue(channel).purge(in_flight=True))
     _say(channel, count, "finished, counting those in flight", as_json)
 
