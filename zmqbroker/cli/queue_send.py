@@ -31,10 +31,16 @@ _UNDER_WAY_MAX = 1_024
 @click.option("--stdin", "lines", is_flag=True, help="Send each line of standard input as one message.")
 @click.option("--file", "path", type=click.File("rb"), help="Send the content of a file as one message; -: standard input.")
 @click.option(
-    "--delay-ms", type=click.IntRange(0, DELAY_MS_MAX), default=0, help="They can be received after so long; now unless given."
+    "--delay-ms",
+    type=click.IntRange(0, DELAY_MS_MAX),
+    default=0,
+    help="They can be received after so long; unless given, as the channel says.",
 )
 @click.option(
-    "--expiry-ms", type=click.IntRange(0, DELAY_MS_MAX), default=0, help="They are dropped after so long; never unless given."
+    "--expiry-ms",
+    type=click.IntRange(0, DELAY_MS_MAX),
+    default=0,
+    help="They are dropped after so long; unless given, as the channel says.",
 )
 @click.option(
     "--priority",

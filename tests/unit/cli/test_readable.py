@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from zmqbroker.cli.readable import duration_text, exact_size_text, instant_text, plain_text, size_text
+from zmqbroker.cli.readable import duration_text, exact_size_text, instant, instant_text, plain_text, size_text
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,12 @@ def test_instant_is_utc() -> None:
 @pytest.mark.parametrize(("text", "shown"), [("zwölf", "zwölf"), ("\x1b[31m", r"'\x1b[31m'"), ("a\nb", r"'a\nb'")])
 def test_plain_text_that_would_change_the_terminal_is_quoted(text: str, shown: str) -> None:
     assert plain_text(text) == shown
+
+
+def test_instant_without_a_zone_is_utc_wherever_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "EST5EDT")
+        time.tzset()
+        found = instant("2023-11-14T22:13:20")
+    time.tzset()
+    assert found == 1_700_000_000_000_000_000
