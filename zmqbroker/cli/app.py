@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import click
 
+from zmqbroker.cli.apply import apply, export
 from zmqbroker.cli.backup import backup
 from zmqbroker.cli.bench import bench
+from zmqbroker.cli.channel import channel
 from zmqbroker.cli.cluster import cluster
 from zmqbroker.cli.dev import dev
 from zmqbroker.cli.exits import Exit, exit_status
@@ -33,7 +35,7 @@ def application() -> None:
     """A message broker that speaks ZeroMQ, replicates every queue with Raft, and loses nothing it acknowledged."""
 
 
-for command in (serve, dev, status, queue, cluster, bench, backup, restore, verify, log):
+for command in (serve, dev, status, queue, channel, apply, export, cluster, bench, backup, restore, verify, log):
     application.add_command(command)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ __all__ = [
 TIMEOUT_MS = 30_000
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+_Result = TypeVar("_Result")
 
 
 class Connect(Protocol):
@@ -68,6 +69,15 @@ class CommandContext:
 
     connect: Connect = connect_lazily
     ask: Ask = ask_lazily
+
+    def run(self, url: str, timeout_ms: int, job: Callable[[Client], Awaitable[_Result]]) -> _Result:
+        """Do one thing with a client of its own, in an event loop of its own."""
+
+        async def connected() -> _Result:
+            async with self.connect(url, timeout_ms) as client:
+                return await job(client)
+
+        return asyncio.run(connected())
 
 
 def url_option(function: _Function) -> _Function:

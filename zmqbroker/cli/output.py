@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import click
@@ -37,13 +37,16 @@ def emit_line(text: str) -> None:
     click.echo(text)
 
 
-def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table; numbers stand on the right, and nothing in a cell is taken for markup."""
+def emit_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, unbroken: Collection[str] = ()) -> None:
+    """Print a table; numbers stand on the right, and nothing in a cell is taken for markup.
+
+    Where it is wider than the terminal cells go on in the next line, but those of the columns `unbroken`, which must be narrow.
+    """
     table = Table(box=None, pad_edge=False, header_style="bold")
     kept = [list(row) for row in rows]
     for number, column in enumerate(columns):
         numeric = bool(kept) and all(isinstance(row[number], int) for row in kept)
-        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold", no_wrap=column in unbroken)
     for row in kept:
         table.add_row(*(Text(str(cell)) for cell in row))
     Console(file=sys.stdout, width=None if on_terminal() else _WIDTH_WITHOUT_TERMINAL).print(table)

@@ -1,203 +1,114 @@
-"""`zmqbroker queue`: send to, receive from and look at one queue."""
+"""`zmqbroker queue`: send to, receive from, look at and clear queues. Sending and receiving have files of their own."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import sys
-import threading
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from zmqbroker.cli.channel_tables import exact, show_counters
 from zmqbroker.cli.exits import Exit
-from zmqbroker.cli.options import CommandContext, json_option, timeout_option, together, url_option
-from zmqbroker.cli.output import body_fields, body_text, emit_json, emit_line, emit_table, note
-
-if TYPE_CHECKING:
-    from zmqbroker.client import Confirm, Message, Producer, SendResult
+from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
+from zmqbroker.cli.output import emit_json, emit_line, note
+from zmqbroker.cli.queue_receive import peek, receive
+from zmqbroker.cli.queue_send import send
+from zmqbroker.cli.readable import plain_text
+from zmqbroker.wire.batch import SEQUENCE_MAX
+from zmqbroker.wire.frames import U64_MAX
 
 __all__ = ["queue"]
 
-#: Sends under way at once; the client's own window bounds what is on the wire.
-_UNDER_WAY_MAX = 1_024
+_TIMEOUT_MS = 30_000
 
 
 @click.group()
 def queue() -> None:
-    """Send to, receive from and look at queues."""
+    """Send to, receive from, look at and clear queues."""
+
+
+for command in (send, receive, peek):
+    queue.add_command(command)
+
+
+def _say(channel: str, count: int, done: str, as_json: bool) -> None:
+    """Tell with how many messages it was done."""
+    if as_json:
+        emit_json({"channel": channel, "count": count})
+    else:
+        emit_line(f"{plain_text(channel)}: {count} {'message' if count == 1 else 'messages'} {done}")
 
 
 @queue.command()
 @click.argument("channel")
-@click.argument("bodies", nargs=-1)
-@click.option("--stdin", "lines", is_flag=True, help="Send each line of standard input as one message.")
-@click.option("--file", "path", type=click.File("rb"), help="Send the content of a file as one message.")
 @url_option
-@timeout_option(30_000)
+@timeout_option(_TIMEOUT_MS)
 @json_option
 @click.pass_obj
-def send(
+def purge(context: CommandContext, channel: str, url: str, timeout_ms: int, as_json: bool) -> None:
+    """Finish all messages of CHANNEL that nobody holds, the delayed ones too."""
+    _say(channel, context.run(url, timeout_ms, lambda client: client.queue(channel).purge()), "purged", as_json)
+
+
+@queue.command()
+@click.argument("channel")
+@url_option
+@timeout_option(_TIMEOUT_MS)
+@json_option
+@click.pass_obj
+def ack_all(context: CommandContext, channel: str, url: str, timeout_ms: int, as_json: bool) -> None:
+    """Finish all messages of CHANNEL, the delayed ones and those in flight too: none of them is delivered again."""
+    count = context.run(url, timeout_ms, lambda client: client.queue(channel).purge(in_flight=True))
+    _say(channel, count, "finished, counting those in flight", as_json)
+
+
+@queue.command()
+@click.argument("channel")
+@click.argument("sequences", nargs=-1, required=True, type=click.IntRange(1, SEQUENCE_MAX), metavar="SEQUENCE...")
+@url_option
+@timeout_option(_TIMEOUT_MS)
+@json_option
+@click.pass_obj
+def delete(context: CommandContext, channel: str, sequences: tuple[int, ...], url: str, timeout_ms: int, as_json: bool) -> int:
+    """Finish messages of CHANNEL by their sequences, as far as nobody holds them: so a delayed one is cancelled.
+
+    Ends with status 4 when none of them was there to be deleted.
+    """
+    wanted = sorted(set(sequences))
+    count = context.run(url, timeout_ms, lambda client: client.queue(channel).delete(wanted))
+    _say(channel, count, f"deleted of {len(wanted)}", as_json)
+    if count:
+        return Exit.DONE
+    note("zmqbroker: none of them is there, or all are in flight")
+    return Exit.NOTHING_THERE
+
+
+@queue.command()
+@click.argument("channel")
+@click.option("--to", default="", metavar="CHANNEL", help="Move them there; back to where each came from unless given.")
+@click.option("--origin", default="", metavar="CHANNEL", help="Only messages that came from this channel.")
+@click.option(
+    "--max", "count_max", type=click.IntRange(1, U64_MAX), help="Most messages to move, the oldest first; all unless given."
+)
+@url_option
+@timeout_option(_TIMEOUT_MS)
+@json_option
+@click.pass_obj
+def redrive(
     context: CommandContext,
     channel: str,
-    bodies: tuple[str, ...],
-    lines: bool,
-    path: Any,
+    to: str,
+    origin: str,
+    count_max: int | None,
     url: str,
     timeout_ms: int,
     as_json: bool,
 ) -> None:
-    """Send messages to CHANNEL, one per BODY, and wait until each is confirmed."""
-    if (bool(bodies), lines, path is not None).count(True) != 1:
-        raise click.UsageError("give either bodies, --stdin or --file")
-    if lines:
-        source = _standard_input()
-    else:
-        source = _given([path.read()] if path is not None else [body.encode("utf-8", "surrogateescape") for body in bodies])
-    asyncio.run(_send(context, url, channel, source, timeout_ms, as_json))
+    """Move messages that nobody holds out of CHANNEL, usually a dead-letter channel, back to where they came from.
 
-
-async def _given(bodies: list[bytes]) -> AsyncIterator[bytes]:
-    for body in bodies:
-        yield body
-
-
-async def _standard_input() -> AsyncIterator[bytes]:
-    """Standard input by lines, without their ends.
-
-    A thread reads, because a pipe may be silent for long while confirms come in; it is a daemon, because nothing can wake it
-    when the command is interrupted.
+    One that was sent to CHANNEL itself stays, unless --to says where it is to go.
     """
-    loop, read_lines, room = asyncio.get_running_loop(), asyncio.Queue[bytes | None](), threading.Semaphore(_UNDER_WAY_MAX)
-
-    standard_input = sys.stdin
-
-    def read() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: the command has failed, and nobody wants more lines
-            for line in standard_input.buffer:
-                room.acquire()
-                loop.call_soon_threadsafe(read_lines.put_nowait, line.removesuffix(b"\n").removesuffix(b"\r"))
-            loop.call_soon_threadsafe(read_lines.put_nowait, None)
-
-    threading.Thread(target=read, name="standard-input", daemon=True).start()
-    while (line := await read_lines.get()) is not None:
-        room.release()
-        yield line
-
-
-async def _send(
-    context: CommandContext, url: str, channel: str, source: AsyncIterator[bytes], timeout_ms: int, as_json: bool
-) -> None:
-    """Send in order through one producer, and print each confirm as it comes, in the order of the messages."""
-    confirms: asyncio.Queue[Confirm | None] = asyncio.Queue(_UNDER_WAY_MAX)
-
-    async def produce(producer: Producer) -> None:
-        async for body in source:
-            await confirms.put(await producer.send(body))
-        await confirms.put(None)
-
-    async def show() -> None:
-        while (confirm := await confirms.get()) is not None:
-            _show_sent(await confirm, channel, as_json)
-
-    async with context.connect(url, timeout_ms) as client, client.queue(channel).producer() as producer:
-        await together(produce(producer), show())
-
-
-def _show_sent(result: SendResult, channel: str, as_json: bool) -> None:
-    if as_json:
-        emit_json(
-            {
-                "channel": channel,
-                "sequence": result.sequence,
-                "time_unix_ns": result.time_unix_ns,
-                "duplicate": result.duplicate,
-                "confirm": result.confirm,
-            }
-        )
-    else:
-        emit_line(f"{channel}: message {result.sequence} confirmed by {result.confirm}")
-
-
-@queue.command()
-@click.argument("channel")
-@click.option("--max", "count_max", type=click.IntRange(1, 65_535), default=1, show_default=True, help="Most messages to take.")
-@click.option("--wait-ms", type=click.IntRange(0, 60_000), default=0, show_default=True, help="How long to wait for a message.")
-@click.option(
-    "--visibility-ms",
-    type=click.IntRange(100, 43_200_000),
-    default=30_000,
-    show_default=True,
-    help="How long messages that are not acked stay hidden from others.",
-)
-@click.option("--ack/--no-ack", default=True, show_default=True, help="Whether to finish the messages for good.")
-@url_option
-@json_option
-@click.pass_obj
-def receive(
-    context: CommandContext,
-    channel: str,
-    count_max: int,
-    wait_ms: int,
-    visibility_ms: int,
-    ack: bool,
-    url: str,
-    as_json: bool,
-) -> int:
-    """Receive messages from CHANNEL and print them; ends with status 4 when there are none.
-
-    Messages are printed before they are acked, so that none is lost on the way. With --no-ack they are ready again as soon as
-    this command ends.
-    """
-    count = asyncio.run(_receive(context, url, channel, count_max, wait_ms, visibility_ms, ack, as_json))
-    if count:
-        return Exit.DONE
-    note(f"zmqbroker: nothing there in {channel}")
-    return Exit.NOTHING_THERE
-
-
-async def _receive(
-    context: CommandContext,
-    url: str,
-    channel: str,
-    count_max: int,
-    wait_ms: int,
-    visibility_ms: int,
-    ack: bool,
-    as_json: bool,
-) -> int:
-    async with context.connect(url) as client:
-        source = client.queue(channel)
-        messages = await source.receive(max=count_max, wait_ms=wait_ms, visibility_ms=visibility_ms)
-        if messages:
-            _show_messages(messages, as_json)
-            sys.stdout.flush()
-        if messages and ack:
-            await source.ack(messages)
-    return len(messages)
-
-
-def _show_messages(messages: list[Message], as_json: bool) -> None:
-    if not as_json:
-        emit_table(
-            ("sequence", "delivery", "body"),
-            [(message.sequence, message.delivery_count, body_text(message.body)) for message in messages],
-        )
-        return
-    for message in messages:
-        emit_json(
-            {
-                "channel": message.channel,
-                "sequence": message.sequence,
-                "delivery_count": message.delivery_count,
-                "time_unix_ns": message.time_unix_ns,
-                "id": message.id,
-                "metadata": message.metadata,
-                "tags": message.tags,
-                **body_fields(message.body),
-            }
-        )
+    count = context.run(url, timeout_ms, lambda client: client.queue(channel).redrive(to=to, origin=origin, max=count_max or 0))
+    _say(channel, count, f"moved to {plain_text(to)}" if to else "moved back", as_json)
 
 
 @queue.command()
@@ -207,14 +118,9 @@ def _show_messages(messages: list[Message], as_json: bool) -> None:
 @json_option
 @click.pass_obj
 def stats(context: CommandContext, channel: str, url: str, timeout_ms: int, as_json: bool) -> None:
-    """Show the counters of CHANNEL as the node that was asked has applied them."""
-    fields = asyncio.run(_stats(context, url, channel, timeout_ms))
+    """Show the counters of CHANNEL; `zmqbroker channel describe` also shows its settings."""
+    fields: dict[str, Any] = context.run(url, timeout_ms, lambda client: client.queue(channel).stats())
     if as_json:
-        emit_json(fields)
+        emit_json(exact(fields))
     else:
-        emit_table(tuple(fields), [tuple(fields.values())])
-
-
-async def _stats(context: CommandContext, url: str, channel: str, timeout_ms: int) -> dict[str, Any]:
-    async with context.connect(url, timeout_ms) as client:
-        return await client.queue(channel).stats()
+        show_counters(fields)

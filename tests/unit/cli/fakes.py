@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, cast
 
 from zmqbroker.cli.options import CommandContext, Connect
 from zmqbroker.client import Explained, SendResult
-from zmqbroker.errors import BrokerError, ChannelNotFound, DeadlineExceeded
+from zmqbroker.client.message import Origin
+from zmqbroker.commands import ChannelSettings
+from zmqbroker.errors import BrokerError, ChannelExists, ChannelNotFound, DeadlineExceeded
+from zmqbroker.wire.queue_requests import settings_fields
 
 __all__ = ["FakeBroker", "FakeMessage", "node_fields"]
 
@@ -79,6 +82,7 @@ class FakeMessage:
     id: str = ""
     metadata: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
+    origin: Origin | None = None
 
     @property
     def channel(self) -> str:
@@ -100,22 +104,29 @@ class FakeQueue:
     def _bodies(self) -> deque[tuple[int, bytes]]:
         return self.broker.ready[self.name]
 
-    def _store(self, body: bytes) -> SendResult:
+    def _store(self, body: bytes, attributes: dict[str, Any]) -> SendResult:
         if self.broker.failure is not None:
             raise self.broker.failure
+        self.broker.settings.setdefault(self.name, {})
         self.broker.last_sequence[self.name] += 1
         sequence = self.broker.last_sequence[self.name]
+        self.broker.attributes[self.name, sequence] = attributes
         if sequence not in self.broker.swallowed:
             self._bodies.append((sequence, body))
         return SendResult(sequence, 5, duplicate=False, confirm="quorum")
 
-    async def send(self, body: bytes) -> SendResult:
+    def _message(self, sequence: int, body: bytes, delivery_count: int) -> FakeMessage:
+        sent = self.broker.attributes[self.name, sequence]
+        kept = {name: sent[name] for name in ("id", "metadata", "tags", "origin") if sent.get(name) is not None}
+        return FakeMessage(self, body, sequence, delivery_count, **kept)
+
+    async def send(self, body: bytes, **attributes: Any) -> SendResult:
         """Store one message."""
-        return self._store(body)
+        return self._store(body, attributes)
 
     async def explain(self, body: bytes) -> Explained:
         """Store one message, which took 900 µs, 100 of them outside."""
-        return Explained(self._store(body), {"proposed": 200, "quorum": 700, "logged": 500, "sent": 800}, 900)
+        return Explained(self._store(body, {}), {"proposed": 200, "quorum": 700, "logged": 500, "sent": 800}, 900)
 
     def producer(self, **settings: int) -> FakeProducer:
         """A producer; its settings are remembered."""
@@ -126,7 +137,7 @@ class FakeQueue:
         """Take up to `max` messages; a wait ends at once."""
         await asyncio.sleep(0)  # let the others run, as a real request does
         taken = [self._bodies.popleft() for _ in range(min(max, len(self._bodies)))]
-        messages = [FakeMessage(self, body, sequence) for sequence, body in taken]
+        messages = [self._message(sequence, body, 1) for sequence, body in taken]
         self.broker.in_flight[self.name] += messages
         return messages
 
@@ -136,11 +147,45 @@ class FakeQueue:
             self.broker.in_flight[self.name].remove(message)
             self.broker.acked.append((self.name, message.sequence))
 
+    async def peek(self, max: int = 1, *, first: int = 1, since_unix_ns: int = 0) -> list[FakeMessage]:
+        """Look at up to `max` messages, but no more than fit into one answer."""
+        self._check()
+        self.broker.managed.append(("peek", self.name, max, first, since_unix_ns))
+        found = [self._message(sequence, body, 0) for sequence, body in self._bodies if sequence >= first]
+        return [message for message in found if message.time_unix_ns >= since_unix_ns][: min(max, self.broker.page)]
+
+    async def purge(self, *, in_flight: bool = False) -> int:
+        """Finish what is ready, or all."""
+        self._check()
+        held = self.broker.in_flight[self.name] if in_flight else []
+        count = len(self._bodies) + len(held)
+        self._bodies.clear()
+        held.clear()
+        return count
+
+    async def delete(self, sequences: Iterable[int]) -> int:
+        """Finish what is ready."""
+        self._check()
+        wanted = list(sequences)
+        self.broker.managed.append(("delete", self.name, wanted))
+        kept = [pair for pair in self._bodies if pair[0] not in wanted]
+        count = len(self._bodies) - len(kept)
+        self.broker.ready[self.name] = deque(kept)
+        return count
+
+    async def redrive(self, *, to: str = "", origin: str = "", max: int = 0) -> int:
+        """Remember it; as many as asked for, or two, were there."""
+        self._check()
+        self.broker.managed.append(("redrive", self.name, to, origin, max))
+        return max or 2
+
     async def stats(self) -> dict[str, Any]:
-        """Some counters."""
-        if self.name not in self.broker.last_sequence:
-            raise ChannelNotFound(f"there is no channel {self.name!r}")
-        return {"channel": self.name, "ready": len(self._bodies), "last_sequence": self.broker.last_sequence[self.name]}
+        """The counters."""
+        self._check()
+        return self.broker.described(self.name)
+
+    def _check(self) -> None:
+        self.broker.described(self.name)
 
 
 class FakeProducer:
@@ -149,11 +194,11 @@ class FakeProducer:
     def __init__(self, queue: FakeQueue) -> None:
         self._queue = queue
 
-    async def send(self, body: bytes) -> asyncio.Future[SendResult]:
+    async def send(self, body: bytes, **attributes: Any) -> asyncio.Future[SendResult]:
         """Store a message; the future is done."""
         future: asyncio.Future[SendResult] = asyncio.get_running_loop().create_future()
         try:
-            future.set_result(self._queue._store(body))
+            future.set_result(self._queue._store(body, attributes))
         except BrokerError as error:
             future.set_exception(error)
         await asyncio.sleep(0)
@@ -169,6 +214,46 @@ class FakeProducer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.flush()
+
+
+class FakeChannels:
+    """All channels; settings are kept as they are given, those at their default are not told."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._broker = broker
+
+    async def create(self, name: str, **settings: Any) -> bool:
+        """Create a channel."""
+        if self._broker.failure is not None:
+            raise self._broker.failure
+        wanted = settings_fields(ChannelSettings(**settings))
+        there = self._broker.settings.setdefault(name, wanted)
+        if there is not wanted and there != wanted:
+            raise ChannelExists(f"channel {name!r} is there with other settings")
+        return there is wanted
+
+    async def update(self, name: str, **settings: Any) -> bool:
+        """Change settings."""
+        there = (await self.describe(name))["settings"]
+        wanted = settings_fields(ChannelSettings(**(there | settings)))
+        self._broker.settings[name] = wanted
+        return bool(there != wanted)
+
+    async def delete(self, name: str) -> None:
+        """Delete a channel."""
+        await self.describe(name)
+        del self._broker.settings[name]
+
+    async def describe(self, name: str) -> dict[str, Any]:
+        """CHANNEL."""
+        await asyncio.sleep(0)
+        return self._broker.described(name)
+
+    async def list(self, search: str = "") -> AsyncIterator[dict[str, Any]]:
+        """All of them, by name."""
+        for name in sorted(self._broker.settings):
+            if search in name:
+                yield await self.describe(name)
 
 
 class FakeClient:
@@ -189,6 +274,11 @@ class FakeClient:
         """A queue by name."""
         return FakeQueue(self._broker, name)
 
+    @property
+    def channels(self) -> FakeChannels:
+        """All channels."""
+        return FakeChannels(self._broker)
+
     async def __aenter__(self) -> FakeClient:
         self._broker.open_clients += 1
         return self
@@ -207,6 +297,10 @@ class FakeBroker:
         self.ready: dict[str, deque[tuple[int, bytes]]] = defaultdict(deque)
         self.in_flight: dict[str, list[FakeMessage]] = defaultdict(list)
         self.acked: list[tuple[str, int]] = []
+        self.attributes: dict[tuple[str, int], dict[str, Any]] = {}  # by channel and sequence, what a message was sent with
+        self.settings: dict[str, dict[str, Any]] = {}  # of channels that were created or used
+        self.managed: list[tuple[Any, ...]] = []  # what was asked for, with all that was said
+        self.page = 1_000  # most messages in one answer to a peek
         self.last_sequence: dict[str, int] = defaultdict(int)
         self.swallowed: set[int] = set()  # sequences that are confirmed and never delivered
         self.failure: BrokerError | None = None  # what every send ends in
@@ -218,6 +312,25 @@ class FakeBroker:
     def context(self) -> CommandContext:
         """What to give to `app.run`."""
         return CommandContext(connect=cast(Connect, self._connect))
+
+    def described(self, name: str) -> dict[str, Any]:
+        """CHANNEL. Raises ChannelNotFound."""
+        if name not in self.settings:
+            raise ChannelNotFound(f"no channel is called {name!r}")
+        ready, in_flight = len(self.ready[name]), len(self.in_flight[name])
+        return {
+            "channel": name,
+            "depth": ready + in_flight,
+            "ready": ready,
+            "in_flight": in_flight,
+            "delayed": 0,
+            "last_sequence": self.last_sequence[name],
+            "dead_lettered": 0,
+            "size_bytes": 2_560,
+            "oldest_unix_ns": 1_700_000_000_000_000_000 if ready else 0,
+            "settings": dict(self.settings[name]),
+            "applied_index": 7,
+        }
 
     def _connect(self, url: str, timeout_ms: int = 30_000) -> FakeClient:
         self.urls.append((url, timeout_ms))

@@ -106,7 +106,21 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
             explain(inner, [*path, name])
 
     explain(application, [])
-    ours = {"serve", "dev", "status", "queue", "cluster", "bench", "backup", "restore", "verify", "log"}
+    ours = {
+        "serve",
+        "dev",
+        "status",
+        "queue",
+        "channel",
+        "apply",
+        "export",
+        "cluster",
+        "bench",
+        "backup",
+        "restore",
+        "verify",
+        "log",
+    }
     assert set(application.commands) == ours
 
 

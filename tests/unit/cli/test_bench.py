@@ -66,9 +66,9 @@ def test_bench_rate_counts_a_stall_from_when_messages_were_due(
     broker = FakeBroker()
     store = FakeQueue._store
 
-    def stall_once(queue: FakeQueue, body: bytes) -> SendResult:
+    def stall_once(queue: FakeQueue, body: bytes, attributes: dict[str, Any]) -> SendResult:
         now_ns[0] += 100_000_000 if broker.last_sequence[queue.name] == 0 else 1_000
-        return store(queue, body)
+        return store(queue, body, attributes)
 
     monkeypatch.setattr(FakeQueue, "_store", stall_once)
     arguments = ["bench", "--rate", "1000", "--count", "50", "--producers", "1", "--size", "8", "--json"]

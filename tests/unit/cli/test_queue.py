@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from tests.unit.cli.fakes import FakeBroker
 from zmqbroker.cli.app import run
 from zmqbroker.cli.exits import Exit
+from zmqbroker.client.message import Origin
 from zmqbroker.errors import NoMajority, StorageFull
 
 
@@ -135,6 +137,216 @@ def test_stats_shows_counters_or_that_nothing_is_there(capsys: pytest.CaptureFix
     run(["queue", "send", "orders", "a", "b"], broker.context)
     capsys.readouterr()
     assert run(["queue", "stats", "orders", "--json"], broker.context) == Exit.DONE
-    assert json.loads(capsys.readouterr().out) == {"channel": "orders", "ready": 2, "last_sequence": 2}
+    told = json.loads(capsys.readouterr().out)
+    assert (told["channel"], told["ready"], told["last_sequence"], told["size_bytes"]) == ("orders", 2, 2, 2_560)
+    assert told["settings"]["delivery_limit"] == 0, "settings at their default are told too"
     assert run(["queue", "stats", "orders"], broker.context) == Exit.DONE
-    assert capsys.readouterr().out.split() == ["channel", "ready", "last_sequence", "orders", "2", "2"]
+    shown = dict(re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines())
+    assert (shown["ready"], shown["size"], shown["oldest (UTC)"]) == ("2", "2.5 KiB", "2023-11-14 22:13:20")
+
+
+def test_send_with_attributes_gives_them_to_every_message() -> None:
+    broker = FakeBroker()
+    options = [
+        "--delay-ms",
+        "500",
+        "--expiry-ms",
+        "9000",
+        "--priority",
+        "7",
+        "--metadata",
+        "text",
+        "--tag",
+        "a=b=c",
+        "--tag",
+        "d=",
+    ]
+    assert run(["queue", "send", "orders", "x", "y", *options], broker.context) == Exit.DONE
+    expected = {
+        "delay_ms": 500,
+        "expiry_ms": 9_000,
+        "priority": 7,
+        "metadata": "text",
+        "tags": {"a": "b=c", "d": ""},
+        "id": None,
+    }
+    assert broker.attributes == {("orders", 1): expected, ("orders", 2): expected}
+
+
+def test_send_id_is_of_the_one_message() -> None:
+    broker = FakeBroker()
+    assert run(["queue", "send", "orders", "x", "--id", "order-17"], broker.context) == Exit.DONE
+    assert broker.attributes["orders", 1]["id"] == "order-17"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["x", "y", "--id", "i"], "--id is of one message"),
+        (["--stdin", "--id", "i"], "--id is of one message"),
+        (["x", "--tag", "novalue"], "--tag 'novalue' is not KEY=VALUE"),
+        (["x", "--tag", "=value"], "--tag '=value' is not KEY=VALUE"),
+        (["x", "--tag", "a=1", "--tag", "a=2"], "--tag a is given twice"),
+        (["x", "--priority", "10"], "'--priority'"),
+        (["x", "--delay-ms", "-1"], "'--delay-ms'"),
+        (["x", "--expiry-ms", "1s"], "'--expiry-ms'"),
+    ],
+)
+def test_send_attributes_that_cannot_be_are_wrong_usage(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = FakeBroker()
+    assert run(["queue", "send", "orders", *options], broker.context) == Exit.USAGE
+    assert said in capsys.readouterr().err
+    assert broker.urls == [], "nobody was asked"
+
+
+def described_messages(broker: FakeBroker) -> None:
+    """Three messages: bare, with everything, and one that came from elsewhere."""
+    run(["queue", "send", "orders", "bare"], broker.context)
+    run(
+        ["queue", "send", "orders", "full", "--id", "i1", "--metadata", "some\ntext", "--tag", "a=b", "--tag", "c=d"],
+        broker.context,
+    )
+    run(["queue", "send", "orders", "moved"], broker.context)
+    broker.attributes["orders", 3]["origin"] = Origin("bills", 8, 5, "delivery_limit")
+
+
+@pytest.mark.parametrize(("command", "deliveries"), [("receive", 1), ("peek", 0)])
+def test_messages_as_json_have_all_that_there_is(command: str, deliveries: int, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    described_messages(broker)
+    capsys.readouterr()
+    assert run(["queue", command, "orders", "--max", "9", "--json"], broker.context) == Exit.DONE
+    bare, full, moved = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert bare == {
+        "channel": "orders",
+        "sequence": 1,
+        "delivery_count": deliveries,
+        "time_unix_ns": 1_700_000_000_000_000_000,
+        "id": "",
+        "metadata": None,
+        "tags": {},
+        "origin": None,
+        "body": "bare",
+    }
+    assert (full["id"], full["metadata"], full["tags"]) == ("i1", "some\ntext", {"a": "b", "c": "d"})
+    assert moved["origin"] == {"channel": "bills", "sequence": 8, "delivery_count": 5, "reason": "delivery_limit"}
+
+
+def test_messages_as_a_table_have_columns_for_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    described_messages(broker)
+    capsys.readouterr()
+    assert run(["queue", "peek", "orders", "--max", "9"], broker.context) == Exit.DONE
+    header, bare, full, moved = capsys.readouterr().out.splitlines()
+    assert header.split() == ["sequence", "deliveries", "stored", "(UTC)", "id", "metadata", "tags", "origin", "body"]
+    assert bare.split() == ["1", "0", "2023-11-14", "22:13:20", "bare"]
+    assert full.split() == ["2", "0", "2023-11-14", "22:13:20", "i1", r"'some\ntext'", "a=b,", "c=d", "full"]
+    assert moved.split() == ["3", "0", "2023-11-14", "22:13:20", "bills", "8:", "delivery_limit", "moved"]
+
+
+def test_messages_at_a_terminal_fit_its_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    described_messages(broker)
+    run(["queue", "send", "orders", "long " * 100], broker.context)
+    capsys.readouterr()
+    monkeypatch.setattr("zmqbroker.cli.output.on_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "100")
+    assert run(["queue", "peek", "orders", "--max", "9"], broker.context) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "".join(lines).count("long") == 100, "nothing is cut"
+    assert lines[1].split()[:4] == ["1", "0", "2023-11-14", "22:13:20"], "what is short stays in one line"
+
+
+def test_peek_touches_nothing_and_asks_on_until_it_has_all(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    run(["queue", "send", "orders", *"abcdef"], broker.context)
+    capsys.readouterr()
+    broker.page = 2
+    assert run(["queue", "peek", "orders", "--first", "2", "--max", "4", "--json"], broker.context) == Exit.DONE
+    assert [json.loads(line)["sequence"] for line in capsys.readouterr().out.splitlines()] == [2, 3, 4, 5]
+    assert broker.managed == [("peek", "orders", 4, 2, 0), ("peek", "orders", 2, 4, 0)]
+    assert len(bodies(broker, "orders")) == 6
+
+
+@pytest.mark.parametrize(
+    "since", ["2023-11-14T22:13:20Z", "2023-11-14 22:13:20", "2023-11-14T23:13:20+01:00", "1700000000000000000"]
+)
+def test_peek_since_understands_instants(since: str, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    run(["queue", "send", "orders", "a"], broker.context)
+    assert run(["queue", "peek", "orders", "--since", since], broker.context) == Exit.DONE
+    assert broker.managed == [("peek", "orders", 1, 1, 1_700_000_000_000_000_000)]
+
+
+@pytest.mark.parametrize("since", ["yesterday", "1969-12-31", "18446744073709551616", "", "-5"])
+def test_peek_since_what_is_no_instant_is_wrong_usage(since: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["queue", "peek", "orders", "--since", since], FakeBroker().context) == Exit.USAGE
+    assert "is no instant such as 2026-01-31T12:00:00Z" in capsys.readouterr().err
+
+
+def test_peek_nothing_there_has_its_own_status(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    assert run(["queue", "peek", "orders"], broker.context) == Exit.NOTHING_THERE
+    assert capsys.readouterr().err == "zmqbroker: no channel is called 'orders'\n"
+    run(["queue", "send", "orders", "a"], broker.context)
+    capsys.readouterr()
+    assert run(["queue", "peek", "orders", "--first", "2"], broker.context) == Exit.NOTHING_THERE
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "zmqbroker: nothing there in orders\n")
+
+
+def test_purge_leaves_what_is_in_flight_and_ack_all_does_not(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    run(["queue", "send", "orders", "a", "b", "c"], broker.context)
+    run(["queue", "receive", "orders", "--no-ack"], broker.context)
+    capsys.readouterr()
+    assert run(["queue", "purge", "orders"], broker.context) == Exit.DONE
+    assert capsys.readouterr().out == "orders: 2 messages purged\n"
+    assert len(broker.in_flight["orders"]) == 1
+    assert run(["queue", "ack-all", "orders"], broker.context) == Exit.DONE
+    assert capsys.readouterr().out == "orders: 1 message finished, counting those in flight\n"
+    assert broker.in_flight["orders"] == []
+    assert run(["queue", "ack-all", "orders", "--json"], broker.context) == Exit.DONE
+    assert json.loads(capsys.readouterr().out) == {"channel": "orders", "count": 0}
+
+
+def test_delete_says_how_many_were_there(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    run(["queue", "send", "orders", "a", "b", "c"], broker.context)
+    capsys.readouterr()
+    assert run(["queue", "delete", "orders", "3", "1", "9", "3"], broker.context) == Exit.DONE
+    assert capsys.readouterr().out == "orders: 2 messages deleted of 3\n"
+    assert bodies(broker, "orders") == [b"b"]
+    assert run(["queue", "delete", "orders", "1", "--json"], broker.context) == Exit.NOTHING_THERE
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"channel": "orders", "count": 0}
+    assert captured.err == "zmqbroker: none of them is there, or all are in flight\n"
+
+
+@pytest.mark.parametrize("sequences", [[], ["0"], ["one"], ["18446744073709551616"]])
+def test_delete_what_is_no_sequence_is_wrong_usage(sequences: list[str]) -> None:
+    assert run(["queue", "delete", "orders", *sequences], FakeBroker().context) == Exit.USAGE
+
+
+def test_redrive_passes_on_what_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    run(["queue", "send", "dead", "a"], broker.context)
+    capsys.readouterr()
+    assert run(["queue", "redrive", "dead"], broker.context) == Exit.DONE
+    assert capsys.readouterr().out == "dead: 2 messages moved back\n"
+    options = ["--to", "again", "--origin", "orders", "--max", "1"]
+    assert run(["queue", "redrive", "dead", *options], broker.context) == Exit.DONE
+    assert capsys.readouterr().out == "dead: 1 message moved to again\n"
+    assert broker.managed == [("redrive", "dead", "", "", 0), ("redrive", "dead", "again", "orders", 1)]
+
+
+@pytest.mark.parametrize("arguments", [["purge"], ["ack-all"], ["redrive"], ["stats"]])
+def test_command_on_a_channel_that_is_not_there_has_its_own_status(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["queue", *arguments, "nobody"], FakeBroker().context) == Exit.NOTHING_THERE
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "zmqbroker: no channel is called 'nobody'\n")

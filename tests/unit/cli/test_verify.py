@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from zmqbroker.broker import Machine
 from zmqbroker.cli.app import run
 from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.options import CommandContext, Connect
-from zmqbroker.commands import TakeAudit
+from zmqbroker.commands import Command, DeleteChannel, TakeAudit
 from zmqbroker.errors import BrokerError, DeadlineExceeded, InvalidRequest, NoMajority
 from zmqbroker.wire.requests import AnyRequest, AuditRequest, Info
 
@@ -38,12 +39,16 @@ class FakeNodes:
         self.failure: BrokerError | None = None  # of taking one
         self.open_clients = 0
 
-    def publish(self, *channels: str, at: int | None = None) -> None:
-        """One entry at every node; at one of them (by number) alone, the others get an empty one."""
+    def publish(self, *channels: str, at: int | None = None, elsewhere: Sequence[Command] = ()) -> None:
+        """One entry at every node; at one of them (by number) alone, the others get an entry of `elsewhere`."""
         self.index += 1
         for number, machine in enumerate(self.machines.values(), start=1):
-            commands = [publish(channel=channel) for channel in channels] if at in (None, number) else []
-            machine.apply(self.index, START, commands)
+            here = [publish(channel=channel) for channel in channels]
+            machine.apply(self.index, START, here if at in (None, number) else list(elsewhere))
+
+    def publish_only(self, channel: str, at: int) -> None:
+        """A channel that one node has, and the others had: their counters are the same."""
+        self.publish(channel, at=at, elsewhere=[publish(channel=channel), DeleteChannel(channel)])
 
     def take(self) -> int:
         """Take an audit."""
@@ -152,15 +157,15 @@ def test_verify_different_nodes_names_the_first_key_in_words(nodes: FakeNodes, c
 
 
 def test_verify_key_that_only_one_node_has_is_said_to_be_there(nodes: FakeNodes, capsys: pytest.CaptureFixture[str]) -> None:
-    nodes.publish("extra", at=3)
+    nodes.publish_only("extra", at=3)
     assert nodes.run() == Exit.DAMAGED
     told = capsys.readouterr().err
-    # The first key in the order of the state is the meta record, which counts waiting receives and assignments: it is equal.
+    # The first key in the order of the state is the meta record, which counts assignments and channels: it is equal.
     assert "n1 and n3 differ at index 3: channel 'extra', only on n3 (and in 2 other places)" in told
 
 
 def test_verify_key_that_the_first_node_alone_has(nodes: FakeNodes, capsys: pytest.CaptureFixture[str]) -> None:
-    nodes.publish("extra", at=1)
+    nodes.publish_only("extra", at=1)
     assert nodes.run() == Exit.DAMAGED
     assert "n1 and n2 differ at index 3: channel 'extra', only on n1" in capsys.readouterr().err
 

@@ -1,0 +1,169 @@
+"""`zmqbroker apply` and `export`: what a file makes of the channels, what it must not, and that the two fit together."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.fakes import FakeBroker
+from zmqbroker.cli.app import run
+from zmqbroker.cli.exits import Exit
+from zmqbroker.errors import NoMajority
+
+FILE = """
+[channels."orders"]
+delivery_limit = 5
+dead_letter = "orders.dead"
+max_bytes = 10_000_000
+
+[channels.bills]
+delay_ms = 90_000
+
+[channels.plain]
+"""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "channels.toml"
+    file.write_text(FILE, encoding="utf-8")
+    return file
+
+
+def broker_with_channels() -> FakeBroker:
+    """One channel of the file with other settings, one as it says, one that it does not name."""
+    broker = FakeBroker()
+    broker.settings["bills"] = {"delay_ms": 60_000, "max_in_flight": 3}
+    broker.settings["plain"] = {}
+    broker.settings["other"] = {"delay_ms": 1}
+    return broker
+
+
+def test_apply_creates_updates_and_leaves_alone(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = broker_with_channels()
+    assert run(["apply", str(path)], broker.context) == Exit.DONE
+    assert capsys.readouterr().out.splitlines() == [
+        "orders: created, delivery_limit 5, dead_letter orders.dead, max_bytes 10,000,000 B",
+        "bills: updated, delay_ms 1 min → 1 min 30 s, max_in_flight 3 → -",
+        "plain: unchanged",
+    ]
+    assert broker.settings == {
+        "orders": {"delivery_limit": 5, "dead_letter": "orders.dead", "max_bytes": 10_000_000},
+        "bills": {"delay_ms": 90_000},
+        "plain": {},
+        "other": {"delay_ms": 1},
+    }
+    assert run(["apply", str(path)], broker.context) == Exit.DONE
+    assert capsys.readouterr().out.splitlines() == ["orders: unchanged", "bills: unchanged", "plain: unchanged"]
+
+
+def test_apply_dry_run_says_the_same_and_does_nothing(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = broker_with_channels()
+    before = dict(broker.settings)
+    assert run(["apply", str(path), "--dry-run"], broker.context) == Exit.DONE
+    assert capsys.readouterr().out.splitlines() == [
+        "orders: would be created, delivery_limit 5, dead_letter orders.dead, max_bytes 10,000,000 B",
+        "bills: would be updated, delay_ms 1 min → 1 min 30 s, max_in_flight 3 → -",
+        "plain: unchanged",
+    ]
+    assert broker.settings == before
+
+
+def test_apply_as_json_is_one_document(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["apply", str(path), "--json", "--dry-run"], broker_with_channels().context) == Exit.DONE
+    told = json.loads(capsys.readouterr().out)
+    assert told["dry_run"] is True
+    assert [(row["channel"], row["action"]) for row in told["channels"]] == [
+        ("orders", "created"),
+        ("bills", "updated"),
+        ("plain", "unchanged"),
+    ]
+    assert told["channels"][1]["changes"] == {"delay_ms": {"from": 60_000, "to": 90_000}, "max_in_flight": {"from": 3, "to": 0}}
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_apply_that_fails_half_way_tells_what_was_done(
+    as_json: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = broker_with_channels()
+    broker.failure = NoMajority("too few nodes")  # of creating
+    file = tmp_path / "channels.toml"
+    file.write_text("[channels.bills]\n[channels.new]\n[channels.plain]\n")
+    assert run(["apply", str(file), *["--json"] * as_json], broker.context) == Exit.UNREACHABLE
+    captured = capsys.readouterr()
+    assert captured.err == "zmqbroker: too few nodes\n"
+    if as_json:
+        assert [row["channel"] for row in json.loads(captured.out)["channels"]] == ["bills"]
+    else:
+        assert captured.out == "bills: updated, delay_ms 1 min → -, max_in_flight 3 → -\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"[channels", ["is not TOML"]),
+        (b"\xff", ["is not TOML"]),
+        (b"channels = 5", ['channels must be tables [channels."NAME"]']),
+        (b"[queues.a]", ["'queues' is not known"]),
+        (b"[channels]\na = 1", ["channel 'a' must be a table"]),
+        (b'[channels."a b"]', ["channel name 'a b' holds white space"]),
+        (b"[channels.a]\ndealy_ms = 1", ["channel 'a': setting 'dealy_ms' is not known", "the settings are delivery_limit"]),
+        (b"[channels.a]\ndelay_ms = 1.5", ["field delay_ms must be an integer: 1.5"]),
+        (b"[channels.a]\ndelay_ms = true", ["field delay_ms must be an integer: True"]),
+        (b"[channels.a]\ndelay_ms = 2026-01-01", ["field delay_ms must be an integer"]),
+        (b"[channels.a]\noverflow = 'dead_letter'", ["channel 'a': setting overflow is 'dead_letter' and"]),
+        (b"[channels.a]\ndead_letter = 'a'", ["channel 'a': setting dead_letter is 'a', which is the channel itself"]),
+        (
+            b"[channels.a]\ndelay_ms = -1\n[channels.b]\nmax_bytes = ''",
+            ["field delay_ms is -1", "field max_bytes must be an integer"],
+        ),
+    ],
+)
+def test_apply_of_a_file_with_faults_names_them_all_and_asks_nobody(
+    text: bytes, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = FakeBroker()
+    file = tmp_path / "channels.toml"
+    file.write_bytes(text)
+    assert run(["apply", str(file)], broker.context) == Exit.USAGE
+    told = capsys.readouterr().err
+    assert [fault for fault in said if fault not in told] == []
+    assert all(line.startswith(f"zmqbroker: {file}") for line in told.splitlines())
+    assert broker.urls == []
+
+
+def test_apply_of_no_file_is_wrong_usage(tmp_path: Path) -> None:
+    assert run(["apply", str(tmp_path / "none.toml")], FakeBroker().context) == Exit.USAGE
+
+
+def test_export_and_apply_make_the_same_channels_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = FakeBroker()
+    broker.settings['quote"back\\slash'] = {"dead_letter": 'dead"', "overflow": "dead_letter", "max_bytes": 1 << 63}
+    broker.settings["zwölf.{tag}"] = {}
+    broker.settings["#[x]"] = {"delay_ms": 1}
+    assert run(["export"], broker.context) == Exit.DONE
+    text = capsys.readouterr().out
+    assert run(["export", "--search", "zw"], broker.context) == Exit.DONE
+    assert capsys.readouterr().out.splitlines()[1:] == ["", '[channels."zwölf.{tag}"]']
+    (tmp_path / "channels.toml").write_text(text, encoding="utf-8")
+    before = {name: dict(settings) for name, settings in broker.settings.items()}
+    assert run(["apply", str(tmp_path / "channels.toml"), "--json"], broker.context) == Exit.DONE
+    assert {row["action"] for row in json.loads(capsys.readouterr().out)["channels"]} == {"unchanged"}
+    assert broker.settings == before
+    elsewhere = FakeBroker()
+    with (tmp_path / "channels.toml").open(encoding="utf-8") as piped:
+        monkeypatch.setattr(sys, "stdin", piped)
+        assert run(["apply", "-"], elsewhere.context) == Exit.DONE
+    assert elsewhere.settings == before
+
+
+def test_export_of_nothing_is_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["export"], FakeBroker().context) == Exit.DONE
+    (tmp_path / "none.toml").write_text(capsys.readouterr().out)
+    assert run(["apply", str(tmp_path / "none.toml"), "--json"], FakeBroker().context) == Exit.DONE
+    assert json.loads(capsys.readouterr().out) == {"dry_run": False, "channels": []}

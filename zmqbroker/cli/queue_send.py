@@ -1,0 +1,163 @@
+"""`zmqbroker queue send`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zmqbroker.cli.options import CommandContext, json_option, timeout_option, together, url_option
+from zmqbroker.cli.output import emit_json, emit_line
+from zmqbroker.wire.columns import PRIORITY_MAX
+from zmqbroker.wire.queue_requests import DELAY_MS_MAX
+
+if TYPE_CHECKING:
+    from zmqbroker.client import Confirm, Producer, SendResult
+
+__all__ = ["send"]
+
+#: Sends under way at once; the client's own window bounds what is on the wire.
+_UNDER_WAY_MAX = 1_024
+
+
+@click.command()
+@click.argument("channel")
+@click.argument("bodies", nargs=-1)
+@click.option("--stdin", "lines", is_flag=True, help="Send each line of standard input as one message.")
+@click.option("--file", "path", type=click.File("rb"), help="Send the content of a file as one message; -: standard input.")
+@click.option(
+    "--delay-ms",
+    type=click.IntRange(0, DELAY_MS_MAX),
+    default=0,
+    help="They can be received after so long; unless given, as the channel says.",
+)
+@click.option(
+    "--expiry-ms",
+    type=click.IntRange(0, DELAY_MS_MAX),
+    default=0,
+    help="They are dropped after so long; unless given, as the channel says.",
+)
+@click.option(
+    "--priority",
+    type=click.IntRange(0, PRIORITY_MAX),
+    default=0,
+    show_default=True,
+    help="They come before those of a lower priority.",
+)
+@click.option("--id", help="An id of your own, for a single message.")
+@click.option("--metadata", help="A text that goes with each.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of each; may be repeated.")
+@url_option
+@timeout_option(30_000)
+@json_option
+@click.pass_obj
+def send(
+    context: CommandContext,
+    /,
+    channel: str,
+    bodies: tuple[str, ...],
+    lines: bool,
+    path: Any,
+    tags: tuple[str, ...],
+    url: str,
+    timeout_ms: int,
+    as_json: bool,
+    **attributes: Any,
+) -> None:
+    """Send messages to CHANNEL, one per BODY, and wait until each is confirmed."""
+    if (bool(bodies), lines, path is not None).count(True) != 1:
+        raise click.UsageError("give either bodies, --stdin or --file")
+    if attributes["id"] is not None and (lines or len(bodies) > 1):
+        raise click.UsageError("--id is of one message, not of several")
+    attributes["tags"] = _read_tags(tags)
+    if lines:
+        source = _standard_input()
+    else:
+        source = _given([path.read()] if path is not None else [body.encode("utf-8", "surrogateescape") for body in bodies])
+    asyncio.run(_send(context, url, channel, source, attributes, timeout_ms, as_json))
+
+
+def _read_tags(pairs: tuple[str, ...]) -> dict[str, str] | None:
+    """The tags, None for none. Raises UsageError."""
+    tags: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--tag {pair!r} is not KEY=VALUE")
+        if key in tags:
+            raise click.UsageError(f"--tag {key} is given twice")
+        tags[key] = value
+    return tags or None
+
+
+async def _given(bodies: list[bytes]) -> AsyncIterator[bytes]:
+    for body in bodies:
+        yield body
+
+
+async def _standard_input() -> AsyncIterator[bytes]:
+    """Standard input by lines, without their ends.
+
+    A thread reads, because a pipe may be silent for long while confirms come in; it is a daemon, because nothing can wake it
+    when the command is interrupted.
+    """
+    loop, read_lines, room = asyncio.get_running_loop(), asyncio.Queue[bytes | None](), threading.Semaphore(_UNDER_WAY_MAX)
+
+    standard_input = sys.stdin
+
+    def read() -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the command has failed, and nobody wants more lines
+            for line in standard_input.buffer:
+                room.acquire()
+                loop.call_soon_threadsafe(read_lines.put_nowait, line.removesuffix(b"\n").removesuffix(b"\r"))
+            loop.call_soon_threadsafe(read_lines.put_nowait, None)
+
+    threading.Thread(target=read, name="standard-input", daemon=True).start()
+    while (line := await read_lines.get()) is not None:
+        room.release()
+        yield line
+
+
+async def _send(
+    context: CommandContext,
+    url: str,
+    channel: str,
+    source: AsyncIterator[bytes],
+    attributes: dict[str, Any],
+    timeout_ms: int,
+    as_json: bool,
+) -> None:
+    """Send in order through one producer, and print each confirm as it comes, in the order of the messages."""
+    confirms: asyncio.Queue[Confirm | None] = asyncio.Queue(_UNDER_WAY_MAX)
+
+    async def produce(producer: Producer) -> None:
+        async for body in source:
+            await confirms.put(await producer.send(body, **attributes))
+        await confirms.put(None)
+
+    async def show() -> None:
+        while (confirm := await confirms.get()) is not None:
+            _show_sent(await confirm, channel, as_json)
+
+    async with context.connect(url, timeout_ms) as client, client.queue(channel).producer() as producer:
+        await together(produce(producer), show())
+
+
+def _show_sent(result: SendResult, channel: str, as_json: bool) -> None:
+    if as_json:
+        emit_json(
+            {
+                "channel": channel,
+                "sequence": result.sequence,
+                "time_unix_ns": result.time_unix_ns,
+                "duplicate": result.duplicate,
+                "confirm": result.confirm,
+            }
+        )
+    else:
+        emit_line(f"{channel}: message {result.sequence} confirmed by {result.confirm}")
