@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from bench.compare.rivals import RivalPlan, redis_plan
 from bench.plan import KIB, Plan, PublishCase
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "LINES",
     "PAST_BUDGET",
     "QUICK",
+    "RIVAL_LINES",
     "ROWS",
     "VOLUMES",
     "Bar",
@@ -83,6 +85,7 @@ class ComparePlan:
     settle: bool
     budget_bytes: int  # of the log, where a backlog goes past it
     budget_times: int  # as long as the backlog gets
+    redis: RivalPlan
 
     def ceiling(self, rows: Collection[str]) -> Plan:
         """The part of these rows that the ceiling does too."""
@@ -181,6 +184,7 @@ def _plan(
         settle=settle,
         budget_bytes=budget_bytes,
         budget_times=4,
+        redis=redis_plan(scale),
     )
 
 
@@ -316,3 +320,14 @@ EXTRA_LINES = (
     ),
 )
 EXTRA_ROWS = tuple(line.row for line in EXTRA_LINES)
+
+
+def _beside(side: str, *rows: str) -> tuple[Line, ...]:
+    """The lines of these rows against a side that nothing must be reached against."""
+    return tuple(replace(line, name=f"{line.name} ÷ {side}", bars={}) for line in LINES if line.row in rows)
+
+
+#: Against what else people would pick; each of these sides does only these rows.
+RIVAL_LINES = {
+    "redis": _beside("redis", "batched-128B", "batched-1KiB", "one-at-a-time-1KiB", "consume-ack-128B"),
+}
