@@ -22,7 +22,7 @@ from typing import Any
 
 from bench.ceiling import run_ceiling
 from bench.compare.nats import measure_nats
-from bench.compare.ours import Figures, measure_ours
+from bench.compare.ours import Figures, measure_ours, measure_pure
 from bench.compare.plan import EXTRA_ROWS, FULL, QUICK, RIVAL_LINES, ROWS, VOLUMES, ComparePlan
 from bench.compare.redis import measure_redis
 from bench.compare.report import Suite, summarize, table
@@ -69,6 +69,8 @@ class Comparison:
             return figures
         if side == "redis":
             return measure_redis(binary, self._plan.redis, volume, self._rows, data, settle=self._plan.settle)
+        if side == "pure":
+            return measure_pure(self._plan, volume, self._rows, data)
         if side == "ours":
             return measure_ours(self._plan, volume, self._rows, rate, data)
         return {row: {"relay": figures} for row, figures in run_ceiling(self._plan.ceiling(self._rows), volume, data).items()}

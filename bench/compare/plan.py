@@ -20,6 +20,7 @@ __all__ = [
     "FULL",
     "LINES",
     "PAST_BUDGET",
+    "PURE_ROWS",
     "QUICK",
     "RIVAL_LINES",
     "ROWS",
@@ -327,7 +328,9 @@ def _beside(side: str, *rows: str) -> tuple[Line, ...]:
     return tuple(replace(line, name=f"{line.name} ÷ {side}", bars={}) for line in LINES if line.row in rows)
 
 
-#: Against what else people would pick; each of these sides does only these rows.
+PURE_ROWS = ("batched-128B", "unbatched-128B", "one-at-a-time-1KiB")
+#: Against what else people would pick, and ours with `ZMQBROKER_PURE=1`; each of these sides does only these rows.
 RIVAL_LINES = {
     "redis": _beside("redis", "batched-128B", "batched-1KiB", "one-at-a-time-1KiB", "consume-ack-128B"),
+    "pure": _beside("pure", *PURE_ROWS),
 }
