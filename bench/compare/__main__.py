@@ -23,7 +23,8 @@ from typing import Any
 from bench.ceiling import run_ceiling
 from bench.compare.nats import measure_nats
 from bench.compare.ours import Figures, measure_ours, measure_pure
-from bench.compare.plan import EXTRA_ROWS, FULL, QUICK, RIVAL_LINES, ROWS, VOLUMES, ComparePlan
+from bench.compare.plan import EXTRA_ROWS, FULL, QUICK, RIVAL_LINES, ROWS, VOLUMES, VOLUMES_OF, ComparePlan
+from bench.compare.rabbitmq import measure_rabbitmq
 from bench.compare.redis import measure_redis
 from bench.compare.report import Suite, summarize, table
 from bench.compare.servers import Servers
@@ -48,9 +49,18 @@ class Comparison:
         """All rounds."""
         for number in range(1, self._plan.rounds + 1):
             for volume in volumes:
-                for side in sides:
+                for side in self._measured(sides, volume):
                     print(f"round {number} of {self._plan.rounds}: {volume}, {side}", file=sys.stderr, flush=True)
                     self.suites.append(self._suite(number, volume, side))
+
+    def _measured(self, sides: Sequence[str], volume: str) -> list[str]:
+        """The sides that have this volume, and one of the rows."""
+        return [
+            side
+            for side in sides
+            if volume in VOLUMES_OF.get(side, VOLUMES)
+            and (side not in RIVAL_LINES or any(line.row in self._rows for line in RIVAL_LINES[side]))
+        ]
 
     def _suite(self, number: int, volume: str, side: str) -> Suite:
         load, failure, figures = os.getloadavg()[0], "", dict[str, Figures]()
@@ -69,6 +79,8 @@ class Comparison:
             return figures
         if side == "redis":
             return measure_redis(binary, self._plan.redis, volume, self._rows, data, settle=self._plan.settle)
+        if side == "rabbitmq":
+            return measure_rabbitmq(binary, self._plan.rabbitmq, self._rows, data, settle=self._plan.settle)
         if side == "pure":
             return measure_pure(self._plan, volume, self._rows, data)
         if side == "ours":

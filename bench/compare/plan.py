@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
-from bench.compare.rivals import RivalPlan, redis_plan
+from bench.compare.rivals import RivalPlan, rabbitmq_plan, redis_plan
 from bench.plan import KIB, Plan, PublishCase
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "RIVAL_LINES",
     "ROWS",
     "VOLUMES",
+    "VOLUMES_OF",
     "Bar",
     "ComparePlan",
     "Line",
@@ -32,6 +33,8 @@ __all__ = [
 ]
 
 VOLUMES = ("ephemeral", "persistent")
+#: Of sides that do not have both; a quorum queue fsyncs whatever it is told.
+VOLUMES_OF = {"rabbitmq": ("persistent",)}
 #: What makes of the name of a batched row that of the same beside a consumer, and as a backlog past the log's budget.
 CONSUMED, PAST_BUDGET = "-consumed", "-past-budget"
 CONFIRM_ROW = "confirm-at-half-load"
@@ -87,6 +90,7 @@ class ComparePlan:
     budget_bytes: int  # of the log, where a backlog goes past it
     budget_times: int  # as long as the backlog gets
     redis: RivalPlan
+    rabbitmq: RivalPlan
 
     def ceiling(self, rows: Collection[str]) -> Plan:
         """The part of these rows that the ceiling does too."""
@@ -186,6 +190,7 @@ def _plan(
         budget_bytes=budget_bytes,
         budget_times=4,
         redis=redis_plan(scale),
+        rabbitmq=rabbitmq_plan(scale),
     )
 
 
@@ -328,9 +333,11 @@ def _beside(side: str, *rows: str) -> tuple[Line, ...]:
     return tuple(replace(line, name=f"{line.name} ÷ {side}", bars={}) for line in LINES if line.row in rows)
 
 
+_RIVAL_ROWS = ("batched-128B", "batched-1KiB", "one-at-a-time-1KiB", "consume-ack-128B")
 PURE_ROWS = ("batched-128B", "unbatched-128B", "one-at-a-time-1KiB")
 #: Against what else people would pick, and ours with `ZMQBROKER_PURE=1`; each of these sides does only these rows.
 RIVAL_LINES = {
-    "redis": _beside("redis", "batched-128B", "batched-1KiB", "one-at-a-time-1KiB", "consume-ack-128B"),
+    "redis": _beside("redis", *_RIVAL_ROWS),
+    "rabbitmq": _beside("rabbitmq", *_RIVAL_ROWS),
     "pure": _beside("pure", *PURE_ROWS),
 }

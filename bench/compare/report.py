@@ -89,7 +89,7 @@ def _reaches(line: Line, ratio: float, wanted: float) -> bool:
 # --- for people ------------------------------------------------------------------------------------------------------
 
 _TITLES = ("volume", "line", "unit", "ours", "theirs", "ratio", "must", "aim", "")
-_WIDTHS = (10, 31, 17, 12, 12, 7, 7, 7, 7)
+_WIDTHS = (10, 33, 17, 12, 12, 7, 7, 7, 7)
 _LINES = {line.name: line for lines in _OTHERS.values() for line in lines}
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bench.plan import KIB
 
-__all__ = ["RivalLoad", "RivalPlan", "redis_plan"]
+__all__ = ["RivalLoad", "RivalPlan", "rabbitmq_plan", "redis_plan"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,4 +65,18 @@ def redis_plan(scale: int) -> RivalPlan:
             ),
         ),
         single=_single(16 * scale, 2 * scale),
+    )
+
+
+def rabbitmq_plan(scale: int) -> RivalPlan:
+    """RabbitMQ quorum queues; windows of 1,000 to 5,000 differed by 5 %."""
+
+    def load(row: str, body_bytes: int, count: int) -> RivalLoad:
+        warmup_count = 200 * max(1, scale // 16)
+        return RivalLoad(row=row, body_bytes=body_bytes, count=count, warmup_count=warmup_count, burst=200, windows=(2000,))
+
+    return RivalPlan(
+        name="rabbitmq",
+        publishing=(load("batched-128B", 128, 400 * scale), load("batched-1KiB", KIB, 200 * scale)),
+        single=_single(8 * scale, scale),
     )

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from bench.peers import nats_server, redis_server
+from bench.peers import nats_server, rabbitmq_server, redis_server
 
 __all__ = ["SERVERS", "Server", "Servers"]
 
@@ -30,6 +30,11 @@ SERVERS = {
         lambda: redis_server.find_server(),
         redis_server.server_version,
         "no redis-server on PATH: Debian's package redis-server has it; Redis is not measured",
+    ),
+    "rabbitmq": Server(
+        lambda: rabbitmq_server.find_server(),
+        rabbitmq_server.server_version,
+        "no rabbitmq-server on PATH: Debian's package rabbitmq-server has it; RabbitMQ is not measured",
     ),
 }
 

@@ -31,14 +31,13 @@ class NatsConnection(RawConnection):
     server = "NATS server"
 
     def __init__(self, port: int, inboxes: Sequence[bytes] = ()) -> None:
+        self._asked, self._inboxes = 0, (_API_INBOX + b".*", *inboxes)
         super().__init__(port)
-        self._asked = 0
-        subscriptions = b"".join(
-            b"SUB %b %d\r\n" % (inbox, number) for number, inbox in enumerate((_API_INBOX + b".*", *inboxes), 1)
-        )
+
+    def _greet(self) -> None:
+        subscriptions = b"".join(b"SUB %b %d\r\n" % (inbox, number) for number, inbox in enumerate(self._inboxes, 1))
         self._socket.sendall(_CONNECT + subscriptions + b"PING\r\n")
         self._receive_until(b"PONG\r\n")
-        self._socket.setblocking(False)
 
     def ask(self, subject: str, fields: dict[str, Any] | None = None) -> dict[str, Any]:
         """The answer of the API below `$JS.API.`, with its `error` if it has one. For set-up: nothing else is under way."""

@@ -21,11 +21,20 @@ class RawConnection:
     server = "server"  # what errors call it
 
     def __init__(self, port: int) -> None:
-        """Connect. Until the greeting is over and `setblocking(False)` was said, calls wait as long as a silence may be."""
+        """Connect and greet. Raises OSError or BenchError when there is no such server (yet), and is closed then."""
         self.port = port
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=SILENCE_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._pending: list[memoryview] = []
+        try:
+            self._greet()
+        except BaseException:
+            self.close()
+            raise
+        self._socket.setblocking(False)
+
+    def _greet(self) -> None:
+        """What the protocol begins with; calls of the socket wait as long as a silence may be."""
 
     def fileno(self) -> int:
         """The descriptor, for `select`."""

@@ -24,10 +24,6 @@ class RedisConnection(RawConnection):
 
     server = "Redis server"
 
-    def __init__(self, port: int) -> None:
-        super().__init__(port)
-        self._socket.setblocking(False)
-
     def ask(self, *words: bytes) -> bytes:
         """The reply to one command, a status, a number or one bulk string. For set-up: nothing else is under way."""
         self.write(command(*words))

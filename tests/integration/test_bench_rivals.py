@@ -8,11 +8,16 @@ import pytest
 
 from bench.compare import ours
 from bench.compare.plan import QUICK
+from bench.peers.rabbitmq_server import find_server as find_rabbitmq
 from bench.peers.redis_server import find_server as find_redis
 from tests.compare_run import quick_run
 from tests.processes import Cluster
 
 needs_redis = pytest.mark.skipif(find_redis() is None, reason="needs redis-server on PATH, which the Debian package brings")
+
+needs_rabbitmq = pytest.mark.skipif(
+    find_rabbitmq() is None, reason="needs rabbitmq-server and epmd on PATH, which the Debian package brings"
+)
 
 
 @needs_redis
@@ -28,6 +33,16 @@ def test_compare_quick_run_measures_redis_beside_ours(tmp_path: Path) -> None:
     assert found["redis"].count(".") == 2
     assert "nats" not in found
     assert said.count("÷ redis") == 6
+
+
+@needs_rabbitmq
+def test_compare_quick_run_measures_rabbitmq_beside_ours(tmp_path: Path) -> None:
+    rows = ("batched-128B", "one-at-a-time-1KiB", "consume-ack-128B")
+    found, _ = quick_run(tmp_path, "--sides", "rabbitmq", "--rows", *rows)
+    (rabbitmq,) = found["rounds"]
+    assert (rabbitmq["volume"], rabbitmq["failure"], list(rabbitmq["figures"])) == ("persistent", "", [*rows])
+    assert all(figures["messages_per_s"] > 0 for ways in rabbitmq["figures"].values() for figures in ways.values())
+    assert found["rabbitmq"].count(".") == 2
 
 
 def test_compare_without_redis_says_so_and_measures_the_rest(tmp_path: Path) -> None:
