@@ -50,16 +50,16 @@ def redis_plan(scale: int) -> RivalPlan:
             RivalLoad(
                 row="batched-128B",
                 body_bytes=128,
-                count=2500 * scale,
-                warmup_count=2500 * max(1, scale // 16),
+                count=2500 * max(1, scale // 2),
+                warmup_count=7500,
                 burst=2500,
                 windows=(2500, 7500),
             ),
             RivalLoad(
                 row="batched-1KiB",
                 body_bytes=KIB,
-                count=1000 * max(1, scale // 2),
-                warmup_count=1000 * max(1, scale // 16),
+                count=1000 * max(1, scale // 4),
+                warmup_count=3000,
                 burst=1000,
                 windows=(1000, 3000),
             ),
@@ -72,11 +72,11 @@ def rabbitmq_plan(scale: int) -> RivalPlan:
     """RabbitMQ quorum queues; windows of 1,000 to 5,000 differed by 5 %."""
 
     def load(row: str, body_bytes: int, count: int) -> RivalLoad:
-        warmup_count = 200 * max(1, scale // 16)
+        warmup_count = 2000
         return RivalLoad(row=row, body_bytes=body_bytes, count=count, warmup_count=warmup_count, burst=200, windows=(2000,))
 
     return RivalPlan(
         name="rabbitmq",
-        publishing=(load("batched-128B", 128, 400 * scale), load("batched-1KiB", KIB, 200 * scale)),
+        publishing=(load("batched-128B", 128, 200 * max(1, scale // 2)), load("batched-1KiB", KIB, 200 * max(1, scale // 4))),
         single=_single(8 * scale, scale),
     )
