@@ -99,6 +99,7 @@ class Group:
         self._waiting: dict[int, tuple[int, list[Waiter | None]]] = {}  # index -> term of the entry, who waits
         self._explains = False  # whether anybody who waits for the entry being built asks for its timeline
         self._timelines: dict[int, Timeline] = {}  # index -> of an entry in _waiting, where somebody asks
+        self._committed: list[tuple[tuple[Entry, ...], int]] = []  # handed out and not applied; when they were, in ns
         self._waiting_count = 0  # requests in _waiting and _gathered but RECEIVEs; with receivers at most requests_max
         self.lost_majority = False  # True from stepping down because no majority answered until a leader is known
         self._led_term = 0  # term of the last leadership
@@ -254,21 +255,30 @@ class Group:
             self._walls[vote.sender] = vote.context - self._clock.monotonic_ns()
 
     def collect(self, messages: list[Message], works: list[StorageAppend]) -> None:
-        """Propose, apply what is committed, and add what is to be sent and stored."""
+        """Propose, and add what is to be sent and stored; what is committed waits for `apply`."""
         self.propose()
         while self.core.has_ready():
             ready = self.core.ready()
             if ready.soft_state is not None:
+                self.apply()  # what was committed before is answered in the role that it had
                 self._role(ready.soft_state)
             messages.extend(ready.messages)
             if ready.append is not None:
                 works.append(ready.append)
-            quorum_ns = self._clock.monotonic_ns() if self._timelines else 0
-            for entry in ready.committed:
-                self._apply(entry, quorum_ns)
             if ready.committed:
-                self.core.applied_to(ready.committed[-1].index)
-                self.propose()
+                self._committed.append((ready.committed, self._clock.monotonic_ns() if self._timelines else 0))
+
+    def apply(self) -> bool:
+        """Apply what is committed; whether there is anything to collect again because of that."""
+        if not self._committed:
+            return False
+        committed, self._committed = self._committed, []
+        for entries, quorum_ns in committed:
+            for entry in entries:
+                self._apply(entry, quorum_ns)
+            self.core.applied_to(entries[-1].index)
+        self.propose()
+        return self.core.has_ready()
 
     def _role(self, soft_state: SoftState) -> None:
         was_leading, had_leader = self.soft_state.role == Role.LEADER, self.soft_state.leader != 0

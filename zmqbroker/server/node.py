@@ -215,13 +215,23 @@ class Node:
                 group.collect(messages, works)
             if messages:
                 self._send(messages)
-            if not works:
+            # What others wait for goes first: nobody hears of this node's log before it is written, and the state can wait.
+            if works:
+                self._store(works)
+            elif not self._apply():
                 return
-            for work in works:
-                if work.snapshot is not None:
-                    self._install(work.group)
-            self._pipeline.submit(works)
         self._wake()
+
+    def _store(self, works: list[StorageAppend]) -> None:
+        for work in works:
+            if work.snapshot is not None:
+                self.groups[work.group].apply()  # what came before the snapshot
+                self._install(work.group)
+        self._pipeline.submit(works)
+
+    def _apply(self) -> bool:
+        """Apply what is committed in every group; whether there is anything to send or to store because of that."""
+        return any([group.apply() for group in self.groups.values()])
 
     def _send(self, messages: list[Message]) -> None:
         """Snapshots go their own way, in chunks; answers to heartbeats tell of this node's disk."""
