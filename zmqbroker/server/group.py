@@ -91,9 +91,7 @@ class Group:
         self._walls: dict[int, int] = {}  # voter -> its wall clock less our monotonic one, in the term of _walls_term
         self._walls_term = 0
         self.receivers: dict[ReceiveKey, Pending] = {}  # RECEIVEs to be answered by a delivery; at most requests_max
-        self._host = host
-        self._confirm = confirm
-        self._requests_max = requests_max
+        self._host, self._confirm, self._requests_max = host, confirm, requests_max
         self._builder = EntryBuilder()
         self._gathered: list[Waiter | None] = []  # who waits for which command of the entry being built
         self._waiting: dict[int, tuple[int, list[Waiter | None]]] = {}  # index -> term of the entry, who waits
@@ -353,11 +351,8 @@ class Group:
         self._trimming.applied(entry.index, len(entry.data), self.machine.trimmed_index)
 
     def _commands(self, entry: Entry) -> tuple[Applied, Sequence[Result]]:
-        decoded = decode_entry(entry.data) if entry.data else None
-        if decoded is None:
-            applied = self.machine.apply(entry.index, 0, ())
-        else:
-            applied = self.machine.apply(entry.index, decoded.time_unix_ns, decoded.commands)
+        _, time_unix_ns, commands = decode_entry(entry.data) if entry.data else (0, 0, ())
+        applied = self.machine.apply(entry.index, time_unix_ns, commands)
         return applied, applied.results
 
     def _change(self, entry: Entry) -> tuple[Applied, Sequence[Result]]:
@@ -393,8 +388,9 @@ class Group:
         self._host.reply(pending, code, fields)
 
     def _deliver(self, delivery: Delivery) -> None:
-        pending = self.receivers.pop(delivery.key, None)
-        if pending is not None:  # without a receiver the client asks again and gets the same messages
+        if (
+            pending := self.receivers.pop(delivery.key, None)
+        ) is not None:  # without a receiver the client asks again and gets the same messages
             self._host.deliver(pending, delivery, self.number)
 
     def end_receives(self, session: bytes, consumer: int | None) -> None:
