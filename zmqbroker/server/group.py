@@ -388,9 +388,8 @@ class Group:
         self._host.reply(pending, code, fields)
 
     def _deliver(self, delivery: Delivery) -> None:
-        if (
-            pending := self.receivers.pop(delivery.key, None)
-        ) is not None:  # without a receiver the client asks again and gets the same messages
+        # Without a receiver the client asks again and gets the same messages.
+        if (pending := self.receivers.pop(delivery.key, None)) is not None:
             self._host.deliver(pending, delivery, self.number)
 
     def end_receives(self, session: bytes, consumer: int | None) -> None:
