@@ -47,7 +47,7 @@ bench: .venv/run.stamp ## throughput and latency of this machine in both modes, 
 bench-micro: .venv/run.stamp ## nanoseconds of the steps of the hot paths, compiled and in Python (ARGUMENTS="--cases core-propose-to-applied")
 	@$(BIN)/python -m bench.micro $(ARGUMENTS)
 
-bench-compare: .venv/run.stamp ## only beside NATS JetStream (ARGUMENTS="--rounds 1 --rows batched-1KiB --modes persistent")
+bench-compare: .venv/run.stamp ## only beside NATS JetStream (ARGUMENTS="--rounds 1 --rows batched-1KiB --modes persistent"; "--extra": Redis and RabbitMQ too)
 	@$(BIN)/python -m bench.compare $(ARGUMENTS)
 
 bench-long: .venv/run.stamp ## rates with many channels, clients, messages and nodes; then MINUTES (10) at saturation in each mode

@@ -17,6 +17,7 @@ from setuptools.errors import BaseError, CCompilerError
 #: Cython source -> the module that it becomes, beside its Python twin.
 SOURCES = {
     "ext/_codec.pyx": "zmqbroker.wire._codec",
+    "ext/_peer.pyx": "zmqbroker.wire._peer",
     "ext/_sends.pyx": "zmqbroker.wire._sends",
 }
 #: Those of the server, which runs on Linux.

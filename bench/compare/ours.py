@@ -9,7 +9,7 @@ from random import Random
 import zmq
 
 from bench.compare.ours_extra import confirm_at_half_load, publish_consumed, publish_past_budget
-from bench.compare.plan import CONFIRM_ROW, CONSUMED, PAST_BUDGET, ComparePlan
+from bench.compare.plan import CONFIRM_ROW, CONSUMED, PAST_BUDGET, PURE_ROWS, ComparePlan
 from bench.load import BODIES, RECEIVE_COUNT_MAX, RECEIVE_WAIT_MS, BenchError, Connection, check, consume
 from bench.macro import NODES, Context, cluster_pids, find_leader, measure_publish
 from bench.meter import Meter
@@ -21,7 +21,7 @@ from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.frames import Reply, decode_header
 from zmqbroker.wire.requests import AckRequest, ReceiveRequest, SendBatch
 
-__all__ = ["Figures", "measure_ours", "paced_figures"]
+__all__ = ["Figures", "measure_ours", "measure_pure", "paced_figures"]
 
 #: RECEIVEs under way: while one is answered and acked others wait at the leader.
 RECEIVES = 4
@@ -37,7 +37,7 @@ def measure_ours(plan: ComparePlan, volume: str, rows: Collection[str], rate: in
     """Every row against a new cluster, a backlog past the log's budget against one of its own; figures by row."""
     found: dict[str, Figures] = {}
     if usual := [row for row in rows if not row.endswith(PAST_BUDGET)]:
-        found = _measure_all(plan, volume, usual, rate, directory)
+        found = _measure_all(plan, usual, rate, Cluster(directory, NODES, volume=volume))
     for item in plan.publishing:
         if item.row + PAST_BUDGET in rows:
             own = directory / "past-budget"
@@ -46,8 +46,14 @@ def measure_ours(plan: ComparePlan, volume: str, rows: Collection[str], rate: in
     return {row: figures for row, figures in found.items() if row in rows}  # without what others were built on
 
 
-def _measure_all(plan: ComparePlan, volume: str, rows: Collection[str], rate: int, directory: Path) -> dict[str, Figures]:
-    cluster, context = Cluster(directory, NODES, volume=volume), Context()
+def measure_pure(plan: ComparePlan, volume: str, rows: Collection[str], directory: Path) -> dict[str, Figures]:
+    """The rows of `PURE_ROWS` among these, of nodes that use nothing compiled of ours; the client is the same."""
+    own = [row for row in rows if row in PURE_ROWS]
+    return _measure_all(plan, own, 0, Cluster(directory, NODES, volume=volume, environment={"ZMQBROKER_PURE": "1"}))
+
+
+def _measure_all(plan: ComparePlan, rows: Collection[str], rate: int, cluster: Cluster) -> dict[str, Figures]:
+    context = Context()
     try:
         for node in cluster.nodes.values():
             node.start()

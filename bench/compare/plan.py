@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from bench.compare.rivals import RivalPlan, rabbitmq_plan, redis_plan
 from bench.plan import KIB, Plan, PublishCase
 
 __all__ = [
@@ -19,9 +20,12 @@ __all__ = [
     "FULL",
     "LINES",
     "PAST_BUDGET",
+    "PURE_ROWS",
     "QUICK",
+    "RIVAL_LINES",
     "ROWS",
     "VOLUMES",
+    "VOLUMES_OF",
     "Bar",
     "ComparePlan",
     "Line",
@@ -29,6 +33,8 @@ __all__ = [
 ]
 
 VOLUMES = ("ephemeral", "persistent")
+#: Of sides that do not have both; a quorum queue fsyncs whatever it is told.
+VOLUMES_OF = {"rabbitmq": ("persistent",)}
 #: What makes of the name of a batched row that of the same beside a consumer, and as a backlog past the log's budget.
 CONSUMED, PAST_BUDGET = "-consumed", "-past-budget"
 CONFIRM_ROW = "confirm-at-half-load"
@@ -83,6 +89,8 @@ class ComparePlan:
     settle: bool
     budget_bytes: int  # of the log, where a backlog goes past it
     budget_times: int  # as long as the backlog gets
+    redis: RivalPlan
+    rabbitmq: RivalPlan
 
     def ceiling(self, rows: Collection[str]) -> Plan:
         """The part of these rows that the ceiling does too."""
@@ -181,6 +189,8 @@ def _plan(
         settle=settle,
         budget_bytes=budget_bytes,
         budget_times=4,
+        redis=redis_plan(scale),
+        rabbitmq=rabbitmq_plan(scale),
     )
 
 
@@ -316,3 +326,18 @@ EXTRA_LINES = (
     ),
 )
 EXTRA_ROWS = tuple(line.row for line in EXTRA_LINES)
+
+
+def _beside(side: str, *rows: str) -> tuple[Line, ...]:
+    """The lines of these rows against a side that nothing must be reached against."""
+    return tuple(replace(line, name=f"{line.name} ÷ {side}", bars={}) for line in LINES if line.row in rows)
+
+
+_RIVAL_ROWS = ("batched-128B", "batched-1KiB", "one-at-a-time-1KiB", "consume-ack-128B")
+PURE_ROWS = ("batched-128B", "unbatched-128B", "one-at-a-time-1KiB")
+#: Against what else people would pick, and ours with `ZMQBROKER_PURE=1`; each of these sides does only these rows.
+RIVAL_LINES = {
+    "redis": _beside("redis", *_RIVAL_ROWS),
+    "rabbitmq": _beside("rabbitmq", *_RIVAL_ROWS),
+    "pure": _beside("pure", *PURE_ROWS),
+}

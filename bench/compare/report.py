@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from bench.compare.ours import Figures
-from bench.compare.plan import CEILING_LINES, EXTRA_LINES, LINES, Line
+from bench.compare.plan import CEILING_LINES, EXTRA_LINES, LINES, RIVAL_LINES, Line
 
 __all__ = ["Suite", "summarize", "table"]
 
@@ -23,17 +23,21 @@ class Suite:
 
     round: int
     volume: str
-    side: str  # nats, ours or ceiling
+    side: str  # ours, nats, ceiling, or one of RIVAL_LINES
     load_before: float  # average of the last minute
     figures: Mapping[str, Figures]  # by row; empty after a failure
     failure: str = ""
+
+
+#: Whom we are compared with, and in what.
+_OTHERS: Mapping[str, Sequence[Line]] = {"nats": (*LINES, *EXTRA_LINES), "ceiling": CEILING_LINES, **RIVAL_LINES}
 
 
 def summarize(suites: Sequence[Suite]) -> list[dict[str, Any]]:
     """One entry per volume and line that was measured: medians of both sides, ratios per round, their median, bar, aim, met."""
     found = []
     for volume in dict.fromkeys(suite.volume for suite in suites):
-        for other, lines in (("nats", (*LINES, *EXTRA_LINES)), ("ceiling", CEILING_LINES)):
+        for other, lines in _OTHERS.items():
             sides = {
                 side: {suite.round: suite.figures for suite in suites if (suite.volume, suite.side) == (volume, side)}
                 for side in ("ours", other)
@@ -49,7 +53,7 @@ def _summarize_line(
         side: {number: _best(line, figures[line.row]) for number, figures in rounds.items() if line.row in figures}
         for side, rounds in sides.items()
     }
-    if not any(values.values()):
+    if not any(values.values()) or (other in RIVAL_LINES and not values[other]):
         return None
     ratios = [
         values["ours"][number] / theirs for number, theirs in values[other].items() if theirs and number in values["ours"]
@@ -85,9 +89,8 @@ def _reaches(line: Line, ratio: float, wanted: float) -> bool:
 # --- for people ------------------------------------------------------------------------------------------------------
 
 _TITLES = ("volume", "line", "unit", "ours", "theirs", "ratio", "must", "aim", "")
-_WIDTHS = (10, 31, 17, 12, 12, 7, 7, 7, 7)
-_DIGITS = {line.name: line.digits for line in (*LINES, *EXTRA_LINES, *CEILING_LINES)}
-_HIGHER = {line.name: line.higher for line in (*LINES, *EXTRA_LINES, *CEILING_LINES)}
+_WIDTHS = (10, 33, 17, 12, 12, 7, 7, 7, 7)
+_LINES = {line.name: line for lines in _OTHERS.values() for line in lines}
 
 
 def table(summary: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -95,7 +98,7 @@ def table(summary: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield _row(_TITLES)
     yield _row(["-" * width for width in _WIDTHS])
     for entry in summary:
-        digits, sign = _DIGITS[entry["line"]], "≥" if _HIGHER[entry["line"]] else "≤"
+        digits, sign = _LINES[entry["line"]].digits, "≥" if _LINES[entry["line"]].higher else "≤"
         verdict = {None: "", False: "MISSED", True: "met"}[entry["met"]]
         yield _row(
             (

@@ -6,17 +6,14 @@ As with ours, nothing is retried: an error or a silence ends the measurement wit
 from __future__ import annotations
 
 import json
-import time
 from collections import deque
-from collections.abc import Iterator
-from random import Random
 from typing import Any, Protocol
 
 from bench.load import BODIES, BenchError, Figures
 from bench.meter import Meter
 from bench.peers.nats_server import SUBJECT
 from bench.peers.nats_wire import NatsConnection, publication
-from bench.plan import SEED
+from bench.peers.sending import bodies_of, send_one_by_one
 
 __all__ = [
     "INBOX",
@@ -24,7 +21,6 @@ __all__ = [
     "FastSender",
     "Sender",
     "WindowedSender",
-    "bodies_of",
     "fast_bursts",
     "json_messages",
     "publish",
@@ -34,12 +30,6 @@ __all__ = [
 INBOX, BATCH_INBOX = b"_i.p", b"_i.b"
 #: Messages that the server confirms together in a fast-ingest batch may be under way this many times.
 FLOWS_OUTSTANDING = 5
-
-
-def bodies_of(size: int) -> list[bytes]:
-    """The bodies that are sent in turn: the same that ours are."""
-    chance = Random(SEED)
-    return [chance.randbytes(size) for _ in range(BODIES)]
 
 
 class Acks:
@@ -206,22 +196,5 @@ def publish(sender: Sender, meter: Meter, body_bytes: int, counts: tuple[int, in
 
 def publish_one_by_one(port: int, meter: Meter, body_bytes: int, counts: tuple[int, int]) -> Figures:
     """Publish each message after the confirm of the one before."""
-    connection, acks = NatsConnection(port, [INBOX]), Acks()
     frames = [publication(SUBJECT, INBOX, body) for body in bodies_of(body_bytes)]
-
-    def send(count: int) -> Iterator[int]:
-        for number in range(count):
-            started_ns = time.perf_counter_ns()
-            connection.write(frames[number % BODIES])
-            connection.flush()
-            while not acks.take(connection.exchange()):
-                pass
-            yield time.perf_counter_ns() - started_ns
-
-    warmup_ns = list(send(counts[0]))
-    assert len(warmup_ns) == counts[0], "each send was timed"
-    meter.start()
-    latencies_ns = list(send(counts[1]))
-    spent = meter.stop()
-    connection.close()
-    return Figures(counts[1], counts[1] * body_bytes, spent, latencies_ns)
+    return send_one_by_one(NatsConnection(port, [INBOX]), frames, Acks().take, meter, body_bytes, counts)

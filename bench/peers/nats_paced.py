@@ -6,10 +6,11 @@ import time
 
 from bench.load import BODIES
 from bench.paced import Paced, run_paced
-from bench.peers.nats_load import INBOX, Acks, bodies_of
+from bench.peers.nats_load import INBOX, Acks
 from bench.peers.nats_pull import DELIVERIES, Puller
 from bench.peers.nats_server import SUBJECT
 from bench.peers.nats_wire import NatsConnection, publication
+from bench.peers.sending import bodies_of
 
 __all__ = ["open_loop", "saturated_rate"]
 

@@ -12,7 +12,8 @@ from bench.load import BenchError, Figures
 from bench.meter import Meter
 from bench.peers.nats_load import Sender
 from bench.peers.nats_server import STREAM
-from bench.peers.nats_wire import NatsConnection, exchange_all, publication
+from bench.peers.nats_wire import NatsConnection, publication
+from bench.peers.raw import exchange_all
 
 __all__ = ["DELIVERIES", "Puller", "publish_and_pull", "pull_all"]
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from bench.load import BenchError
 from bench.peers.nats_wire import NatsConnection
+from bench.peers.processes import processes
 from tests.processes import free_ports
 
 __all__ = ["STREAM", "SUBJECT", "NatsCluster", "find_server", "nats_cluster", "server_version"]
@@ -25,7 +26,6 @@ STREAM, SUBJECT = "S", b"q"
 #: Seconds for the servers to find each other and to choose a leader for the cluster, or for a stream.
 START_TIMEOUT_S = 60
 _RETRY_S = 0.25
-_STOP_TIMEOUT_S = 15
 
 
 def find_server() -> str | None:
@@ -42,10 +42,9 @@ def server_version(binary: str) -> str:
 class NatsCluster:
     """Three running servers."""
 
-    def __init__(self, ports: list[int], processes: list[subprocess.Popen[bytes]]) -> None:
-        self.ports = ports
+    def __init__(self, ports: list[int], pids: list[int]) -> None:
+        self.ports, self.pids = ports, pids
         self._ports = {f"n{number}": port for number, port in enumerate(ports, 1)}  # by name
-        self.pids = [process.pid for process in processes]
 
     def new_stream(self, *, batched: bool = False) -> int:
         """Make the stream anew, empty; the client port of its leader. `batched` allows fast-ingest batches."""
@@ -113,21 +112,14 @@ def nats_cluster(binary: str, directory: Path, *, sync: bool) -> Iterator[NatsCl
     """A new cluster below `directory`, ended whatever happens; `sync` makes it fsync before every confirm."""
     ports = free_ports(2 * NODES)
     routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[NODES:])
-    processes: list[subprocess.Popen[bytes]] = []
-    try:
+    with processes() as running:
         for number, (client_port, route_port) in enumerate(zip(ports[:NODES], ports[NODES:], strict=True), 1):
             path = directory / f"n{number}.conf"
             path.write_text(_settings(f"n{number}", client_port, route_port, routes, directory, sync=sync), encoding="utf-8")
-            with (directory / f"n{number}.log").open("wb") as log:
-                processes.append(subprocess.Popen([binary, "-c", str(path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log))
-        cluster = NatsCluster(ports[:NODES], processes)
+            running.start([binary, "-c", str(path)], directory / f"n{number}.log")
+        cluster = NatsCluster(ports[:NODES], running.pids)
         cluster.wait()
         yield cluster
-    finally:
-        for process in processes:
-            process.terminate()
-        for process in processes:
-            _end(process)
 
 
 def _settings(name: str, client_port: int, route_port: int, routes: str, directory: Path, *, sync: bool) -> str:
@@ -137,11 +129,3 @@ listen: 127.0.0.1:{client_port}
 jetstream {{ store_dir: "{directory / name}", max_mem: 2G, max_file: 20G{durability} }}
 cluster {{ name: bench, listen: 127.0.0.1:{route_port}, routes: [{routes}] }}
 """
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(_STOP_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -332,6 +332,8 @@ class SimNode:
                 raft.observe(watch)
                 raft.leader_heard(watch, self.id)
             group.collect(messages, works)
+            while group.apply():  # at once, and not as a node does it after the write: both are orders that the core allows
+                group.collect(messages, works)
             raft.observe(watch)
             if self.core.reads or self._reading:
                 self._answer_reads()

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import socket
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,9 +15,8 @@ from bench.peers.nats_load import Acks, FastSender, Sender, WindowedSender, fast
 from bench.peers.nats_pull import Puller
 from bench.peers.nats_server import find_server
 from bench.peers.nats_wire import NatsConnection, message_after
-
-ROOT = Path(__file__).resolve().parents[2]
-
+from tests.compare_run import quick_run
+from tests.servers import scripted_server
 
 # --- the whole -------------------------------------------------------------------------------------------------------
 
@@ -65,7 +57,7 @@ def test_compare_quick_run_of_what_lies_beside_the_table(tmp_path: Path) -> None
 
 
 def test_compare_without_nats_says_so_and_measures_the_rest(tmp_path: Path) -> None:
-    found, said = quick_run(tmp_path, "--modes", "ephemeral", "--rows", "batched-1KiB", installed=False)
+    found, said = quick_run(tmp_path, "--modes", "ephemeral", "--rows", "batched-1KiB", without=["nats"])
     assert "no nats-server" in found["nats"]
     assert [(suite["side"], suite["failure"]) for suite in found["rounds"]] == [("ours", ""), ("ceiling", "")]
     lines = {entry["line"]: entry for entry in found["summary"]}
@@ -73,19 +65,6 @@ def test_compare_without_nats_says_so_and_measures_the_rest(tmp_path: Path) -> N
     assert (lines["batched-1KiB"]["theirs"], lines["batched-1KiB"]["met"]) == (None, None)
     assert lines["batched-1KiB ÷ ceiling"]["ratio"] > 0
     assert said
-
-
-def quick_run(directory: Path, *arguments: str, installed: bool = True) -> tuple[dict[str, Any], str]:
-    """The result file and what was printed; NATS's server is looked for, or not `installed`."""
-    out = directory / "result.json"
-    code = "import runpy; runpy.run_module('bench.compare', run_name='__main__', alter_sys=True)"
-    if not installed:
-        code = f"import bench.peers.nats_server as server; server.find_server = lambda: None; {code}"
-    command = [sys.executable, "-c", code, "--quick", "--directory", str(directory), "--out", str(out), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert [path.name for path in directory.iterdir()] == ["result.json"], "data was left behind"
-    return json.loads(out.read_text(encoding="utf-8")), done.stdout
 
 
 def test_plans_have_every_row_and_whole_bursts() -> None:
@@ -196,22 +175,8 @@ def fill(sender: Sender) -> bytes:
 @pytest.fixture
 def quiet_server() -> Iterator[int]:
     """A port where somebody answers the greeting of each connection, and nothing else."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    accepted: list[socket.socket] = []
-
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                accepted.append(listener.accept()[0])
-                accepted[-1].sendall(b"INFO {}\r\nPONG\r\n")
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    yield listener.getsockname()[1]
-    listener.shutdown(socket.SHUT_RDWR)
-    thread.join()
-    for part in (listener, *accepted):
-        part.close()
+    with scripted_server(b"INFO {}\r\nPONG\r\n") as port:
+        yield port
 
 
 def test_puller_acks_what_has_come_whole_and_asks_for_more() -> None:

@@ -111,10 +111,10 @@ class _Tally:
 @click.option("--explain", is_flag=True, help="Also tell where a confirm's time goes.")
 @click.option(
     "--target",
-    type=click.Choice(["zmqbroker", "nats"]),
+    type=click.Choice(["zmqbroker", "nats", "redis"]),
     default="zmqbroker",
     show_default=True,
-    help="What is measured; nats: JetStream, at --url nats://host:port.",
+    help="What is measured; nats: JetStream, at --url nats://host:port; redis: Streams and WAIT, at --url redis://host:port.",
 )
 @click.option(
     "--hgrm",
@@ -130,10 +130,10 @@ def bench(click_context: click.Context, /, url: str, as_json: bool, target: str,
         return
     workload = Workload(f"bench.{secrets.token_hex(4)}", **parameters)
     tally, context = _Tally(), click_context.obj
-    if target == "nats":
+    if target != "zmqbroker":
         if workload.explain:
-            raise click.UsageError("--explain asks zmqbroker; --target nats cannot answer")
-        context, url = _nats_context(click_context, url)
+            raise click.UsageError(f"--explain asks zmqbroker; --target {target} cannot answer")
+        context, url = _context_of(target, click_context, url)
     asyncio.run(_measure(context, url, workload, tally))
     figures = {"target": target, **_figures(workload, tally)}
     if hgrm is not None:
@@ -148,13 +148,20 @@ def bench(click_context: click.Context, /, url: str, as_json: bool, target: str,
 bench.add_command(diff)
 
 
-def _nats_context(click_context: click.Context, url: str) -> tuple[CommandContext, str]:
-    """The way to NATS, and where it is when nobody said so; its module is loaded now."""
-    from zmqbroker.cli import bench_nats
+def _context_of(target: str, click_context: click.Context, url: str) -> tuple[CommandContext, str]:
+    """The way to another broker, and where it is when nobody said so; its module is loaded now."""
+    connect: Any
+    if target == "nats":
+        from zmqbroker.cli import bench_nats
 
+        default, connect = bench_nats.DEFAULT_URL, bench_nats.NatsTarget().connect
+    else:
+        from zmqbroker.cli import bench_redis
+
+        default, connect = bench_redis.DEFAULT_URL, bench_redis.RedisTarget().connect
     if click_context.get_parameter_source("url") is ParameterSource.DEFAULT:
-        url = bench_nats.DEFAULT_URL
-    return CommandContext(connect=cast(Connect, bench_nats.NatsTarget().connect)), url
+        url = default
+    return CommandContext(connect=cast(Connect, connect)), url
 
 
 async def _measure(context: CommandContext, url: str, workload: Workload, tally: _Tally) -> None:

@@ -275,7 +275,7 @@ class RaftCore(RaftStatus):
             or log.unstable.next_snapshot is not None
             or log.has_committed
             or self._is_hard_state_due()
-            or state.soft_state != self._previous_soft_state
+            or self._is_soft_state_new()
         )
 
     def ready(self) -> Ready:
@@ -287,7 +287,7 @@ class RaftCore(RaftStatus):
         committed = state.log.next_committed()
         ready = Ready(messages=state.messages, append=self._next_work(), committed=committed, read_states=state.read_states)
         state.messages, state.read_states = [], []
-        if state.soft_state != self._previous_soft_state:
+        if self._is_soft_state_new():
             ready.soft_state = self._previous_soft_state = state.soft_state
         self._check()
         return ready
@@ -298,8 +298,8 @@ class RaftCore(RaftStatus):
         if not entries and snapshot is None and not state.messages_after_append and not self._is_hard_state_due():
             return None
         previous = self._previous_hard_state
-        hard_state = state.hard_state if state.hard_state != previous else None
-        changed = hard_state is not None and (hard_state.term, hard_state.vote) != (previous.term, previous.vote)
+        changed = (state.term, state.vote) != (previous.term, previous.vote)
+        hard_state = state.hard_state if changed or state.log.commit_index != previous.commit else None
         work = StorageAppend(state.config.group, entries, hard_state, bool(entries) or changed, snapshot=snapshot)
         work.responses = state.messages_after_append
         state.messages_after_append = []
@@ -323,10 +323,13 @@ class RaftCore(RaftStatus):
     def _is_hard_state_due(self) -> bool:
         """True when the hard state must be written now: a commit alone can wait for what comes next, or for a tick."""
         state, previous = self._state, self._previous_hard_state
-        if state.hard_state == previous:
-            return False
-        late = state.config.commit_at_tick and not self._commit_due
-        return not late or (state.term, state.vote) != (previous.term, previous.vote)
+        if (state.term, state.vote) != (previous.term, previous.vote):
+            return True
+        return state.log.commit_index != previous.commit and (self._commit_due or not state.config.commit_at_tick)
+
+    def _is_soft_state_new(self) -> bool:
+        state, previous = self._state, self._previous_soft_state
+        return state.leader != previous.leader or state.role is not previous.role
 
     # --- what was done ---------------------------------------------------------------------------------------------
 

@@ -246,15 +246,15 @@ class RaftLog:
         """Hand out the next committed, locally durable entries, within the bound."""
         if not self.has_committed:
             return ()
-        room = self._applying_bytes_max - self._applying_bytes
-        entries = self.entries(self.applying_index + 1, self._appliable_index + 1, room)
+        room, appliable_index = self._applying_bytes_max - self._applying_bytes, self._appliable_index
+        entries = self.entries(self.applying_index + 1, appliable_index + 1, room)
         payload = payload_bytes(entries)
         size = payload + len(entries) * ENTRY_OVERHEAD_BYTES
         self.applying_index = entries[-1].index
         self._applying.append((self.applying_index, size, payload))
         self._applying_bytes += size
         # Either the bound is reached or the next entry would pass it.
-        self._applying_paused = self._applying_bytes >= self._applying_bytes_max or self.applying_index < self._appliable_index
+        self._applying_paused = self._applying_bytes >= self._applying_bytes_max or self.applying_index < appliable_index
         return entries
 
     def applied_to(self, index: int) -> int:

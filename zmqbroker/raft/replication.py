@@ -171,7 +171,7 @@ def handle_append_response(state: RaftState, message: Message) -> bool:
             send_append(state, message.sender, send_if_empty=True)
     if remote:
         # One answer may have freed room for several messages. Ends: each sends entries, or nothing is left, or it is full.
-        while send_append(state, message.sender, send_if_empty=False):
+        while progress.next_index <= state.log.last_index and send_append(state, message.sender, send_if_empty=False):
             pass
     return True
 

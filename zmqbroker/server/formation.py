@@ -139,7 +139,10 @@ class Formation:
 
     def member_with(self, uid: bytes) -> Member | None:
         """The member with a node uid, if there is one."""
-        return next((member for member in self.members if member.uid == uid), None)
+        for member in self.members:
+            if member.uid == uid:
+                return member
+        return None
 
     # --- HELLO and FORM ----------------------------------------------------------------------------------------------
 

@@ -92,14 +92,13 @@ class Group:
         self._walls: dict[int, int] = {}  # voter -> its wall clock less our monotonic one, in the term of _walls_term
         self._walls_term = 0
         self.receivers: dict[ReceiveKey, Pending] = {}  # RECEIVEs to be answered by a delivery; at most requests_max
-        self._host = host
-        self._confirm = confirm
-        self._requests_max = requests_max
+        self._host, self._confirm, self._requests_max = host, confirm, requests_max
         self._builder = EntryBuilder()
         self._gathered: list[Waiter | None] = []  # who waits for which command of the entry being built
         self._waiting: dict[int, tuple[int, list[Waiter | None]]] = {}  # index -> term of the entry, who waits
         self._explains = False  # whether anybody who waits for the entry being built asks for its timeline
         self._timelines: dict[int, Timeline] = {}  # index -> of an entry in _waiting, where somebody asks
+        self._committed: list[tuple[tuple[Entry, ...], int]] = []  # handed out and not applied; when they were, in ns
         self._waiting_count = 0  # requests in _waiting and _gathered but RECEIVEs; with receivers at most requests_max
         self.lost_majority = False  # True from stepping down because no majority answered until a leader is known
         self._led_term = 0  # term of the last leadership
@@ -255,21 +254,30 @@ class Group:
             self._walls[vote.sender] = vote.context - self._clock.monotonic_ns()
 
     def collect(self, messages: list[Message], works: list[StorageAppend]) -> None:
-        """Propose, apply what is committed, and add what is to be sent and stored."""
+        """Propose, and add what is to be sent and stored; what is committed waits for `apply`."""
         self.propose()
         while self.core.has_ready():
             ready = self.core.ready()
             if ready.soft_state is not None:
+                self.apply()  # what was committed before is answered in the role that it had
                 self._role(ready.soft_state)
             messages.extend(ready.messages)
             if ready.append is not None:
                 works.append(ready.append)
-            quorum_ns = self._clock.monotonic_ns() if self._timelines else 0
-            for entry in ready.committed:
-                self._apply(entry, quorum_ns)
             if ready.committed:
-                self.core.applied_to(ready.committed[-1].index)
-                self.propose()
+                self._committed.append((ready.committed, self._clock.monotonic_ns() if self._timelines else 0))
+
+    def apply(self) -> bool:
+        """Apply what is committed; whether there is anything to collect again because of that."""
+        if not self._committed:
+            return False
+        committed, self._committed = self._committed, []
+        for entries, quorum_ns in committed:
+            for entry in entries:
+                self._apply(entry, quorum_ns)
+            self.core.applied_to(entries[-1].index)
+        self.propose()
+        return self.core.has_ready()
 
     def _role(self, soft_state: SoftState) -> None:
         was_leading, had_leader = self.soft_state.role == Role.LEADER, self.soft_state.leader != 0
@@ -344,11 +352,8 @@ class Group:
         self._trimming.applied(entry.index, len(entry.data), self.machine.trimmed_index)
 
     def _commands(self, entry: Entry) -> tuple[Applied, Sequence[Result]]:
-        decoded = decode_entry(entry.data) if entry.data else None
-        if decoded is None:
-            applied = self.machine.apply(entry.index, 0, ())
-        else:
-            applied = self.machine.apply(entry.index, decoded.time_unix_ns, decoded.commands)
+        _, time_unix_ns, commands = decode_entry(entry.data) if entry.data else (0, 0, ())
+        applied = self.machine.apply(entry.index, time_unix_ns, commands)
         return applied, applied.results
 
     def _change(self, entry: Entry) -> tuple[Applied, Sequence[Result]]:
@@ -384,8 +389,8 @@ class Group:
         self._host.reply(pending, code, fields)
 
     def _deliver(self, delivery: Delivery) -> None:
-        pending = self.receivers.pop(delivery.key, None)
-        if pending is not None:  # without a receiver the client asks again and gets the same messages
+        # Without a receiver the client asks again and gets the same messages.
+        if (pending := self.receivers.pop(delivery.key, None)) is not None:
             self._host.deliver(pending, delivery, self.number)
 
     def end_receives(self, session: bytes, consumer: int | None) -> None:

@@ -215,12 +215,14 @@ class Node:
                 group.collect(messages, works)
             if messages:
                 self._send(messages)
-            if not works:
-                return
             for work in works:
                 if work.snapshot is not None:
                     self._install(work.group)
-            self._pipeline.submit(works)
+            # The state can wait while there is something to store: others hear of this node's log when that is written.
+            if works:
+                self._pipeline.submit(works)
+            elif not any(group.apply() for group in self.groups.values()):
+                return
         self._wake()
 
     def _send(self, messages: list[Message]) -> None:
@@ -229,11 +231,12 @@ class Node:
         for message in messages:
             if message.type is MessageType.INSTALL_SNAPSHOT and self.snapshots is not None:
                 self.snapshots.send(message, time.monotonic_ns())
-        self.network.send_raft(message for message in messages if message.type is not MessageType.INSTALL_SNAPSHOT)
+        self.network.send_raft([message for message in messages if message.type is not MessageType.INSTALL_SNAPSHOT])
 
     def _install(self, number: int) -> None:
         """The log of a group waits until its state is replaced."""
         assert self.snapshots is not None
+        self.groups[number].apply()  # what was committed before
 
         def release() -> None:
             self._pipeline.release(number)
@@ -339,8 +342,7 @@ class Node:
         try:
             return self.log.read(group, index)
         except Compacted:
-            body = self._state.body(group, index)
-            if body is None:
+            if (body := self._state.body(group, index)) is None:
                 raise
             return body
 
@@ -363,8 +365,7 @@ class Node:
             missing = ", ".join(self.formation.missing(time.monotonic_ns()))
             text = "the cluster is being formed" + (f", waiting for {missing}" if missing else "")
             return NoMajority(text, outcome_unknown=outcome_unknown)
-        leader = self.leader_endpoint(group)
-        if leader is None:
+        if (leader := self.leader_endpoint(group)) is None:
             now_ns = time.monotonic_ns()
             leaderless_ms = (now_ns - self._leaderless_ns.get(number, now_ns)) // 1_000_000
             if group.lost_majority or leaderless_ms >= self.config.raft.election_ticks * self.config.raft.tick_ms:

@@ -169,9 +169,10 @@ class PeerNetwork:
             return None
         if envelope.kind == PeerKind.RAFT:
             messages = decode_raft(frames)
-            if any(message.sender != sender for message in messages):
-                self._drop("other_sender")
-                return None
+            for message in messages:
+                if message.sender != sender:
+                    self._drop("other_sender")
+                    return None
             return messages
         return envelope.kind, envelope.sender_uid, decode_fields(frames[0]), frames[1:]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -101,11 +100,12 @@ def _in_front(work: StorageAppend, state: HardState, previous: HardState) -> Har
 
     A power cut may leave it without them. What they replace is then still there, and must not be called committed.
     """
+    commit = state.commit
     if work.snapshot is not None:
-        return replace(state, commit=min(state.commit, previous.commit))
-    if work.entries:
-        return replace(state, commit=min(state.commit, work.entries[0].index - 1))
-    return state
+        commit = min(commit, previous.commit)
+    elif work.entries:
+        commit = min(commit, work.entries[0].index - 1)
+    return state if commit == state.commit else HardState(state.term, state.vote, commit)
 
 
 class SegmentLog:

@@ -145,7 +145,7 @@ class Site:
         while True:
             works: list[StorageAppend] = []
             self.group.collect(self.outgoing, works)
-            if not works:
+            if not works and not self.group.apply():
                 return
             self.log.complete(self.log.prepare(works))
             for work in works:

@@ -7,6 +7,7 @@ import pytest
 from tests.unit.server.harness import (
     ALICE,
     BOB,
+    GROUP,
     Clocks,
     Site,
     batch,
@@ -22,7 +23,7 @@ from tests.unit.server.harness import (
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import Ack, Close, OpenProducer, Receipt, Tick
 from zmqbroker.errors import Busy, NotLeader, StaleReceipt, UnknownProducer
-from zmqbroker.raft.messages import Role, StorageAppend
+from zmqbroker.raft.messages import Message, MessageType, Role, StorageAppend
 from zmqbroker.server import group as group_module
 from zmqbroker.server.routes import Pending, Route
 from zmqbroker.wire.frames import Reply
@@ -223,6 +224,7 @@ def test_timeline_tells_when_the_log_had_written_and_synced(sync: bool) -> None:
         site.log.complete(site.log.prepare([work]))
         site.group.advance(work, 7_000_000)
     site.group.collect([], works)
+    site.group.apply()
     log = {"logged": 6_999, "fsynced": 8_999} if sync else {"logged": 6_999}
     assert site.host.replies[-1][2]["explain"] == log | {"quorum": 8_999, "applied": 8_999, "sent": 8_999}
 
@@ -301,6 +303,25 @@ def test_leader_that_hears_of_another_refuses_what_waits_with_an_unknown_outcome
     assert not sites[1].group.lost_majority
     assert sites[1].group.receivers == {}
     assert sites[1].host.replies == []
+
+
+def test_request_that_was_committed_is_answered_although_leadership_goes_in_the_same_pass() -> None:
+    site = trio()[1]
+    core = site.group.core
+    site.group.publish(batch(b"x"), 0, pending(1))
+    works: list[StorageAppend] = []
+    site.group.collect([], works)
+    site.log.complete(site.log.prepare(works))
+    for work in works:
+        site.group.advance(work)
+    site.group.step(Message(MessageType.APPEND_ENTRIES_RESPONSE, 1, 2, GROUP, core.term, index=core.last_index))
+    site.group.collect([], works)
+    assert site.host.replies == [], "what is committed waits for apply"
+    site.group.step(Message(MessageType.HEARTBEAT, 1, 3, GROUP, core.term + 1))
+    site.group.collect([], works)
+    assert not site.group.leading
+    assert [(request, code) for request, code, _ in site.host.replies] == [(1, Reply.SENT)]
+    assert site.host.refused == []
 
 
 def test_leader_that_loses_its_majority_refuses_what_waits_and_remembers_why() -> None:

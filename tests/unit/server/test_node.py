@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from tests.unit.server.harness import GROUP, Site
 from zmqbroker.config import NodeConfig
-from zmqbroker.raft.messages import Entry, StorageAppend
+from zmqbroker.raft.messages import Entry, Message, MessageType, StorageAppend
 from zmqbroker.server.node import Node
 from zmqbroker.storage.memory import MemoryLog, MemoryState
 
@@ -95,3 +96,34 @@ def test_node_client_that_does_not_read_costs_one_timer_however_many_passes_ther
     loop.later.pop()()
     loop.soon.pop()()
     assert (port.flushed, loop.later) == (6, [])
+
+
+class Answers(Port):
+    """The side of the peers, which notes what an answer acknowledges and how much is stored and applied by then."""
+
+    blocked = False
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.sent: list[tuple[int, int, int]] = []
+
+    def stamp(self, _messages: list[Message]) -> None:
+        """As `Disks`, of which there is nothing to tell."""
+
+    def send_raft(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.sent.append((message.index, self.site.log.view(GROUP).last_index(), self.site.machine.applied_index))
+
+
+def test_follower_stores_and_answers_before_it_applies_what_is_committed() -> None:
+    site = Site(2, (1, 2, 3))
+    answers = Answers(site)
+    node = node_with(site.log, Loop(), answers)
+    node.groups[GROUP], node.disks = site.group, answers  # type: ignore[assignment]
+    for index in (1, 2, 3):
+        entries = (Entry(index, 1),)
+        previous = min(index - 1, 1)
+        site.group.step(Message(MessageType.APPEND_ENTRIES, 2, 1, GROUP, 1, previous, index - 1, index - 1, entries=entries))
+        node._pass()
+    assert answers.sent == [(1, 1, 0), (2, 2, 0), (3, 3, 1)]
+    assert site.machine.applied_index == 2

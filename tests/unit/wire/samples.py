@@ -52,12 +52,12 @@ class Codec(Protocol):
         ...
 
 
-def load_compiled() -> Any:
-    """The compiled codec; the test is skipped where it was not built."""
+def load_compiled(name: str = "_codec") -> Any:
+    """A compiled twin; the test is skipped where it was not built."""
     try:
-        return importlib.import_module("zmqbroker.wire._codec")
+        return importlib.import_module(f"zmqbroker.wire.{name}")
     except ImportError as error:
-        pytest.skip(f"the compiled codec is not built here: {error}")
+        pytest.skip(f"the compiled {name} is not built here: {error}")
 
 
 #: Parameters for tests that both twins have to pass.

@@ -1,8 +1,9 @@
-"""Frames between nodes: docs/PROTOCOL.md §8."""
+"""Frames between nodes: docs/PROTOCOL.md §8. What comes from `twin` holds for both."""
 
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,21 +13,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.wire.samples import damaged
+from tests.unit.wire.samples import damaged, load_compiled
+from tests.unit.wire.test_codec_switch import fresh
+from zmqbroker import _build
 from zmqbroker.errors import ChecksumMismatch, LocalProtocolError, MalformedFrame, UnsupportedVersion
 from zmqbroker.raft.messages import Entry, Membership, Message, MessageType, Snapshot
+from zmqbroker.wire import _peer_py, peer
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.membership import decode_membership, encode_membership
-from zmqbroker.wire.peer import (
-    NO_UID,
-    Envelope,
-    PeerKind,
-    decode_envelope,
-    decode_fields,
-    decode_raft,
-    encode_peer,
-    encode_raft,
-)
+from zmqbroker.wire.peer import NO_UID, Envelope, PeerKind, decode_fields, encode_peer
+
+
+@pytest.fixture(scope="module", params=["python", "compiled"])
+def twin(request: pytest.FixtureRequest) -> Any:
+    return _peer_py if request.param == "python" else load_compiled("_peer")
+
 
 U64 = st.integers(0, 2**64 - 1)
 UID = st.binary(min_size=16, max_size=16)
@@ -71,9 +72,11 @@ FIELDS = st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), U64 
 
 
 @given(ENVELOPES, FIELDS, st.lists(st.binary(max_size=5), max_size=3))
-def test_peer_fields_encoded_and_decoded_are_the_same(envelope: Envelope, fields: dict[str, Any], rest: list[bytes]) -> None:
+def test_peer_fields_encoded_and_decoded_are_the_same(
+    twin: Any, envelope: Envelope, fields: dict[str, Any], rest: list[bytes]
+) -> None:
     frames = encode_peer(envelope, fields, rest)
-    assert decode_envelope(frames[0]) == envelope
+    assert twin.decode_envelope(frames[0]) == envelope
     assert decode_fields(frames[0]) == fields
     assert frames[1:] == rest
 
@@ -105,21 +108,21 @@ def test_peer_fields_that_msgpack_cannot_carry_are_refused() -> None:
         (by_hand(b"", reserved=1), "the reserved field of a peer frame is 1, it must be 0"),
     ],
 )
-def test_envelope_malformed_names_what_is_wrong(frame: bytes, message: str) -> None:
+def test_envelope_malformed_names_what_is_wrong(twin: Any, frame: bytes, message: str) -> None:
     with pytest.raises(MalformedFrame, match=message):
-        decode_envelope(frame)
+        twin.decode_envelope(frame)
 
 
-def test_envelope_of_another_version_names_the_versions_spoken() -> None:
+def test_envelope_of_another_version_names_the_versions_spoken(twin: Any) -> None:
     with pytest.raises(UnsupportedVersion, match="peer protocol version 2") as caught:
-        decode_envelope(by_hand(b"", version=2))
+        twin.decode_envelope(by_hand(b"", version=2))
     assert caught.value.fields == {"minimum": 1, "maximum": 1}
 
 
-def test_envelope_every_damage_is_noticed() -> None:
-    for frame in damaged(bytes(encode_raft(ENVELOPE, [Message(MessageType.HEARTBEAT)])[0])):
+def test_envelope_every_damage_is_noticed(twin: Any) -> None:
+    for frame in damaged(bytes(twin.encode_raft(ENVELOPE, [Message(MessageType.HEARTBEAT)])[0])):
         with pytest.raises((MalformedFrame, ChecksumMismatch)):
-            decode_envelope(frame)
+            twin.decode_envelope(frame)
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x90", b"\x80\x80"])
@@ -132,42 +135,42 @@ def test_peer_fields_malformed_are_named(body: bytes) -> None:
 
 
 @given(st.lists(messages(), max_size=4))
-def test_raft_encoded_and_decoded_is_the_same(sent: list[Message]) -> None:
-    frames = encode_raft(ENVELOPE, sent)
-    assert decode_envelope(frames[0]) == ENVELOPE
-    assert decode_raft(frames) == sent
-    assert decode_raft([memoryview(frame) for frame in frames]) == sent
+def test_raft_encoded_and_decoded_is_the_same(twin: Any, sent: list[Message]) -> None:
+    frames = twin.encode_raft(ENVELOPE, sent)
+    assert twin.decode_envelope(frames[0]) == ENVELOPE
+    assert twin.decode_raft(frames) == sent
+    assert twin.decode_raft([memoryview(frame) for frame in frames]) == sent
 
 
-def test_raft_frames_have_the_bytes_of_the_protocol_and_the_payload_objects() -> None:
+def test_raft_frames_have_the_bytes_of_the_protocol_and_the_payload_objects(twin: Any) -> None:
     payload = b"payload"
     heartbeat = Message(MessageType.HEARTBEAT_RESPONSE, 11, 12, 3, 13, 14, 15, 16, 17, True, 18)
     append = Message(MessageType.APPEND_ENTRIES, 11, 12, 3, 13, 14, 15, 16, 17, False, 18, (Entry(5, 6, payload),))
-    frames = encode_raft(ENVELOPE, [heartbeat, append])
+    frames = twin.encode_raft(ENVELOPE, [heartbeat, append])
     table = message_by_hand(kind=9, flags=1), message_by_hand(entries=1), entry_by_hand(payload)
     assert frames == [raft_by_hand(*table, count=2), payload]
     assert frames[1] is payload
-    assert decode_raft(frames)[1].entries[0].data is payload
+    assert twin.decode_raft(frames)[1].entries[0].data is payload
 
 
-def test_raft_checksum_of_a_payload_is_taken_as_known_and_given_on() -> None:
+def test_raft_checksum_of_a_payload_is_taken_as_known_and_given_on(twin: Any) -> None:
     known, unknown = Entry(5, 1, b"payload", data_crc=reference.crc32c(b"payload")), Entry(6, 1, b"other")
-    received = decode_raft(encode_raft(ENVELOPE, [Message(MessageType.APPEND_ENTRIES, entries=(known, unknown))]))
+    received = twin.decode_raft(twin.encode_raft(ENVELOPE, [Message(MessageType.APPEND_ENTRIES, entries=(known, unknown))]))
     assert [entry.data_crc for entry in received[0].entries] == [known.data_crc, reference.crc32c(b"other")]
     wrong = Entry(5, 1, b"payload", data_crc=1)
     with pytest.raises(ChecksumMismatch, match="the payload of entry 5 does not have crc32c 0x00000001"):
-        decode_raft(encode_raft(ENVELOPE, [Message(MessageType.APPEND_ENTRIES, entries=(wrong,))]))
+        twin.decode_raft(twin.encode_raft(ENVELOPE, [Message(MessageType.APPEND_ENTRIES, entries=(wrong,))]))
 
 
 @pytest.mark.parametrize("kind", [MessageType.STORAGE_APPEND_RESPONSE])
-def test_raft_message_that_never_leaves_a_node_is_refused(kind: MessageType) -> None:
+def test_raft_message_that_never_leaves_a_node_is_refused(twin: Any, kind: MessageType) -> None:
     with pytest.raises(LocalProtocolError, match=f"{kind.name} never leaves a node"):
-        encode_raft(ENVELOPE, [Message(kind)])
+        twin.encode_raft(ENVELOPE, [Message(kind)])
 
 
-def test_raft_number_out_of_range_is_refused() -> None:
+def test_raft_number_out_of_range_is_refused(twin: Any) -> None:
     with pytest.raises(LocalProtocolError, match="a Raft message does not fit its fields"):
-        encode_raft(ENVELOPE, [Message(MessageType.HEARTBEAT, group=65_536)])
+        twin.encode_raft(ENVELOPE, [Message(MessageType.HEARTBEAT, group=65_536)])
 
 
 FAULTS: list[tuple[list[Buffer], str]] = [
@@ -194,24 +197,24 @@ FAULTS: list[tuple[list[Buffer], str]] = [
 
 
 @pytest.mark.parametrize(("frames", "message"), FAULTS, ids=[fault for _, fault in FAULTS])
-def test_raft_malformed_names_what_is_wrong(frames: Sequence[Buffer], message: str) -> None:
-    decode_envelope(frames[0])
+def test_raft_malformed_names_what_is_wrong(twin: Any, frames: Sequence[Buffer], message: str) -> None:
+    twin.decode_envelope(frames[0])
     with pytest.raises(MalformedFrame, match=message):
-        decode_raft(frames)
+        twin.decode_raft(frames)
 
 
-def test_raft_damaged_payload_is_a_checksum_mismatch() -> None:
-    frames = encode_raft(ENVELOPE, [Message(MessageType.APPEND_ENTRIES, entries=(Entry(5, 1, b"payload"),))])
+def test_raft_damaged_payload_is_a_checksum_mismatch(twin: Any) -> None:
+    frames = twin.encode_raft(ENVELOPE, [Message(MessageType.APPEND_ENTRIES, entries=(Entry(5, 1, b"payload"),))])
     with pytest.raises(ChecksumMismatch, match="the payload of entry 5 does not have crc32c"):
-        decode_raft([frames[0], b"Payload"])
+        twin.decode_raft([frames[0], b"Payload"])
 
 
 @given(st.binary(max_size=200), st.lists(st.binary(max_size=5), max_size=3), st.integers(0, 3))
-def test_peer_arbitrary_bytes_raise_only_named_errors(body: bytes, payloads: list[bytes], count: int) -> None:
+def test_peer_arbitrary_bytes_raise_only_named_errors(twin: Any, body: bytes, payloads: list[bytes], count: int) -> None:
     for frame in (body, by_hand(body), raft_by_hand(body, count=count), raft_by_hand(message_by_hand(entries=count), body)):
         try:
-            decode_envelope(frame)
-            received = decode_raft([frame, *payloads])
+            twin.decode_envelope(frame)
+            received = twin.decode_raft([frame, *payloads])
         except (MalformedFrame, ChecksumMismatch, UnsupportedVersion):
             continue
         assert sum(len(message.entries) for message in received) == len(payloads)
@@ -224,9 +227,9 @@ MEMBERSHIPS = st.builds(Membership, IDS, IDS, IDS, IDS, st.booleans())
 
 
 @given(st.builds(Snapshot, U64, U64, MEMBERSHIPS))
-def test_raft_snapshot_encoded_and_decoded_is_the_same(snapshot: Snapshot) -> None:
+def test_raft_snapshot_encoded_and_decoded_is_the_same(twin: Any, snapshot: Snapshot) -> None:
     sent = [Message(MessageType.INSTALL_SNAPSHOT, 2, 1, 1, 9, snapshot=snapshot), Message(MessageType.HEARTBEAT, 2, 1, 1, 9)]
-    assert decode_raft(encode_raft(ENVELOPE, sent)) == sent
+    assert twin.decode_raft(twin.encode_raft(ENVELOPE, sent)) == sent
 
 
 def test_membership_has_the_bytes_of_the_protocol() -> None:
@@ -242,10 +245,23 @@ def test_membership_of_other_bytes_is_refused(data: bytes) -> None:
         decode_membership(data)
 
 
-def test_raft_snapshot_without_its_one_entry_is_refused() -> None:
+def test_raft_snapshot_without_its_one_entry_is_refused(twin: Any) -> None:
     snapshot = Snapshot(1, 1, Membership((1,)))
-    frames = encode_raft(ENVELOPE, [Message(MessageType.INSTALL_SNAPSHOT, snapshot=snapshot)])
+    frames = twin.encode_raft(ENVELOPE, [Message(MessageType.INSTALL_SNAPSHOT, snapshot=snapshot)])
     payload = bytes(frames[1])
     twice = raft_by_hand(message_by_hand(kind=11, entries=2), entry_by_hand(payload), entry_by_hand(payload))
     with pytest.raises(MalformedFrame, match="INSTALL_SNAPSHOT has 2 entries"):
-        decode_raft([twice, payload, payload])
+        twin.decode_raft([twice, payload, payload])
+
+
+# --- the switch ------------------------------------------------------------------------------------------------------
+
+
+def test_switch_takes_python_when_asked_or_when_nothing_else_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_build, "PURE", True)
+    assert fresh(peer).decode_raft is _peer_py.decode_raft
+    monkeypatch.setattr(_build, "PURE", False)
+    assert fresh(peer).decode_raft is load_compiled("_peer").decode_raft
+    monkeypatch.setitem(sys.modules, "zmqbroker.wire._peer", None)
+    chosen = fresh(peer)
+    assert (chosen.encode_raft, chosen.compiled) == (_peer_py.encode_raft, False)
