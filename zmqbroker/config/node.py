@@ -41,6 +41,7 @@ _TEST_FLAGS: dict[str, Value] = {
     "storage.log_budget_bytes": _MIB,
     "storage.reserve_segments": 1,
     "storage.cache_bytes_max": 64 * _KIB,
+    "storage.page_cache_bytes": 256 * _KIB,
     "limits.message_bytes_max": 16 * _KIB,
     "limits.requests_max": 64,
     "limits.sessions_max": 8,

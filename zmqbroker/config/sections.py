@@ -112,6 +112,9 @@ class StorageConfig:
     )
     flush_ms: int = _number(200, 1, 60_000, "time between flushes of applied state to the store")
     cache_bytes_max: int = _number(64 * MIB, 0, 64 * GIB, "recent log entries kept in memory")
+    page_cache_bytes: int = _number(
+        256 * MIB, 0, 1 << 44, "newest part of the log that stays in the page cache; older ones are written back and let go"
+    )
     scrub_bytes_per_s: int = _number(MIB, 0, GIB, "pace at which what is stored is read and checked; 0: never")
     allow_network_file_system: bool = field(
         default=False, metadata={"meaning": "start although the data directory is on a file system that cannot be trusted"}

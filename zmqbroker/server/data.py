@@ -25,6 +25,7 @@ from zmqbroker.storage.crashes import CRASHES_MAX, CRASHES_NAME, count_crashes, 
 from zmqbroker.storage.directory import DataDirectory
 from zmqbroker.storage.disk import lacks_room
 from zmqbroker.storage.distrust import Cause, delete_stale, disposable, stale_names
+from zmqbroker.storage.drop_behind import DropBehind
 from zmqbroker.storage.identity import NEEDED_NAMES
 from zmqbroker.storage.interfaces import LogStore, StateStore
 from zmqbroker.storage.lmdb_state import LmdbState
@@ -165,13 +166,17 @@ class NodeData:
         self._files.callback(faulthandler.disable)
 
     def _open_log(self, *, salvage: bool) -> None:
+        storage = self._config.storage
+        behind = DropBehind(storage.page_cache_bytes // storage.segment_bytes)
+        self._files.callback(behind.close)
         opened = SegmentLog.open(
             self._place / "log",
             sync=self._sync,
-            segment_bytes=self._config.storage.segment_bytes,
-            reserve_segments=self._config.storage.reserve_segments,
-            cache_bytes_max=self._config.storage.cache_bytes_max,
+            segment_bytes=storage.segment_bytes,
+            reserve_segments=storage.reserve_segments,
+            cache_bytes_max=storage.cache_bytes_max,
             salvage=salvage,
+            on_left=behind.left,
         )
         self._files.callback(opened.close)
         self.log, self.housekeep = opened, opened.housekeep

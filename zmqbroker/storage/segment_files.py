@@ -13,6 +13,7 @@ marked clean), but for a lack of room where a file is made: then no segment has 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -56,12 +57,14 @@ class SegmentFiles:
         segment_bytes: int,
         reserve_segments: int = RESERVE_SEGMENTS,
         disk: Disk = OS_DISK,
+        on_left: Callable[[Path], object] = lambda path: None,
     ) -> None:
         self._directory = directory
         self._disk = disk
         self._sync = sync
         self._segment_bytes = segment_bytes
         self._reserve_segments = reserve_segments
+        self._on_left = on_left  # told the path of a segment that is complete, and synced, when the next one has its name
         self._current: Segment | None = None  # the one written last
         self._dirty = False  # True while _current holds writes that were not synced
         self._spares: deque[tuple[Path, int]] = deque()  # path and descriptor; the next segment takes the first
@@ -118,6 +121,8 @@ class SegmentFiles:
         self._disk.rename(path, segment.path)
         if self._sync:
             self._disk.sync_directory(self._directory)
+        if self._current is not None:
+            self._on_left(self._current.path)
 
     def _take(self, size: int) -> tuple[Path, int]:
         """A file of zeros for the next segment: a spare, or one that is allocated now. Raises NoRoom."""

@@ -153,17 +153,21 @@ class SegmentLog:
         salvage: bool = False,
         disk: Disk = OS_DISK,
         uuid: Callable[[], bytes] = _random_uuid,
+        on_left: Callable[[Path], object] = lambda path: None,
     ) -> SegmentLog:
         """Open the log in `directory`, made if it is not there; `sync` False means that nothing is ever fsynced.
 
         `reserve_segments` files are kept ready for the next segments, and a few more that were recycled.
         `salvage` True keeps what the checksums prove where it would be damaged otherwise: see `recover`.
         `uuid` gives each new segment 16 bytes that no other segment of the node may have.
+        `on_left` is told, on the thread that runs the jobs, each segment that nothing is written to any more.
         Raises Corruption when something that may have been acknowledged is damaged (nothing is changed then), StorageError
         when the operating system refuses.
         """
         assert segment_bytes < 1 << OFFSET_BITS, segment_bytes
-        files = SegmentFiles(directory, sync=sync, segment_bytes=segment_bytes, reserve_segments=reserve_segments, disk=disk)
+        files = SegmentFiles(
+            directory, sync=sync, segment_bytes=segment_bytes, reserve_segments=reserve_segments, disk=disk, on_left=on_left
+        )
         log = cls(
             directory, files, sync=sync, segment_bytes=segment_bytes, cache_bytes_max=cache_bytes_max, disk=disk, uuid=uuid
         )

@@ -348,3 +348,20 @@ def test_log_without_room_closes_and_opens_with_what_was_written(tmp_path: Path)
     reopened = open_log(tmp_path)
     assert contents(reopened) == {1: b"a" * 9000}
     reopened.close()
+
+
+# --- who is told -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sync", [False, True])
+def test_left_segment_is_told_once_the_next_one_has_its_name(tmp_path: Path, sync: bool) -> None:
+    told: list[tuple[str, int]] = []  # name, and how many segments there are
+
+    def left(path: Path) -> None:
+        told.append((path.name, len(segments(tmp_path))))
+
+    for first in (1, 3):  # the second time the first segment to be left is one that recovery found
+        log = SegmentLog.open(tmp_path, sync=sync, segment_bytes=SEGMENT_BYTES, reserve_segments=1, on_left=left)
+        _fill(log, first, first + 1)
+        log.close()
+    assert told == [("00000001.segment", 2), ("00000002.segment", 3), ("00000003.segment", 4)]
