@@ -26,7 +26,7 @@ from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.managing import make_room, manage
 from zmqbroker.broker.moving import Served
 from zmqbroker.broker.queue import Queue
-from zmqbroker.broker.records import Moment
+from zmqbroker.broker.records import Moment, are_all_of
 from zmqbroker.broker.settling import give_back, settle
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
@@ -161,6 +161,8 @@ class Machine:
         header = command.header
         if header.count < 1:
             return InvalidRequest(f"a batch has at least 1 message, this one {header.count}")
+        if command.runs and not are_all_of(command.runs, header.count):
+            return InvalidRequest(f"the columns do not say something of each of the batch's {header.count} messages once")
         queue = self._channels.find_or_create(header.channel, command.incarnation, moment)
         if not isinstance(queue, Queue):
             return queue
@@ -360,9 +362,10 @@ class Machine:
 
     def _restore_item(self, key: bytes, value: bytes) -> None:
         if key == snapshot.META_KEY:
+            version = snapshot.read_version(value)  # before all else: only this version's value has a known shape
+            if version != self.VERSION:
+                raise Corruption(f"the state is of machine version {version}, this is version {self.VERSION}")
             meta = snapshot.read_meta(value)
-            if meta.version != self.VERSION:
-                raise Corruption(f"the state is of machine version {meta.version}, this is version {self.VERSION}")
             self._stored_meta = value
             self._now_unix_ns = meta.now_unix_ns
             self._trimmed_index = meta.trimmed_index

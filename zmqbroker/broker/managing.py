@@ -26,13 +26,15 @@ from zmqbroker.commands import (
     Result,
     UpdateChannel,
 )
-from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, RequestError
+from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
 
 __all__ = ["make_room", "manage"]
 
 
 def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Apply one command; what others get by it is added to `deliveries`."""
+    if isinstance(command, CreateChannel | UpdateChannel) and (text := _contradiction(command.channel, command.settings)):
+        return InvalidRequest(text)
     if isinstance(command, CreateChannel):
         return _create(channels, command, moment)
     queue = channels.find(command.channel)
@@ -56,6 +58,15 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
             return ChannelChanged(queue.name, changed=True, deleted=True)
     deliveries += served.deliver(moment)
     return result
+
+
+def _contradiction(name: str, settings: ChannelSettings) -> str:
+    """What is wrong with the settings of a channel of that name; empty when nothing is."""
+    if settings.dead_letter == name:
+        return f"channel {name!r} cannot be its own dead-letter channel: messages would never leave it"
+    if settings.overflow == "dead_letter" and not settings.dead_letter:
+        return f"channel {name!r} has overflow 'dead_letter' and no dead_letter that would take the messages"
+    return ""
 
 
 def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Result:
@@ -100,20 +111,23 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
             continue
         to = command.to or (origin.channel if origin is not None else "")
         room = command.count_max - count if command.count_max else batch.last - batch.first + 1
-        if not to or to == queue.name or room <= 0:
+        waiting = queue.waiting_parts(batch.first, batch.last)
+        if not waiting or not to or to == queue.name or room <= 0:
             continue
         target = channels.find_or_create(to, ANY_INCARNATION, moment)
         if isinstance(target, RequestError):
-            return target if not count else Counted(count)
-        count += move(queue, _oldest(queue, batch.first, batch.last, room), target, REDRIVEN, served)
+            if not count:
+                return target
+            break
+        count += move(queue, _oldest(queue, waiting, room), target, REDRIVEN, served)
     queue.counters.moved += count
     return Counted(count)
 
 
-def _oldest(queue: Queue, first: int, last: int, count: int) -> list[Range[int]]:
-    """Take up to `count` of the messages first .. last that nobody holds."""
+def _oldest(queue: Queue, waiting: list[Range[int]], count: int) -> list[Range[int]]:
+    """Take up to `count` of messages that nobody holds."""
     taken: list[Range[int]] = []
-    for part in queue.waiting_parts(first, last):
+    for part in waiting:
         if count > 0:
             taken += queue.take_waiting(part.first, min(part.last, part.first + count - 1))
             count -= part.last - part.first + 1

@@ -32,11 +32,20 @@ class Served:
         return [delivery for queue in self._queues.values() for delivery in queue.serve(moment)]
 
 
-def move(source: Queue, parts: Iterable[Range[int]], target: Queue, reason: str, served: Served) -> int:
+def move(
+    source: Queue,
+    parts: Iterable[Range[int]],
+    target: Queue,
+    reason: str,
+    served: Served,
+    *,
+    expiring: bool = False,
+    due_unix_ns: int = 0,
+) -> int:
     """Store messages of `source` that are live and nowhere behind all others of `target`; returns how many.
 
-    They are new there: not delivered yet, and only what was requeued can still expire. In the same queue they stay as they
-    were.
+    They are new there: not delivered yet, and they expire no more unless `expiring` says so. In the same queue they stay as
+    they were. They are ready at `due_unix_ns`, 0: at once.
     """
     count = 0
     for part in parts:
@@ -45,9 +54,8 @@ def move(source: Queue, parts: Iterable[Range[int]], target: Queue, reason: str,
             deliveries = part.value if source is target else 0
             if source is not target:
                 origin = Origin(source.name, sequence, part.value, reason)
-                expires_unix_ns = record.expires_unix_ns if reason == REQUEUED else 0
-                record = replace(record, origin=origin, expires_unix_ns=expires_unix_ns)
-            target.append(record, deliveries)
+                record = replace(record, origin=origin, expires_unix_ns=record.expires_unix_ns if expiring else 0)
+            target.append(record, deliveries, due_unix_ns)
         source.finish([part])
     served.add(source)
     served.add(target)

@@ -216,7 +216,7 @@ class Queue:
         limit = self.settings.delivery_limit if self.settings.dead_letter else 0
         spent: list[Range[int]] = []
         rest: list[Range[int]] = []
-        for part in self._unexpired(parts, now_unix_ns):
+        for part in self.unexpired(parts, now_unix_ns):
             (spent if 0 < limit <= part.value else rest).append(part)
         return spent, rest
 
@@ -228,7 +228,8 @@ class Queue:
             else:
                 self.make_ready(*part)
 
-    def _unexpired(self, parts: Iterable[Range[int]], now_unix_ns: int) -> Iterator[Range[int]]:
+    def unexpired(self, parts: Iterable[Range[int]], now_unix_ns: int) -> Iterator[Range[int]]:
+        """Of messages that are live and nowhere: those that have not expired; the others finish."""
         for part in parts:
             if not self._expiring:
                 yield part

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from zmqbroker.commands import RECEIPT_ORDINAL_BITS, ChannelSettings, Origin, Publish, Run
 
-__all__ = ["INSTANT_MAX", "BatchRecord", "Moment", "deadline_after", "instant_after", "records_of"]
+__all__ = ["INSTANT_MAX", "BatchRecord", "Moment", "are_all_of", "deadline_after", "instant_after", "records_of"]
 
 #: Instants are u64 on the wire and in the store; a deadline beyond the last one is the last one.
 INSTANT_MAX = 2**64 - 1
@@ -83,6 +83,12 @@ class BatchRecord:
     def is_over(self, now_unix_ns: int) -> bool:
         """Whether its messages have expired."""
         return 0 < self.expires_unix_ns <= now_unix_ns
+
+
+def are_all_of(runs: tuple[Run, ...], count: int) -> bool:
+    """Whether runs say something of each of `count` messages once."""
+    counts = [run.count for run in runs]
+    return min(counts) >= 1 and sum(counts) == count
 
 
 def records_of(command: Publish, settings: ChannelSettings, moment: Moment) -> Iterator[tuple[BatchRecord, int]]:

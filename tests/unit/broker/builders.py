@@ -19,6 +19,7 @@ from zmqbroker.commands import (
     Receive,
     ReceiveKey,
     Result,
+    Run,
 )
 
 __all__ = [
@@ -63,11 +64,12 @@ def publish(
     position: int = 16,
     size: int = 1000,
     incarnation: int = ANY_INCARNATION,
+    runs: tuple[Run, ...] = (),
 ) -> Publish:
     """A batch whose bodies all have `body_size` bytes, unless `body_bytes` says that most are smaller."""
     total = count * body_size if body_bytes is None else body_bytes
     header = BatchHeader(channel, producer, base, count, total, body_size, 0)
-    return Publish(header, position, size, incarnation)
+    return Publish(header, position, size, incarnation, runs)
 
 
 def receive(

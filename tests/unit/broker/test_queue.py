@@ -54,6 +54,7 @@ def test_receive_ready_messages_are_assigned_at_once() -> None:
         acked=0,
         redelivered=0,
         size_bytes=1000,
+        oldest_unix_ns=START + MILLISECOND,
     )
     assert node.stats() == stats
 
