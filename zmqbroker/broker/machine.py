@@ -78,7 +78,7 @@ class Machine:
 
     def __init__(self, limits: MachineLimits | None = None) -> None:
         self._channels = Channels(MachineLimits() if limits is None else limits)
-        self._claims = self._channels.claims
+        self._claims, self._agenda = self._channels.claims, self._channels.agenda
         self._applied_index = 0
         self._now_unix_ns = 0
         self._trimmed_index = 0
@@ -102,7 +102,7 @@ class Machine:
         self._now_unix_ns = max(self._now_unix_ns, time_unix_ns)
         base = index << RECEIPT_ORDINAL_BITS
         deliveries: list[Delivery] = []
-        self._fall_due(Moment(base | ORDINAL_DUE, self._now_unix_ns), deliveries)
+        self._fall_due(base | ORDINAL_DUE, deliveries)
         results = [
             self._dispatch(command, Moment(base | ordinal, self._now_unix_ns), deliveries)
             for ordinal, command in enumerate(commands)
@@ -121,9 +121,12 @@ class Machine:
         self._roster = roster
         return self.apply(index, 0, ())
 
-    def _fall_due(self, moment: Moment, deliveries: list[Delivery]) -> None:
-        claims = self._claims.take_due(moment.now_unix_ns)
-        for number in self._channels.agenda.due(moment.now_unix_ns):
+    def _fall_due(self, assigning: int, deliveries: list[Delivery]) -> None:
+        claims, numbers = self._claims.take_due(self._now_unix_ns), self._agenda.due(self._now_unix_ns)
+        if not claims and not numbers:  # as a rule
+            return
+        moment = Moment(assigning, self._now_unix_ns)
+        for number in numbers:
             queue = self._channels.touch(number)
             queue.fall_due(moment.now_unix_ns)
             deliveries += queue.serve(moment)
@@ -170,15 +173,18 @@ class Machine:
             answer = queue.producers.check(header)
             if answer is not None:
                 return answer
-        served = Served()
-        full = make_room(self._channels, queue, command, moment, served)
-        if full is not None:
-            return full
+        others, settings = None, queue.settings
+        if settings.max_messages or settings.max_bytes:
+            others = Served()
+            full = make_room(self._channels, queue, command, moment, others)
+            if full is not None:
+                return full
         first = queue.publish(command, moment)
         if header.producer:
             queue.producers.record(header, first, moment.now_unix_ns)
-        served.add(queue)
-        deliveries += served.deliver(moment)
+        deliveries += queue.serve(moment)
+        if others is not None:  # got what made room
+            deliveries += others.deliver(moment)
         return Published(first, header.count, False, moment.now_unix_ns)
 
     def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
@@ -244,7 +250,7 @@ class Machine:
 
     def next_due_unix_ns(self) -> int | None:
         """The next instant at which something falls due, with the first entry whose stamp reaches it."""
-        claim, channel = self._claims.earliest(), self._channels.agenda.earliest()
+        claim, channel = self._claims.earliest(), self._agenda.earliest()
         return min(claim, channel) if claim is not None and channel is not None else claim if channel is None else channel
 
     def lowest_live_index(self, after: int = 0) -> int | None:

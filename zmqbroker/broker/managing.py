@@ -111,7 +111,7 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
             continue
         to = command.to or (origin.channel if origin is not None else "")
         room = command.count_max - count if command.count_max else batch.last - batch.first + 1
-        waiting = queue.waiting_parts(batch.first, batch.last)
+        waiting = _waiting(queue, batch.first, batch.last)
         if not waiting or not to or to == queue.name or room <= 0:
             continue
         target = channels.find_or_create(to, ANY_INCARNATION, moment)
@@ -122,6 +122,13 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
         count += move(queue, _oldest(queue, waiting, room), target, REDRIVEN, served)
     queue.counters.moved += count
     return Counted(count)
+
+
+def _waiting(queue: Queue, first: int, last: int) -> list[Range[int]]:
+    """The messages of first .. last that nobody holds, ready or delayed, ascending."""
+    ready = ((part.first, part.last) for part in queue.ready.overlapping(first, last))
+    delayed = ((part.first, part.last) for part in queue.delayed.overlapping(first, last))
+    return sorted(Range(max(low, first), min(high, last), 0) for low, high in (*ready, *delayed))
 
 
 def _oldest(queue: Queue, waiting: list[Range[int]], count: int) -> list[Range[int]]:

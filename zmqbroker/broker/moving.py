@@ -8,7 +8,7 @@ from dataclasses import replace
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
-from zmqbroker.broker.records import Moment
+from zmqbroker.broker.records import BatchRecord, Moment
 from zmqbroker.commands import ANY_INCARNATION, Delivery, Origin
 
 __all__ = ["DELIVERY_LIMIT", "OVERFLOW", "REDRIVEN", "REQUEUED", "Served", "dead_letter", "move"]
@@ -49,7 +49,7 @@ def move(
     """
     count = 0
     for part in parts:
-        for sequence, record in source.moving_records(part):
+        for sequence, record in _moving(source, part):
             count += record.live
             deliveries = part.value if source is target else 0
             if source is not target:
@@ -60,6 +60,15 @@ def move(
     served.add(source)
     served.add(target)
     return count
+
+
+def _moving(source: Queue, part: Range[int]) -> list[tuple[int, BatchRecord]]:
+    """The records of messages as they would be elsewhere, each with the sequence of its first message here."""
+    found: list[tuple[int, BatchRecord]] = []
+    for first, last, record in source.batches.overlapping(part.first, part.last):
+        low, high = max(first, part.first), min(last, part.last)
+        found.append((low, record.part(low - first, high - low + 1, last - first + 1)))
+    return found
 
 
 def dead_letter(

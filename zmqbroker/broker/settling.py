@@ -97,7 +97,7 @@ def return_all(
     behind: bool = False,
 ) -> None:
     """Let messages return that are live and nowhere; those that were delivered too often leave for the dead-letter channel."""
-    spent, rest = queue.split_spent(parts, moment.now_unix_ns)
+    spent, rest = _split_spent(queue, parts, moment.now_unix_ns)
     due_unix_ns = instant_after(moment.now_unix_ns, delay_ms) if delay_ms else 0
     if behind:
         queue.counters.moved += move(queue, rest, queue, REQUEUED, served, due_unix_ns=due_unix_ns)
@@ -105,6 +105,16 @@ def return_all(
         queue.put_back(rest, due_unix_ns)
     dead_letter(channels, queue, spent, DELIVERY_LIMIT, moment, served)
     served.add(queue)
+
+
+def _split_spent(queue: Queue, parts: Iterable[Range[int]], now_unix_ns: int) -> tuple[list[Range[int]], list[Range[int]]]:
+    """Of messages that return: those that were delivered as often as they may be, and the others; expired ones finish."""
+    limit = queue.settings.delivery_limit if queue.settings.dead_letter else 0
+    spent: list[Range[int]] = []
+    rest: list[Range[int]] = []
+    for part in queue.unexpired(parts, now_unix_ns):
+        (spent if 0 < limit <= part.value else rest).append(part)
+    return spent, rest
 
 
 def give_back(channels: Channels, assignment: Assignment, moment: Moment, served: Served) -> int:
