@@ -16,7 +16,6 @@ from zmqbroker.commands import (
     ChannelSettings,
     Counted,
     CreateChannel,
-    DeleteChannel,
     DeleteMessages,
     Delivery,
     Manage,
@@ -53,7 +52,7 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
             result = ChannelChanged(queue.name, queue.settings != command.settings)
             queue.settings = command.settings
             served.add(queue)
-        case DeleteChannel():
+        case _:
             deliveries += channels.remove(queue, moment)
             return ChannelChanged(queue.name, changed=True, deleted=True)
     deliveries += served.deliver(moment)

@@ -65,14 +65,13 @@ def _send_on(
     moment: Moment,
     served: Served,
 ) -> None:
-    match command:
-        case Requeue():
-            live = queue.unexpired(parts, moment.now_unix_ns)
-            queue.counters.moved += move(queue, live, target, REQUEUED, served, expiring=True)
-        case Reject():
-            queue.counters.dead_lettered += move(queue, parts, target, command.reason, served)
-        case Nack():
-            return_all(channels, queue, parts, moment, served, delay_ms=command.delay_ms, behind=command.behind)
+    if isinstance(command, Requeue):
+        live = queue.unexpired(parts, moment.now_unix_ns)
+        queue.counters.moved += move(queue, live, target, REQUEUED, served, expiring=True)
+    elif isinstance(command, Reject):
+        queue.counters.dead_lettered += move(queue, parts, target, command.reason, served)
+    else:
+        return_all(channels, queue, parts, moment, served, delay_ms=command.delay_ms, behind=command.behind)
 
 
 def _extend(queue: Queue, first: int, last: int, deadline_unix_ns: int) -> int:
