@@ -105,19 +105,20 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
     """Oldest first. A message that came from nowhere stays, unless it is said where it is to go."""
     count = 0
     for batch in list(queue.batches):
+        if command.count_max and count >= command.count_max:
+            break
         origin = batch.value.origin
         if command.origin and (origin is None or origin.channel != command.origin):
             continue
         to = command.to or (origin.channel if origin is not None else "")
-        room = command.count_max - count if command.count_max else batch.last - batch.first + 1
-        waiting = _waiting(queue, batch.first, batch.last)
-        if not waiting or not to or to == queue.name or room <= 0:
+        if to in ("", queue.name) or not (waiting := _waiting(queue, batch.first, batch.last)):
             continue
         target = channels.find_or_create(to, ANY_INCARNATION, moment)
         if isinstance(target, RequestError):
             if not count:
                 return target
             break
+        room = command.count_max - count if command.count_max else batch.last - batch.first + 1
         count += move(queue, _oldest(queue, waiting, room), target, REDRIVEN, served)
     queue.counters.moved += count
     return Counted(count)

@@ -83,5 +83,4 @@ def dead_letter(
         source.counters.dead_lettered += move(source, parts, target, reason, served)
         return True
     source.put_back(parts)
-    served.add(source)
     return False
