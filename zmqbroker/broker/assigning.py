@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 from zmqbroker.broker.claims import Assignment
 from zmqbroker.broker.ranges import Range, RangeMap
 from zmqbroker.broker.ready import Ready
 from zmqbroker.broker.records import BatchRecord
 from zmqbroker.commands import Piece, Receipt
 
-__all__ = ["Room", "pieces_of", "take_fitting"]
+__all__ = ["pieces_of", "take_fitting"]
 
 
-@dataclass(slots=True)
-class Room:
-    """What one receive may still be given."""
+def take_fitting(ready: Ready, batches: RangeMap[BatchRecord], count: int, size: int) -> list[Range[int]]:
+    """Take what fits out of `ready`, highest priority first, with the deliveries so far; ascending by sequence.
 
-    count: int
-    size: int  # bytes of bodies
-    is_empty: bool = True  # nothing was chosen yet: the first message fits whatever its size
-
-
-def take_fitting(ready: Ready, batches: RangeMap[BatchRecord], room: Room) -> list[Range[int]]:
-    """Take what fits out of `ready`, highest priority first, with the deliveries so far; ascending by sequence."""
+    That is up to `count` messages in up to `size` bytes of bodies; the first one fits whatever its size.
+    """
+    if not ready.lanes:
+        last = _choose(ready, batches, count, size, is_first=True)[0]
+        return ready.cut(1, last) if last else []
     taken: list[Range[int]] = []
-    for lane in ready.lanes():
-        last = _last_to_take(lane, batches, room)
+    for lane in ready.in_order():
+        last, count, size = _choose(lane, batches, count, size, is_first=not taken)
         if last:
             for part in [Range(1, last, 0)] if lane is ready else lane.overlapping(1, last):
                 taken += ready.cut(part.first, min(part.last, last))
@@ -35,51 +29,53 @@ def take_fitting(ready: Ready, batches: RangeMap[BatchRecord], room: Room) -> li
     return taken
 
 
-def _last_to_take(lane: RangeMap[int], batches: RangeMap[BatchRecord], room: Room) -> int:
-    """The sequence up to which messages of a lane fit the room, which gets smaller; 0 when none does."""
+def _choose(
+    lane: RangeMap[int], batches: RangeMap[BatchRecord], count: int, size: int, *, is_first: bool
+) -> tuple[int, int, int]:
+    """The sequence up to which messages of a lane fit (0: none does), and the count and size that are left then."""
     chosen = 0
-    for part in lane if room.count > 0 else ():
-        end = min(part.last, part.first + room.count - 1)
+    for part in lane if count > 0 else ():
+        end = min(part.last, part.first + count - 1)
         for batch in batches.overlapping(part.first, end):
             first, last = max(batch.first, part.first), min(batch.last, end)
-            count = max(batch.value.fitting(last - first + 1, room.size), 1 if room.is_empty else 0)
-            if count > 0:
-                chosen, room.is_empty = first + count - 1, False
-                room.count -= count
-                room.size -= batch.value.size_at_most(count)
-            if count <= 0 or chosen < last:
-                room.count = 0  # what comes behind must not overtake what did not fit
-                return chosen
-        if room.count == 0:
-            return chosen
-    return chosen
+            fitting = batch.value.fitting(last - first + 1, size)
+            if is_first:
+                fitting, is_first = max(fitting, 1), False
+            if fitting > 0:
+                chosen = first + fitting - 1
+                count -= fitting
+                size -= batch.value.size_at_most(fitting)
+            if fitting <= 0 or chosen < last:
+                return chosen, 0, size  # what comes behind must not overtake what did not fit
+        if count == 0:
+            break
+    return chosen, count, size
 
 
-def pieces_of(batches: RangeMap[BatchRecord], assignments: Iterable[Assignment]) -> tuple[Piece, ...]:
-    """What a receive holds, by priority, then by sequence."""
+def pieces_of(batches: RangeMap[BatchRecord], assignments: list[Assignment], *, prioritized: bool) -> tuple[Piece, ...]:
+    """What a receive holds, by priority, then by sequence; unless `prioritized`, no message has a priority."""
+    if not prioritized and len(assignments) == 1:
+        (only,) = assignments
+        return tuple([_piece(only, part, batch) for part in only.held for batch in batches.overlapping(part.first, part.last)])
     found = [
-        (-batch.value.priority, max(part.first, batch.first), _piece(assignment, part, batch))
+        (assignment, part, batch)
         for assignment in assignments
         for part in assignment.held
         for batch in batches.overlapping(part.first, part.last)
     ]
     found.sort(key=_place)
-    return tuple(piece for _, _, piece in found)
+    return tuple([_piece(*place) for place in found])
 
 
-def _place(found: tuple[int, int, Piece]) -> tuple[int, int]:
-    return found[:2]
+def _place(found: tuple[Assignment, Range[int], Range[BatchRecord]]) -> tuple[int, int]:
+    _, held, batch = found
+    return -batch.value.priority, max(held.first, batch.first)
 
 
 def _piece(assignment: Assignment, held: Range[int], batch: Range[BatchRecord]) -> Piece:
-    first, record = max(held.first, batch.first), batch.value
-    return Piece(
-        receipt=Receipt(assignment.assigning, first, min(held.last, batch.last)),
-        delivery_count=held.value,
-        time_unix_ns=record.time_unix_ns,
-        index=record.index,
-        position=record.position,
-        size=record.size,
-        low=record.low + first - batch.first,
-        origin=record.origin_at(first - batch.first),
-    )
+    low, high, record = batch
+    first = held.first if held.first > low else low
+    origin = record.origin and record.origin_at(first - low)
+    receipt = Receipt(assignment.assigning, first, held.last if held.last < high else high)
+    index, position, size, low = record.index, record.position, record.size, record.low + first - low
+    return Piece(receipt, held.value, record.time_unix_ns, index, position, size, low, origin)

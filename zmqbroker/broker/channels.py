@@ -61,11 +61,16 @@ class Channels:
             return ChannelNotFound(f"no channel is named {name!r}")
         if incarnation not in (ANY_INCARNATION, queue.incarnation):
             return ChannelNotFound(f"channel {name!r} is of incarnation {queue.incarnation}, not {incarnation}")
-        return self.touch(queue.number)
+        self._touched[queue.number] = queue
+        return queue
 
     def find_or_create(self, name: str, incarnation: int, moment: Moment) -> Queue | RequestError:
         """The queue of that name, made if need be."""
-        if name in self._by_name or incarnation != ANY_INCARNATION:
+        queue = self._by_name.get(name)
+        if queue is not None and incarnation == ANY_INCARNATION:  # as a rule
+            self._touched[queue.number] = queue
+            return queue
+        if queue is not None or incarnation != ANY_INCARNATION:
             return self.find(name, incarnation)
         if len(self._by_name) >= self._limits.channels_max:
             text = f"there are {self._limits.channels_max} channels, the most a group may have"

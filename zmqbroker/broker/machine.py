@@ -27,7 +27,7 @@ from zmqbroker.broker.managing import make_room, manage
 from zmqbroker.broker.moving import Served
 from zmqbroker.broker.peeking import peek
 from zmqbroker.broker.queue import Queue
-from zmqbroker.broker.records import Moment
+from zmqbroker.broker.records import Moment, are_all_of
 from zmqbroker.broker.settling import give_back, settle
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
@@ -80,7 +80,7 @@ class Machine:
 
     def __init__(self, limits: MachineLimits | None = None) -> None:
         self._channels = Channels(MachineLimits() if limits is None else limits)
-        self._claims = self._channels.claims
+        self._claims, self._agenda = self._channels.claims, self._channels.agenda
         self._applied_index = 0
         self._now_unix_ns = 0
         self._trimmed_index = 0
@@ -104,7 +104,7 @@ class Machine:
         self._now_unix_ns = max(self._now_unix_ns, time_unix_ns)
         base = index << RECEIPT_ORDINAL_BITS
         deliveries: list[Delivery] = []
-        self._fall_due(Moment(base | ORDINAL_DUE, self._now_unix_ns), deliveries)
+        self._fall_due(base | ORDINAL_DUE, deliveries)
         results = [
             self._dispatch(command, Moment(base | ordinal, self._now_unix_ns), deliveries)
             for ordinal, command in enumerate(commands)
@@ -123,9 +123,12 @@ class Machine:
         self._roster = roster
         return self.apply(index, 0, ())
 
-    def _fall_due(self, moment: Moment, deliveries: list[Delivery]) -> None:
-        claims = self._claims.take_due(moment.now_unix_ns)
-        for number in self._channels.agenda.due(moment.now_unix_ns):
+    def _fall_due(self, assigning: int, deliveries: list[Delivery]) -> None:
+        claims, numbers = self._claims.take_due(self._now_unix_ns), self._agenda.due(self._now_unix_ns)
+        if not claims and not numbers:  # as a rule
+            return
+        moment = Moment(assigning, self._now_unix_ns)
+        for number in numbers:
             queue = self._channels.touch(number)
             queue.fall_due(moment.now_unix_ns)
             deliveries += queue.serve(moment)
@@ -163,6 +166,8 @@ class Machine:
         header = command.header
         if header.count < 1:
             return InvalidRequest(f"a batch has at least 1 message, this one {header.count}")
+        if command.runs and not are_all_of(command.runs, header.count):
+            return InvalidRequest(f"the columns do not say something of each of the batch's {header.count} messages once")
         queue = self._channels.find_or_create(header.channel, command.incarnation, moment)
         if not isinstance(queue, Queue):
             return queue
@@ -170,15 +175,18 @@ class Machine:
             answer = queue.producers.check(header)
             if answer is not None:
                 return answer
-        served = Served()
-        full = make_room(self._channels, queue, command, moment, served)
-        if full is not None:
-            return full
+        others, settings = None, queue.settings
+        if settings.max_messages or settings.max_bytes:
+            others = Served()
+            full = make_room(self._channels, queue, command, moment, others)
+            if full is not None:
+                return full
         first = queue.publish(command, moment)
         if header.producer:
             queue.producers.record(header, first, moment.now_unix_ns)
-        served.add(queue)
-        deliveries += served.deliver(moment)
+        deliveries += queue.serve(moment)
+        if others is not None:  # got what made room
+            deliveries += others.deliver(moment)
         return Published(first, header.count, False, moment.now_unix_ns)
 
     def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
@@ -244,7 +252,7 @@ class Machine:
 
     def next_due_unix_ns(self) -> int | None:
         """The next instant at which something falls due, with the first entry whose stamp reaches it."""
-        claim, channel = self._claims.earliest(), self._channels.agenda.earliest()
+        claim, channel = self._claims.earliest(), self._agenda.earliest()
         return min(claim, channel) if claim is not None and channel is not None else claim if channel is None else channel
 
     def lowest_live_index(self, after: int = 0) -> int | None:
@@ -367,9 +375,10 @@ class Machine:
 
     def _restore_item(self, key: bytes, value: bytes) -> None:
         if key == snapshot.META_KEY:
+            version = snapshot.read_version(value)  # before all else: only this version's value has a known shape
+            if version != self.VERSION:
+                raise Corruption(f"the state is of machine version {version}, this is version {self.VERSION}")
             meta = snapshot.read_meta(value)
-            if meta.version != self.VERSION:
-                raise Corruption(f"the state is of machine version {meta.version}, this is version {self.VERSION}")
             self._stored_meta = value
             self._now_unix_ns = meta.now_unix_ns
             self._trimmed_index = meta.trimmed_index

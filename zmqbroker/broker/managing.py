@@ -16,7 +16,6 @@ from zmqbroker.commands import (
     ChannelSettings,
     Counted,
     CreateChannel,
-    DeleteChannel,
     DeleteMessages,
     Delivery,
     Manage,
@@ -26,13 +25,15 @@ from zmqbroker.commands import (
     Result,
     UpdateChannel,
 )
-from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, RequestError
+from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
 
 __all__ = ["make_room", "manage"]
 
 
 def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Apply one command; what others get by it is added to `deliveries`."""
+    if isinstance(command, CreateChannel | UpdateChannel) and (text := _contradiction(command.channel, command.settings)):
+        return InvalidRequest(text)
     if isinstance(command, CreateChannel):
         return _create(channels, command, moment)
     queue = channels.find(command.channel)
@@ -51,11 +52,20 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
             result = ChannelChanged(queue.name, queue.settings != command.settings)
             queue.settings = command.settings
             served.add(queue)
-        case DeleteChannel():
+        case _:
             deliveries += channels.remove(queue, moment)
             return ChannelChanged(queue.name, changed=True, deleted=True)
     deliveries += served.deliver(moment)
     return result
+
+
+def _contradiction(name: str, settings: ChannelSettings) -> str:
+    """What is wrong with the settings of a channel of that name; empty when nothing is."""
+    if settings.dead_letter == name:
+        return f"channel {name!r} cannot be its own dead-letter channel: messages would never leave it"
+    if settings.overflow == "dead_letter" and not settings.dead_letter:
+        return f"channel {name!r} has overflow 'dead_letter' and no dead_letter that would take the messages"
+    return ""
 
 
 def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Result:
@@ -95,25 +105,36 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
     """Oldest first. A message that came from nowhere stays, unless it is said where it is to go."""
     count = 0
     for batch in list(queue.batches):
+        if command.count_max and count >= command.count_max:
+            break
         origin = batch.value.origin
         if command.origin and (origin is None or origin.channel != command.origin):
             continue
         to = command.to or (origin.channel if origin is not None else "")
-        room = command.count_max - count if command.count_max else batch.last - batch.first + 1
-        if not to or to == queue.name or room <= 0:
+        if to in ("", queue.name) or not (waiting := _waiting(queue, batch.first, batch.last)):
             continue
         target = channels.find_or_create(to, ANY_INCARNATION, moment)
         if isinstance(target, RequestError):
-            return target if not count else Counted(count)
-        count += move(queue, _oldest(queue, batch.first, batch.last, room), target, REDRIVEN, served)
+            if not count:
+                return target
+            break
+        room = command.count_max - count if command.count_max else batch.last - batch.first + 1
+        count += move(queue, _oldest(queue, waiting, room), target, REDRIVEN, served)
     queue.counters.moved += count
     return Counted(count)
 
 
-def _oldest(queue: Queue, first: int, last: int, count: int) -> list[Range[int]]:
-    """Take up to `count` of the messages first .. last that nobody holds."""
+def _waiting(queue: Queue, first: int, last: int) -> list[Range[int]]:
+    """The messages of first .. last that nobody holds, ready or delayed, ascending."""
+    ready = ((part.first, part.last) for part in queue.ready.overlapping(first, last))
+    delayed = ((part.first, part.last) for part in queue.delayed.overlapping(first, last))
+    return sorted(Range(max(low, first), min(high, last), 0) for low, high in (*ready, *delayed))
+
+
+def _oldest(queue: Queue, waiting: list[Range[int]], count: int) -> list[Range[int]]:
+    """Take up to `count` of messages that nobody holds."""
     taken: list[Range[int]] = []
-    for part in queue.waiting_parts(first, last):
+    for part in waiting:
         if count > 0:
             taken += queue.take_waiting(part.first, min(part.last, part.first + count - 1))
             count -= part.last - part.first + 1

@@ -8,7 +8,7 @@ from dataclasses import replace
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
-from zmqbroker.broker.records import Moment
+from zmqbroker.broker.records import BatchRecord, Moment
 from zmqbroker.commands import ANY_INCARNATION, Delivery, Origin
 
 __all__ = ["DELIVERY_LIMIT", "OVERFLOW", "REDRIVEN", "REQUEUED", "Served", "dead_letter", "move"]
@@ -32,26 +32,43 @@ class Served:
         return [delivery for queue in self._queues.values() for delivery in queue.serve(moment)]
 
 
-def move(source: Queue, parts: Iterable[Range[int]], target: Queue, reason: str, served: Served) -> int:
+def move(
+    source: Queue,
+    parts: Iterable[Range[int]],
+    target: Queue,
+    reason: str,
+    served: Served,
+    *,
+    expiring: bool = False,
+    due_unix_ns: int = 0,
+) -> int:
     """Store messages of `source` that are live and nowhere behind all others of `target`; returns how many.
 
-    They are new there: not delivered yet, and only what was requeued can still expire. In the same queue they stay as they
-    were.
+    They are new there: not delivered yet, and they expire no more unless `expiring` says so. In the same queue they stay as
+    they were. They are ready at `due_unix_ns`, 0: at once.
     """
     count = 0
     for part in parts:
-        for sequence, record in source.moving_records(part):
+        for sequence, record in _moving(source, part):
             count += record.live
             deliveries = part.value if source is target else 0
             if source is not target:
                 origin = Origin(source.name, sequence, part.value, reason)
-                expires_unix_ns = record.expires_unix_ns if reason == REQUEUED else 0
-                record = replace(record, origin=origin, expires_unix_ns=expires_unix_ns)
-            target.append(record, deliveries)
+                record = replace(record, origin=origin, expires_unix_ns=record.expires_unix_ns if expiring else 0)
+            target.append(record, deliveries, due_unix_ns)
         source.finish([part])
     served.add(source)
     served.add(target)
     return count
+
+
+def _moving(source: Queue, part: Range[int]) -> list[tuple[int, BatchRecord]]:
+    """The records of messages as they would be elsewhere, each with the sequence of its first message here."""
+    found: list[tuple[int, BatchRecord]] = []
+    for first, last, record in source.batches.overlapping(part.first, part.last):
+        low, high = max(first, part.first), min(last, part.last)
+        found.append((low, record.part(low - first, high - low + 1, last - first + 1)))
+    return found
 
 
 def dead_letter(
@@ -66,5 +83,4 @@ def dead_letter(
         source.counters.dead_lettered += move(source, parts, target, reason, served)
         return True
     source.put_back(parts)
-    served.add(source)
     return False

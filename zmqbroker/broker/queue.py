@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from typing import NamedTuple
 
-from zmqbroker.broker.assigning import Room, pieces_of, take_fitting
+from zmqbroker.broker.assigning import pieces_of, take_fitting
 from zmqbroker.broker.claims import Assignment, Claims, Waiter
 from zmqbroker.broker.counters import Counters
 from zmqbroker.broker.dirty import Dirty
@@ -25,7 +25,7 @@ from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.producers import Producers
 from zmqbroker.broker.ranges import Range, RangeMap, TrackedRangeMap, cut_from_list
 from zmqbroker.broker.ready import Ready
-from zmqbroker.broker.records import BatchRecord, Moment, deadline_after, records_of
+from zmqbroker.broker.records import BatchRecord, Moment, deadline_after, record_of, records_of
 from zmqbroker.broker.timetable import Agenda, Span, Timetable
 from zmqbroker.broker.waiting import WaitingReceives
 from zmqbroker.commands import (
@@ -83,8 +83,8 @@ class Queue:
         self._limits = limits
         self._claims = claims  # the machine's, as is _entries; this channel's part of them is kept up here
         self._entries = entries
-        self._waiters: dict[ReceiveKey, Waiter] = {}  # a receive either waits
-        self._held: dict[ReceiveKey, list[Assignment]] = {}  # or holds: several, when a part of it was extended
+        # A receive waits or holds messages; these are several assignments when a part of them was extended.
+        self._by_key: dict[ReceiveKey, Waiter | list[Assignment]] = {}
         self._prioritized = 0  # records with a priority
         self._expiring = 0  # records that expire
 
@@ -92,19 +92,24 @@ class Queue:
 
     def publish(self, command: Publish, moment: Moment) -> int:
         """Append a batch of at least one message; returns the sequence of its first."""
-        first = self.next_sequence
-        for record, due_unix_ns in records_of(command, self.settings, moment):
+        first, settings = self.next_sequence, self.settings
+        if not (command.runs or settings.delay_ms or settings.expiry_ms):  # as a rule
+            self.append(record_of(command, moment))
+            return first
+        for record, due_unix_ns in records_of(command, settings, moment):
             self.append(record, due_unix_ns=due_unix_ns)
         return first
 
     def receive(self, command: Receive, moment: Moment) -> Delivery | Busy | None:
         """Assign now, answer again what the same receive holds, refuse, or (None) wait."""
-        if held := self._held.get(command.key):
-            return Delivery(command.key, self.name, pieces_of(self.batches, held))
-        if command.key in self._waiters:
+        claims = self._by_key.get(command.key)
+        if isinstance(claims, list):
+            return Delivery(command.key, self.name, pieces_of(self.batches, claims, prioritized=self._prioritized > 0))
+        if claims is not None:
             return None
-        if self.available >= command.count_min or command.wait_ms <= 0:
-            return self._assign(command, moment)
+        available = self.available
+        if available >= command.count_min or command.wait_ms <= 0:
+            return self._assign(command, moment, available)
         if len(self.waiting) >= self._limits.waiting_max:
             text = f"channel {self.name!r} has {self._limits.waiting_max} waiting receives, the most it may have"
             return Busy(text, retry_ms=self._limits.retry_ms)
@@ -161,20 +166,25 @@ class Queue:
     def serve(self, moment: Moment) -> list[Delivery]:
         """Assign to waiting receives, oldest first, until none can be served."""
         deliveries: list[Delivery] = []
-        while (waiter := self.waiting.next_served(self.available)) is not None:
-            deliveries.append(self.end_wait(waiter, moment))
+        while len(self.waiting):
+            available = self.available
+            waiter = self.waiting.next_served(available)
+            if waiter is None:
+                break
+            self.drop_waiter(waiter)
+            deliveries.append(self._assign(waiter.command, moment, available))
         return deliveries
 
     def end_wait(self, waiter: Waiter, moment: Moment) -> Delivery:
         """Answer a waiting receive with what is ready."""
         self.drop_waiter(waiter)
-        return self._assign(waiter.command, moment)
+        return self._assign(waiter.command, moment, self.available)
 
     def drop_waiter(self, waiter: Waiter) -> None:
         """End a wait without an answer."""
         self.waiting.remove(waiter)
         self._claims.remove(waiter)
-        del self._waiters[waiter.key]
+        del self._by_key[waiter.key]
 
     def let_go(self, first: int, last: int) -> list[Range[int]]:
         """Take messages from whoever holds them; with their delivery counts, ascending. They are live and nowhere now."""
@@ -205,21 +215,6 @@ class Queue:
         delayed = (Range(part.first, part.last, part.value.deliveries) for part in self.delayed.cut(first, last))
         return sorted([*self.ready.cut(first, last), *delayed])
 
-    def waiting_parts(self, first: int, last: int) -> list[Range[int]]:
-        """The messages of first .. last that nobody holds, ready or delayed, ascending."""
-        ready = ((part.first, part.last) for part in self.ready.overlapping(first, last))
-        delayed = ((part.first, part.last) for part in self.delayed.overlapping(first, last))
-        return sorted(Range(max(low, first), min(high, last), 0) for low, high in (*ready, *delayed))
-
-    def split_spent(self, parts: Iterable[Range[int]], now_unix_ns: int) -> tuple[list[Range[int]], list[Range[int]]]:
-        """Of messages that return: those that were delivered as often as they may be, and the others; expired ones finish."""
-        limit = self.settings.delivery_limit if self.settings.dead_letter else 0
-        spent: list[Range[int]] = []
-        rest: list[Range[int]] = []
-        for part in self._unexpired(parts, now_unix_ns):
-            (spent if 0 < limit <= part.value else rest).append(part)
-        return spent, rest
-
     def put_back(self, parts: Iterable[Range[int]], due_unix_ns: int = 0) -> None:
         """Make messages that are live and nowhere ready in their places, or delay them."""
         for part in parts:
@@ -228,7 +223,8 @@ class Queue:
             else:
                 self.make_ready(*part)
 
-    def _unexpired(self, parts: Iterable[Range[int]], now_unix_ns: int) -> Iterator[Range[int]]:
+    def unexpired(self, parts: Iterable[Range[int]], now_unix_ns: int) -> Iterator[Range[int]]:
+        """Of messages that are live and nowhere: those that have not expired; the others finish."""
         for part in parts:
             if not self._expiring:
                 yield part
@@ -252,14 +248,6 @@ class Queue:
             for batch in self.batches.overlapping(first, last):
                 if batch.value.is_over(now_unix_ns):
                     self.counters.expired += self.finish(self.take_waiting(batch.first, batch.last))
-
-    def moving_records(self, part: Range[int]) -> list[tuple[int, BatchRecord]]:
-        """The records of messages as they would be elsewhere, each with the sequence of its first message here."""
-        found: list[tuple[int, BatchRecord]] = []
-        for first, last, record in self.batches.overlapping(part.first, part.last):
-            low, high = max(first, part.first), min(last, part.last)
-            found.append((low, record.part(low - first, high - low + 1, last - first + 1)))
-        return found
 
     def finish(self, parts: Iterable[Range[int]]) -> int:
         """Finish messages that are live and nowhere, for good; returns how many."""
@@ -311,7 +299,8 @@ class Queue:
         """Add a stored record; its messages become live by being added to `ready`, `delayed` or an assignment."""
         self.batches.add(first, last, record)
         self.size_bytes += record.share_bytes
-        self._prioritized += record.priority > 0
+        if record.priority:
+            self._prioritized += 1
         if record.expires_unix_ns:
             self._expiring += 1
             self.timetable.add(Span(record.expires_unix_ns, first, last), len(self.delayed) + self._expiring)
@@ -319,7 +308,9 @@ class Queue:
     def make_ready(self, first: int, last: int, deliveries: int) -> None:
         """Add messages that are live and nowhere to those that can be received."""
         self.ready.add(first, last, deliveries)
-        for batch in self.batches.overlapping(first, last) if self._prioritized else ():
+        if not self._prioritized:
+            return
+        for batch in self.batches.overlapping(first, last):
             if batch.value.priority:
                 self.ready.prioritize(max(first, batch.first), min(last, batch.last), batch.value.priority, deliveries)
 
@@ -332,7 +323,7 @@ class Queue:
         """Add a waiting receive, newer than all others."""
         self.waiting.add(waiter)
         self._claims.add(waiter)
-        self._waiters[waiter.key] = waiter
+        self._by_key[waiter.key] = waiter
 
     def add_assignment(self, assignment: Assignment) -> None:
         """Add an assignment, whose messages are live and nowhere yet."""
@@ -341,13 +332,16 @@ class Queue:
         self.assignments[assignment.order] = assignment
         self.dirty_assignments.created(assignment.order)
         self._claims.add(assignment)
-        self._held.setdefault(assignment.key, []).append(assignment)
+        claims = self._by_key.setdefault(assignment.key, [])
+        assert isinstance(claims, list)
+        claims.append(assignment)
 
     def is_held(self, session: bytes, receipt: Receipt) -> bool:
         """True when every message of the receipt is in flight under it, or finished."""
         first, last = receipt.first, receipt.last
-        waits = self.ready.overlaps(first, last) or self.delayed.overlaps(first, last)
-        if waits or not 1 <= first <= last < self.next_sequence:
+        if not 1 <= first <= last < self.next_sequence or self.ready.overlaps(first, last):
+            return False
+        if self.delayed.count and self.delayed.overlaps(first, last):
             return False
         return all(
             part.value.assigning == receipt.assigning and part.value.key.session == session
@@ -360,16 +354,19 @@ class Queue:
             if record.expires_unix_ns:
                 yield Span(record.expires_unix_ns, first, last)
 
-    def _assign(self, command: Receive, moment: Moment) -> Delivery:
-        taken = take_fitting(self.ready, self.batches, Room(min(command.count_max, self.available), command.size_max))
-        if not taken:
+    def _assign(self, command: Receive, moment: Moment, available: int) -> Delivery:
+        held: list[Range[int]] = []
+        count = min(command.count_max, available)
+        for first, last, deliveries in take_fitting(self.ready, self.batches, count, command.size_max):
+            held.append(Range(first, last, deliveries + 1))
+            if deliveries:
+                self.counters.redelivered += last - first + 1
+        if not held:
             return Delivery(command.key, self.name, ())
-        self.counters.redelivered += sum(last - first + 1 for first, last, deliveries in taken if deliveries)
-        held = [Range(first, last, deliveries + 1) for first, last, deliveries in taken]
         deadline = deadline_after(moment.now_unix_ns, command.visibility_ms)
         assignment = Assignment(self._claims.take_order(), self.number, deadline, command.key, moment.assigning, held)
         self.add_assignment(assignment)
-        return Delivery(command.key, self.name, pieces_of(self.batches, [assignment]))
+        return Delivery(command.key, self.name, pieces_of(self.batches, [assignment], prioritized=self._prioritized > 0))
 
     def _finish_in_batch(self, batch: Range[BatchRecord], count: int) -> None:
         record = batch.value
@@ -377,15 +374,18 @@ class Queue:
         if record.live == 0:
             self.batches.cut(batch.first, batch.last)
             self.size_bytes -= record.share_bytes
-            self._prioritized -= record.priority > 0
-            self._expiring -= record.expires_unix_ns > 0
+            if record.priority:
+                self._prioritized -= 1
+            if record.expires_unix_ns:
+                self._expiring -= 1
             self._entries.remove(record.index)
 
     def _drop_assignment(self, assignment: Assignment) -> None:
         del self.assignments[assignment.order]
         self.dirty_assignments.deleted(assignment.order)
         self._claims.remove(assignment)
-        others = self._held[assignment.key]
-        others.remove(assignment)
-        if not others:
-            del self._held[assignment.key]
+        claims = self._by_key.pop(assignment.key)
+        assert isinstance(claims, list)
+        claims.remove(assignment)
+        if claims:
+            self._by_key[assignment.key] = claims

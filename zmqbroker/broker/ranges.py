@@ -36,10 +36,14 @@ def cut_from_list(parts: list[Range[Value]], first: int, last: int) -> list[Rang
 
     For the few ranges of one assignment, where a map would cost more than it saves.
     """
+    if parts and first <= parts[0].first and parts[-1].last <= last:  # as a rule: all of them
+        removed = parts[:]
+        parts.clear()
+        return removed
     low = bisect_left(parts, first, key=_last_of)
     high = bisect_right(parts, last, key=_first_of)
     rest: list[Range[Value]] = []
-    removed: list[Range[Value]] = []
+    removed = []
     for part in parts[low:high]:
         if part.first < first:
             rest.append(Range(part.first, first - 1, part.value))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from zmqbroker.commands import RECEIPT_ORDINAL_BITS, ChannelSettings, Origin, Publish, Run
 
-__all__ = ["INSTANT_MAX", "BatchRecord", "Moment", "deadline_after", "instant_after", "records_of"]
+__all__ = ["INSTANT_MAX", "BatchRecord", "Moment", "are_all_of", "deadline_after", "instant_after", "record_of", "records_of"]
 
 #: Instants are u64 on the wire and in the store; a deadline beyond the last one is the last one.
 INSTANT_MAX = 2**64 - 1
@@ -85,19 +85,25 @@ class BatchRecord:
         return 0 < self.expires_unix_ns <= now_unix_ns
 
 
+def are_all_of(runs: tuple[Run, ...], count: int) -> bool:
+    """Whether runs say something of each of `count` messages once."""
+    counts = [run.count for run in runs]
+    return min(counts) >= 1 and sum(counts) == count
+
+
+def record_of(command: Publish, moment: Moment) -> BatchRecord:
+    """The record of a whole batch."""
+    header, size = command.header, command.size
+    position, bytes_max = command.position, header.body_size_max
+    return BatchRecord(
+        moment.entry_index, position, size, header.body_bytes, bytes_max, moment.now_unix_ns, header.count, 0, size
+    )
+
+
 def records_of(command: Publish, settings: ChannelSettings, moment: Moment) -> Iterator[tuple[BatchRecord, int]]:
     """The records of a batch in order, each with the instant at which it becomes ready; 0: at once."""
     header, now_unix_ns, low = command.header, moment.now_unix_ns, 0
-    whole = BatchRecord(
-        moment.entry_index,
-        command.position,
-        command.size,
-        header.body_bytes,
-        header.body_size_max,
-        now_unix_ns,
-        header.count,
-        share_bytes=command.size,
-    )
+    whole = record_of(command, moment)
     for run in command.runs or (Run(header.count),):
         record = whole.part(low, run.count, header.count) if run.count < header.count else whole
         record.priority = run.priority

@@ -15,7 +15,7 @@ from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
 from zmqbroker.broker.records import Moment, deadline_after, instant_after
 from zmqbroker.commands import ANY_INCARNATION, Counted, Delivery, Extend, Nack, Reject, Requeue, Result, Settle
-from zmqbroker.errors import InvalidRequest
+from zmqbroker.errors import InvalidRequest, RequestError
 
 __all__ = ["give_back", "return_all", "settle"]
 
@@ -25,16 +25,10 @@ def settle(channels: Channels, command: Settle, moment: Moment, deliveries: list
     queue = channels.find(command.channel)
     if not isinstance(queue, Queue):
         return queue
+    target = _target(channels, queue, command, moment)
+    if not isinstance(target, Queue):
+        return target
     served = Served()
-    target: Queue | None = None
-    if isinstance(command, Reject) and not queue.settings.dead_letter:
-        text = f"channel {queue.name!r} has no dead-letter channel, which would take rejected messages: nack or ack them"
-        return InvalidRequest(text)
-    if isinstance(command, Requeue):
-        found = channels.find_or_create(command.to, ANY_INCARNATION, moment)
-        if not isinstance(found, Queue):
-            return found
-        target = found
     count = 0
     stale: list[list[int]] = []
     for receipt in command.receipts:
@@ -50,20 +44,33 @@ def settle(channels: Channels, command: Settle, moment: Moment, deliveries: list
     return queue.stale_receipts(stale, len(command.receipts), count) if stale else Counted(count)
 
 
+def _target(channels: Channels, queue: Queue, command: Settle, moment: Moment) -> Queue | RequestError:
+    """Where the messages go. It is made first: where it cannot be, their holder is told so and keeps them."""
+    if isinstance(command, Requeue):
+        return channels.find_or_create(command.to, ANY_INCARNATION, moment)
+    if not isinstance(command, Reject):
+        return queue
+    if not queue.settings.dead_letter:
+        text = f"channel {queue.name!r} has no dead-letter channel, which would take rejected messages: nack or ack them"
+        return InvalidRequest(text)
+    return channels.find_or_create(queue.settings.dead_letter, ANY_INCARNATION, moment)
+
+
 def _send_on(
     channels: Channels,
     queue: Queue,
     command: Nack | Reject | Requeue,
     parts: list[Range[int]],
-    target: Queue | None,
+    target: Queue,
     moment: Moment,
     served: Served,
 ) -> None:
-    if target is not None:
-        queue.counters.moved += move(queue, parts, target, REQUEUED, served)
+    if isinstance(command, Requeue):
+        live = queue.unexpired(parts, moment.now_unix_ns)
+        queue.counters.moved += move(queue, live, target, REQUEUED, served, expiring=True)
     elif isinstance(command, Reject):
-        dead_letter(channels, queue, parts, command.reason, moment, served)
-    elif isinstance(command, Nack):
+        queue.counters.dead_lettered += move(queue, parts, target, command.reason, served)
+    else:
         return_all(channels, queue, parts, moment, served, delay_ms=command.delay_ms, behind=command.behind)
 
 
@@ -89,13 +96,24 @@ def return_all(
     behind: bool = False,
 ) -> None:
     """Let messages return that are live and nowhere; those that were delivered too often leave for the dead-letter channel."""
-    spent, rest = queue.split_spent(parts, moment.now_unix_ns)
+    spent, rest = _split_spent(queue, parts, moment.now_unix_ns)
+    due_unix_ns = instant_after(moment.now_unix_ns, delay_ms) if delay_ms else 0
     if behind:
-        queue.counters.moved += move(queue, rest, queue, REQUEUED, served)
+        queue.counters.moved += move(queue, rest, queue, REQUEUED, served, due_unix_ns=due_unix_ns)
     else:
-        queue.put_back(rest, instant_after(moment.now_unix_ns, delay_ms) if delay_ms else 0)
+        queue.put_back(rest, due_unix_ns)
     dead_letter(channels, queue, spent, DELIVERY_LIMIT, moment, served)
     served.add(queue)
+
+
+def _split_spent(queue: Queue, parts: Iterable[Range[int]], now_unix_ns: int) -> tuple[list[Range[int]], list[Range[int]]]:
+    """Of messages that return: those that were delivered as often as they may be, and the others; expired ones finish."""
+    limit = queue.settings.delivery_limit if queue.settings.dead_letter else 0
+    spent: list[Range[int]] = []
+    rest: list[Range[int]] = []
+    for part in queue.unexpired(parts, now_unix_ns):
+        (spent if 0 < limit <= part.value else rest).append(part)
+    return spent, rest
 
 
 def give_back(channels: Channels, assignment: Assignment, moment: Moment, served: Served) -> int:

@@ -56,6 +56,7 @@ __all__ = [
     "read_channel",
     "read_meta",
     "read_roster",
+    "read_version",
     "restore_channel",
     "restore_part",
     "write_meta",
@@ -80,7 +81,7 @@ class Meta(NamedTuple):
     now_unix_ns: int
     next_order: int
     trimmed_index: int
-    next_number: int = 1  # of the next channel
+    next_number: int  # of the next channel
 
 
 class Channel(NamedTuple):
@@ -232,6 +233,12 @@ def _pack(*values: object) -> bytes:
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
+
+
+def read_version(value: bytes) -> Any:
+    """The machine version in the meta key's value, whatever else is in a value of that version."""
+    version, *_ = msgpack.unpackb(value)
+    return version
 
 
 def read_meta(value: bytes) -> Meta:

@@ -53,6 +53,8 @@ class Agenda:
     def due(self, now_unix_ns: int) -> list[int]:
         """The channels whose instant is not after now, ascending; each puts its next one."""
         found: list[int] = []
+        if not self._heap or self._heap[0][0] > now_unix_ns:  # as a rule
+            return found
         while (instant := self.earliest()) is not None and instant <= now_unix_ns:
             number = heappop(self._heap)[1]
             del self._instants[number]

@@ -17,7 +17,7 @@ __all__ = [
 
 @dataclass(slots=True, frozen=True)
 class Nack:
-    """Give messages back: ready again in their places, now or after a delay, or behind all others."""
+    """Give messages back: ready again, now or after a delay, in their places or behind all others."""
 
     session: bytes
     channel: str

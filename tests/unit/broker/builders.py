@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from zmqbroker.broker import Applied, Machine, MachineLimits
 from zmqbroker.commands import (
     ANY_INCARNATION,
     Ack,
     BatchHeader,
+    ChannelSettings,
     Close,
     Command,
+    CreateChannel,
     Delivery,
+    Origin,
     Publish,
     Published,
     QueueStats,
@@ -19,6 +23,7 @@ from zmqbroker.commands import (
     Receive,
     ReceiveKey,
     Result,
+    Run,
 )
 
 __all__ = [
@@ -31,10 +36,13 @@ __all__ = [
     "acked_by",
     "describe",
     "key",
+    "named",
+    "origins",
     "publish",
     "ranges",
     "receipts_of",
     "receive",
+    "ruled",
 ]
 
 ALICE, BOB = b"a" * 16, b"b" * 16
@@ -63,11 +71,12 @@ def publish(
     position: int = 16,
     size: int = 1000,
     incarnation: int = ANY_INCARNATION,
+    runs: tuple[Run, ...] = (),
 ) -> Publish:
     """A batch whose bodies all have `body_size` bytes, unless `body_bytes` says that most are smaller."""
     total = count * body_size if body_bytes is None else body_bytes
     header = BatchHeader(channel, producer, base, count, total, body_size, 0)
-    return Publish(header, position, size, incarnation)
+    return Publish(header, position, size, incarnation, runs)
 
 
 def receive(
@@ -103,15 +112,33 @@ def acked_by(delivery: Delivery) -> Ack:
     return Ack(delivery.key.session, delivery.channel, receipts_of(delivery))
 
 
+def ruled(limits: MachineLimits | None = None, *, channel: str = "c", **settings: Any) -> Node:
+    """A node with a channel that has these settings."""
+    node = Node(limits)
+    node.entry(CreateChannel(channel, ChannelSettings(**settings)))
+    return node
+
+
 def describe(result: Result) -> object:
     """A result in a form that can be compared: errors by type and fields."""
     return (type(result), result.fields) if isinstance(result, Exception) else result
+
+
+def named(delivery: Delivery) -> tuple[bytes, str, tuple[Receipt, ...]]:
+    """What every command of a holder begins with: session, channel, all receipts of the delivery."""
+    return delivery.key.session, delivery.channel, receipts_of(delivery)
+
+
+def origins(delivery: Delivery) -> list[Origin | None]:
+    """Where the first message of each piece was before."""
+    return [piece.origin for piece in delivery.pieces]
 
 
 class Node:
     """A machine, its next index and its clock: one entry per call."""
 
     def __init__(self, limits: MachineLimits | None = None) -> None:
+        self.limits = limits
         self.machine = Machine(limits)
         self.index = 0
         self.now_unix_ns = START
@@ -146,6 +173,10 @@ class Node:
     def ack_all(self, deliveries: Sequence[Delivery]) -> list[Result]:
         """Ack deliveries in one entry."""
         return self.entry(*(acked_by(delivery) for delivery in deliveries)).results
+
+    def restart(self) -> None:
+        """Go on with what the machine would store."""
+        self.machine = Machine.restore(self.index, self.machine.items(), self.limits)
 
     def close(self, session: bytes = ALICE, consumer: int | None = None) -> Applied:
         """Close a session or a consumer."""

@@ -1,280 +1,160 @@
 """A slow, obvious queue: one object per message, every question answered by looking at all of them.
 
 Shares no code with the machine but the values of `commands` and `errors`. It keeps every message and every result for ever
-and knows nothing of ranges, batches as units, stored keys or indexes.
+and knows nothing of ranges, batches as units, stored keys or indexes. `model_state` has what it keeps.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import TypeVar
 
-from zmqbroker.broker import MachineLimits
+from tests.unit.broker.model_moving import Movements
+from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Hold, KnownProducer, Message, Part, first_step_after
 from zmqbroker.commands import (
     Ack,
     Acked,
+    ChannelChanged,
     Close,
     Closed,
     Command,
-    Delivery,
+    Counted,
+    CreateChannel,
+    DeleteChannel,
+    DeleteMessages,
+    Extend,
+    Nack,
     OpenProducer,
-    Piece,
     ProducerOpened,
     Publish,
     Published,
+    Purge,
     QueueStats,
     Receipt,
     Receive,
-    ReceiveKey,
+    Redrive,
+    Reject,
+    Requeue,
     Result,
+    Run,
+    Settle,
     Trim,
+    UpdateChannel,
     Waiting,
 )
-from zmqbroker.errors import Busy, ChannelNotFound, Duplicate, OutOfSequence, StaleReceipt, UnknownProducer
+from zmqbroker.errors import (
+    Busy,
+    ChannelExists,
+    ChannelNotFound,
+    Duplicate,
+    InvalidRequest,
+    OutOfSequence,
+    RequestError,
+    StaleReceipt,
+    UnknownProducer,
+)
 
 __all__ = ["Model"]
 
-MILLISECOND = 1_000_000
+C = TypeVar("C", bound=Command)
 
 
-@dataclass(eq=False)
-class Hold:
-    """A receive that waits (assigning None) or holds messages."""
-
-    order: int
-    command: Receive
-    deadline: int
-    assigning: int | None = None
-
-    @property
-    def key(self) -> ReceiveKey:
-        return self.command.key
-
-
-@dataclass(eq=False)
-class Message:
-    """One message; `hold` None and not finished means ready."""
-
-    sequence: int
-    publish: Publish
-    index: int
-    time: int
-    offset: int
-    deliveries: int = 0
-    hold: Hold | None = None
-    finished: bool = False
-
-
-@dataclass(eq=False)
-class KnownProducer:
-    """Every accepted batch of one producer."""
-
-    used: int
-    results: list[tuple[int, int, int, int]] = field(default_factory=list)  # base, count, first, time
-
-    @property
-    def last(self) -> int:
-        return self.results[-1][0] + self.results[-1][1] - 1 if self.results else 0
-
-
-@dataclass(eq=False)
-class Channel:
-    """One channel; message n is at n - 1."""
-
-    name: str
-    incarnation: int
-    messages: list[Message] = field(default_factory=list)
-    holds: list[Hold] = field(default_factory=list)  # in the order of creation
-    producers: dict[int, KnownProducer] = field(default_factory=dict)
-    redelivered: int = 0
-
-    def ready(self) -> list[Message]:
-        return [m for m in self.messages if not m.finished and m.hold is None]
-
-    def held(self, hold: Hold) -> list[Message]:
-        return [m for m in self.messages if m.hold is hold]
-
-    def waiters(self) -> list[Hold]:
-        return [hold for hold in self.holds if hold.assigning is None]
-
-    def batches(self) -> list[Message]:
-        """The first message of every batch with a live message."""
-        live = {id(m.publish) for m in self.messages if not m.finished}
-        return [m for m in self.messages if m.offset == 0 and id(m.publish) in live]
-
-
-class Model:
+class Model(Movements):
     """What a machine with these limits must do."""
 
-    def __init__(self, limits: MachineLimits) -> None:
-        self.limits = limits
-        self.channels: dict[str, Channel] = {}
-        self.now = 0
-        self.trimmed = 0
-        self.order = 0
-        self.index = 0
-        self.deliveries: list[Delivery] = []
-
-    def apply(self, index: int, time: int, commands: list[Command]) -> tuple[list[Result], list[Delivery]]:
-        self.index, self.now, self.deliveries = index, max(self.now, time), []
+    def apply(self, index: int, time: int, commands: list[Command]) -> tuple[list[Result], list[Answer]]:
+        self.index, self.now, self.answers = index, max(self.now, time), []
         self.fall_due(index << 16 | 0xFFFF)
-        results = [self.command(command, index << 16 | ordinal) for ordinal, command in enumerate(commands)]
-        return results, self.deliveries
+        results = []
+        for ordinal, command in enumerate(commands):
+            self.assigning, self.to_serve = index << 16 | ordinal, []
+            results.append(self.command(command))
+            self.serve_all()
+        return results, self.answers
 
-    def holds(self) -> list[tuple[Channel, Hold]]:
-        return [(channel, hold) for channel in self.channels.values() for hold in channel.holds]
+    # --- what the node asks -------------------------------------------------------------------------------------------
 
     def stats(self, name: str) -> QueueStats | None:
-        channel = self.channels.get(name)
-        if channel is None:
-            return None
-        live = [m for m in channel.messages if not m.finished]
-        ready = len(channel.ready())
-        return QueueStats(
-            channel=name,
-            incarnation=channel.incarnation,
-            depth=len(live),
-            ready=ready,
-            in_flight=len(live) - ready,
-            waiting_receives=len(channel.waiters()),
-            last_sequence=len(channel.messages),
-            acked=len(channel.messages) - len(live),
-            redelivered=channel.redelivered,
-            size_bytes=sum(m.publish.size for m in channel.batches()),
-        )
+        return self.channels[name].stats() if name in self.channels else None
 
     def lowest_live_index(self) -> int | None:
-        return min((m.index for channel in self.channels.values() for m in channel.batches()), default=None)
+        return min((part.index for channel in self.channels.values() for part in channel.parts()), default=None)
+
+    def next_due(self) -> int | None:
+        waiting = [m for channel in self.channels.values() for m in channel.messages if m.waits]
+        dues = [m.due for m in waiting if m.due] + [m.part.expires for m in waiting if m.part.expires]
+        return min([*dues, *(hold.deadline for _, hold in self.holds())], default=None)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def fall_due(self, assigning: int) -> None:
+        self.assigning = assigning
         due = sorted(((h.deadline, h.order, c, h) for c, h in self.holds() if h.deadline <= self.now), key=lambda d: d[:2])
+        for channel in list(self.channels.values()):
+            for message in channel.messages:
+                if message.due <= self.now:
+                    message.due = 0
+            channel.finish([m for m in channel.messages if m.waits and m.has_expired(self.now)], "expired")
+            self.serve(channel)
         for _, _, channel, hold in due:
+            self.to_serve = []
             if hold in channel.holds and hold.assigning is None:
-                self.answer(channel, hold, assigning)
+                self.answer(channel, hold)
             elif hold in channel.holds and hold.assigning != assigning:
                 self.give_back(channel, hold)
-                self.serve(channel, assigning)
-
-    def give_back(self, channel: Channel, hold: Hold) -> int:
-        messages = channel.held(hold)
-        for message in messages:
-            message.hold = None
-        channel.holds.remove(hold)
-        return len(messages)
-
-    def serve(self, channel: Channel, assigning: int) -> None:
-        for hold in channel.waiters():
-            if len(channel.ready()) >= hold.command.count_min:
-                self.answer(channel, hold, assigning)
-
-    def answer(self, channel: Channel, hold: Hold, assigning: int) -> None:
-        """End a wait with whatever is ready and fits."""
-        channel.holds.remove(hold)
-        taken = self.fitting(channel.ready(), hold.command)
-        if taken:
-            channel.holds.append(hold)
-            self.order += 1
-            hold.order, hold.assigning = self.order, assigning
-            hold.deadline = self.now + hold.command.visibility_ms * MILLISECOND
-        for message in taken:
-            channel.redelivered += message.deliveries > 0
-            message.deliveries += 1
-            message.hold = hold
-        self.deliver(channel, hold)
-
-    def fitting(self, ready: list[Message], command: Receive) -> list[Message]:
-        """Lowest first; runs of one batch and delivery count cost their count times its largest body, or all its bytes."""
-        taken: list[Message] = []
-        room = command.size_max
-        for run in self.runs(ready[: command.count_max]):
-            header = run[0].publish.header
-            fits = len(run)
-            while fits > 0 and min(fits * header.body_size_max, header.body_bytes) > room:
-                fits -= 1
-            if not taken and fits == 0:
-                fits = 1
-            taken += run[:fits]
-            room -= min(fits * header.body_size_max, header.body_bytes)
-            if fits < len(run):
-                break
-        return taken
-
-    def runs(self, messages: list[Message]) -> list[list[Message]]:
-        found: list[list[Message]] = []
-        for message in messages:
-            last = found[-1][-1] if found else None
-            if (
-                last is not None
-                and last.sequence == message.sequence - 1
-                and last.publish is message.publish
-                and last.deliveries == message.deliveries
-            ):
-                found[-1].append(message)
-            else:
-                found.append([message])
-        return found
-
-    def deliver(self, channel: Channel, hold: Hold) -> None:
-        pieces = [
-            Piece(
-                Receipt(hold.assigning or 0, run[0].sequence, run[-1].sequence),
-                run[0].deliveries,
-                run[0].time,
-                run[0].index,
-                run[0].publish.position,
-                run[0].publish.size,
-                run[0].offset,
-            )
-            for run in self.runs(channel.held(hold))
-        ]
-        self.deliveries.append(Delivery(hold.key, channel.name, tuple(pieces)))
+            self.serve_all()
 
     # --- commands -----------------------------------------------------------------------------------------------------
 
-    def command(self, command: Command, assigning: int) -> Result:
-        if isinstance(command, Close):
-            return self.close(command, assigning)
-        if isinstance(command, Trim):
-            self.trimmed = max(self.trimmed, command.index)
-        if not isinstance(command, Publish | OpenProducer | Receive | Ack):
-            return None
-        channel = self.channel(command)
-        if not isinstance(channel, Channel):
-            return channel
-        if isinstance(command, Publish):
-            return self.publish(channel, command, assigning)
-        if isinstance(command, OpenProducer):
-            return self.open(channel, command.producer)
-        if isinstance(command, Receive):
-            return self.receive(channel, command, assigning)
-        return self.ack(channel, command)
+    def command(self, command: Command) -> Result:
+        match command:
+            case Publish():
+                return self.on(self.used(command.header.channel, command.incarnation), self.publish, command)
+            case OpenProducer():
+                return self.on(self.used(command.channel, command.incarnation), self.open, command)
+            case Receive():
+                return self.on(self.used(command.channel, command.incarnation), self.receive, command)
+            case Ack():
+                return self.on(self.found(command.channel), self.ack, command)
+            case Nack() | Reject() | Requeue() | Extend():
+                return self.on(self.found(command.channel), self.settle, command)
+            case Purge():
+                return self.on(self.found(command.channel), self.purge, command)
+            case DeleteMessages():
+                return self.on(self.found(command.channel), self.delete_messages, command)
+            case Redrive():
+                return self.on(self.found(command.channel), self.redrive, command)
+            case CreateChannel():
+                return self.create(command)
+            case UpdateChannel():
+                return self.update(command)
+            case DeleteChannel():
+                return self.on(self.found(command.channel), self.delete, command)
+            case Close():
+                return self.close(command)
+            case Trim():
+                self.trimmed = max(self.trimmed, command.index)
+        return None
 
-    def channel(self, command: Publish | OpenProducer | Receive | Ack) -> Channel | ChannelNotFound | Busy:
-        name = command.header.channel if isinstance(command, Publish) else command.channel
-        incarnation = 0 if isinstance(command, Ack) else command.incarnation
-        channel = self.channels.get(name)
-        if channel is not None and incarnation in (0, channel.incarnation):
-            return channel
-        if channel is not None or incarnation or isinstance(command, Ack):
-            return ChannelNotFound("")
-        if len(self.channels) == self.limits.channels_max:
-            return Busy("", retry_ms=self.limits.retry_ms)
-        return self.channels.setdefault(name, Channel(name, self.index))
+    def on(self, channel: Channel | RequestError, do: Callable[[Channel, C], Result], command: C) -> Result:
+        return channel if isinstance(channel, RequestError) else do(channel, command)
+
+    # --- producing ----------------------------------------------------------------------------------------------------
 
     def use(self, channel: Channel, producer: int) -> KnownProducer:
         self.order += 1
         channel.producers[producer].used = self.order
         return channel.producers[producer]
 
-    def open(self, channel: Channel, producer: int) -> Result:
-        if producer not in channel.producers:
+    def open(self, channel: Channel, command: OpenProducer) -> Result:
+        if command.producer not in channel.producers:
             if len(channel.producers) == self.limits.producers_max:
                 del channel.producers[min(channel.producers, key=lambda p: channel.producers[p].used)]
-            channel.producers[producer] = KnownProducer(0)
-        return ProducerOpened(self.use(channel, producer).last)
+            channel.producers[command.producer] = KnownProducer(0)
+        return ProducerOpened(self.use(channel, command.producer).last)
 
-    def publish(self, channel: Channel, command: Publish, assigning: int) -> Result:
+    def publish(self, channel: Channel, command: Publish) -> Result:
         header = command.header
         if header.producer:
             if header.producer not in channel.producers:
@@ -282,13 +162,31 @@ class Model:
             refusal = self.repeated(self.use(channel, header.producer), header.base_sequence, header.count)
             if refusal is not None:
                 return refusal
+        full = self.make_room(channel, header.count, command.size)
+        if full is not None:
+            return full
         first = len(channel.messages) + 1
-        for offset in range(header.count):
-            channel.messages.append(Message(first + offset, command, self.index, self.now, offset))
+        self.store(channel, command)
         if header.producer:
             channel.producers[header.producer].results.append((header.base_sequence, header.count, first, self.now))
-        self.serve(channel, assigning)
+        self.to_serve.append(channel)
         return Published(first, header.count, False, self.now)
+
+    def store(self, channel: Channel, command: Publish) -> None:
+        header = command.header
+        whole = Part.of_frame(header, command.position, command.size, self.index, self.now)
+        place_in_frame = 0
+        for run in command.runs or (Run(header.count),):
+            part = whole.cut(place_in_frame, run.count) if run.count < header.count else whole
+            part.priority = run.priority
+            delay_ms = run.delay_ms or channel.settings.delay_ms
+            expiry_ms = run.expiry_ms or channel.settings.expiry_ms
+            if expiry_ms:
+                part.expires = first_step_after(self.now, expiry_ms)
+            due = first_step_after(self.now, delay_ms) if delay_ms else 0
+            for place in range(run.count):
+                channel.messages.append(Message(len(channel.messages) + 1, part, place, place_in_frame, due=due))
+                place_in_frame += 1
 
     def repeated(self, producer: KnownProducer, base: int, count: int) -> Result:
         if base == producer.last + 1:
@@ -301,54 +199,155 @@ class Model:
             return Duplicate("")
         return OutOfSequence("", expected=producer.last + 1)
 
-    def receive(self, channel: Channel, command: Receive, assigning: int) -> Result:
-        for hold in channel.holds:
-            if hold.key == command.key:
-                if hold.assigning is not None:
-                    self.deliver(channel, hold)
-                return Waiting()
+    # --- receiving ----------------------------------------------------------------------------------------------------
+
+    def receive(self, channel: Channel, command: Receive) -> Result:
+        mine = [hold for hold in channel.holds if hold.key == command.key]
+        if any(hold.assigning is not None for hold in mine):
+            self.tell(channel, command.key)
+        if mine:
+            return Waiting()
         self.order += 1
         hold = Hold(self.order, command, self.now + command.wait_ms * MILLISECOND)
-        enough = len(channel.ready()) >= command.count_min or command.wait_ms == 0
+        enough = channel.available() >= command.count_min or command.wait_ms == 0
         if not enough and len(channel.waiters()) == self.limits.waiting_max:
             return Busy("", retry_ms=self.limits.retry_ms)
         channel.holds.append(hold)
         if enough:
-            self.answer(channel, hold, assigning)
+            self.answer(channel, hold)
         return Waiting()
 
-    def ack(self, channel: Channel, command: Ack) -> Result:
-        count, stale = 0, []
-        for receipt in command.receipts:
-            messages = [m for m in channel.messages if receipt.first <= m.sequence <= receipt.last]
-            complete = len(messages) == receipt.last - receipt.first + 1 and messages
-            if complete and all(self.may_finish(m, command.session, receipt.assigning) for m in messages):
-                count += len(messages)
-                for message in messages:
-                    message.finished, message.hold = True, None
-            else:
-                stale.append([receipt.assigning, receipt.first, receipt.last])
-        channel.holds = [hold for hold in channel.holds if hold.assigning is None or channel.held(hold)]
-        return StaleReceipt("", stale=stale, count=count) if stale else Acked(count)
-
-    def may_finish(self, message: Message, session: bytes, assigning: int) -> bool:
-        hold = message.hold
-        return message.finished or (hold is not None and hold.assigning == assigning and hold.key.session == session)
-
-    def close(self, command: Close, assigning: int) -> Closed:
+    def close(self, command: Close) -> Closed:
         ended = [
             (channel, hold)
             for channel, hold in self.holds()
             if hold.key.session == command.session and command.consumer in (None, hold.key.consumer)
         ]
-        given: list[tuple[Channel, Hold]] = []
         for channel, hold in ended:
             if hold.assigning is None:
                 channel.holds.remove(hold)
+        held = sorted((pair for pair in ended if pair[1].assigning is not None), key=lambda pair: pair[1].order)
+        return Closed(sum(self.give_back(channel, hold) for channel, hold in held))
+
+    # --- settling -----------------------------------------------------------------------------------------------------
+
+    def is_held(self, channel: Channel, session: bytes, receipt: Receipt) -> bool:
+        messages = channel.between(receipt.first, receipt.last)
+        complete = messages and len(messages) == receipt.last - receipt.first + 1
+        return bool(complete) and all(
+            m.finished or (m.hold and m.hold.assigning == receipt.assigning and m.hold.key.session == session) for m in messages
+        )
+
+    def ack(self, channel: Channel, command: Ack) -> Result:
+        count, stale = 0, []
+        self.to_serve.append(channel)
+        for receipt in command.receipts:
+            if self.is_held(channel, command.session, receipt):
+                messages = channel.between(receipt.first, receipt.last)
+                channel.finish([m for m in messages if m.is_live], "acked")
+                count += len(messages)
             else:
-                given.append((channel, hold))
-        given.sort(key=lambda pair: pair[1].order)
-        returned = sum(self.give_back(channel, hold) for channel, hold in given)
-        for channel in dict.fromkeys(channel for channel, _ in given):
-            self.serve(channel, assigning)
-        return Closed(returned)
+                stale.append([receipt.assigning, receipt.first, receipt.last])
+        return StaleReceipt("", stale=stale, count=count) if stale else Acked(count)
+
+    def settle(self, channel: Channel, command: Settle) -> Result:
+        target: Channel | RequestError = channel
+        if isinstance(command, Reject):
+            dead_letter = channel.settings.dead_letter
+            target = self.used(dead_letter) if dead_letter else InvalidRequest("")
+        elif isinstance(command, Requeue):
+            target = self.used(command.to)
+        if not isinstance(target, Channel):
+            return target
+        count, stale = 0, []
+        for receipt in command.receipts:
+            if self.is_held(channel, command.session, receipt):
+                messages = [m for m in channel.between(receipt.first, receipt.last) if m.is_live]
+                count += len(messages)
+                self.settle_held(channel, target, command, messages)
+            else:
+                stale.append([receipt.assigning, receipt.first, receipt.last])
+        return StaleReceipt("", stale=stale, count=count) if stale else Counted(count)
+
+    def settle_held(self, channel: Channel, target: Channel, command: Settle, messages: list[Message]) -> None:
+        if isinstance(command, Extend):
+            self.extend(channel, messages, self.now + command.visibility_ms * MILLISECOND)
+            return
+        runs = channel.release(messages)
+        if isinstance(command, Nack):
+            due = first_step_after(self.now, command.delay_ms) if command.delay_ms else 0
+            self.come_back(channel, runs, due, behind=command.behind)
+        elif isinstance(command, Reject):
+            self.move(channel, runs, target, "dead_lettered", command.reason)
+        else:
+            self.move(channel, self.unexpired(channel, runs), target, "moved", "requeued", expiring=True)
+
+    def extend(self, channel: Channel, messages: list[Message], deadline: int) -> None:
+        for hold in list(dict.fromkeys(m.hold for m in messages if m.hold)):
+            self.order += 1
+            longer = Hold(self.order, hold.command, deadline, hold.assigning)
+            channel.holds.append(longer)
+            for message in messages:
+                message.hold = longer if message.hold is hold else message.hold
+            if not channel.held(hold):
+                channel.holds.remove(hold)
+
+    # --- managing -----------------------------------------------------------------------------------------------------
+
+    def purge(self, channel: Channel, command: Purge) -> Counted:
+        return Counted(channel.finish([m for m in channel.live() if command.in_flight or m.waits], "dropped"))
+
+    def delete_messages(self, channel: Channel, command: DeleteMessages) -> Counted:
+        parts = [channel.between(first, last) for first, last in command.sequences]
+        return Counted(sum(channel.finish([m for m in part if m.waits], "dropped") for part in parts))
+
+    def redrive(self, channel: Channel, command: Redrive) -> Result:
+        count = 0
+        for part in channel.parts():
+            waiting = [m for m in channel.live() if m.part is part and m.waits]
+            origin = waiting[0].origin if waiting else None
+            to = command.to or (origin.channel if origin else "")
+            wanted = not command.origin or (origin is not None and origin.channel == command.origin)
+            if command.count_max:
+                waiting = waiting[: command.count_max - count]
+            if not waiting or not wanted or to in ("", channel.name):
+                continue
+            target = self.used(to)
+            if not isinstance(target, Channel):
+                return Counted(count) if count else target
+            self.move(channel, channel.release(waiting), target, "moved", "redriven")
+            count += len(waiting)
+        return Counted(count)
+
+    def contradiction(self, command: CreateChannel | UpdateChannel) -> bool:
+        dead_letter = command.settings.dead_letter
+        return dead_letter == command.channel or (command.settings.overflow == "dead_letter" and not dead_letter)
+
+    def create(self, command: CreateChannel) -> Result:
+        if self.contradiction(command):
+            return InvalidRequest("")
+        there = self.channels.get(command.channel)
+        if there is None:
+            made = self.used(command.channel)
+            if isinstance(made, RequestError):
+                return made
+            made.settings = command.settings
+            return ChannelChanged(made.name, changed=True)
+        settings, wanted = asdict(there.settings), asdict(command.settings)
+        differing = sorted(name for name in settings if settings[name] != wanted[name])
+        return ChannelExists("", differing=differing) if differing else ChannelChanged(there.name, changed=False)
+
+    def update(self, command: UpdateChannel) -> Result:
+        if self.contradiction(command):
+            return InvalidRequest("")
+        channel = self.found(command.channel)
+        if isinstance(channel, ChannelNotFound):
+            return channel
+        changed, channel.settings = channel.settings != command.settings, command.settings
+        self.to_serve.append(channel)
+        return ChannelChanged(channel.name, changed)
+
+    def delete(self, channel: Channel, command: DeleteChannel) -> ChannelChanged:
+        self.answers += [Answer(hold.key, channel.name, ()) for hold in channel.waiters()]
+        del self.channels[command.channel]
+        return ChannelChanged(command.channel, changed=True, deleted=True)

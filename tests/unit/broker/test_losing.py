@@ -31,7 +31,7 @@ def test_lost_messages_ready_and_in_flight_are_finished() -> None:
     assert live(machine) == [1, 3]
     stats = machine.stats("c")
     assert stats is not None
-    assert (stats.ready, stats.in_flight, stats.last_sequence, stats.acked) == (3, 3, 12, 6)
+    assert (stats.ready, stats.in_flight, stats.last_sequence, stats.acked, stats.dropped) == (3, 3, 12, 0, 6)
 
 
 def test_lost_assignment_frees_its_receive() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,16 +13,28 @@ from zmqbroker.broker import Applied, Machine, MachineLimits
 from zmqbroker.commands import (
     Ack,
     BatchHeader,
+    ChannelSettings,
     Close,
     Command,
+    CreateChannel,
+    DeleteChannel,
+    DeleteMessages,
+    Extend,
+    Nack,
     OpenProducer,
     Publish,
     Published,
+    Purge,
     Receipt,
     Receive,
     ReceiveKey,
+    Redrive,
+    Reject,
+    Requeue,
+    Run,
     Tick,
     Trim,
+    UpdateChannel,
     Waiting,
 )
 from zmqbroker.errors import Busy, ChannelNotFound
@@ -121,8 +135,29 @@ channels, sessions = st.sampled_from(["c", "d", ""]), st.sampled_from([ALICE, BO
 headers = st.builds(
     BatchHeader, channels, st.one_of(st.integers(0, 2), u64), st.one_of(st.integers(0, 2), u64), u32, u64, u32, u32
 )
+rules = st.builds(
+    ChannelSettings,
+    wide,
+    channels,
+    wide,
+    wide,
+    wide,
+    wide,
+    st.sampled_from(["reject", "drop_oldest", "dead_letter", ""]),
+    wide,
+)
+receipts = st.lists(st.builds(Receipt, wide, wide, wide), max_size=3).map(tuple)
+sequences = st.lists(st.tuples(wide, wide), max_size=3).map(tuple)
+
+
+def with_runs(header: BatchHeader, runs: tuple[Run, ...]) -> Publish:
+    """A batch whose columns may say something of other messages than it has."""
+    return Publish(replace(header, producer=0, count=3), 0, 9, runs=runs)
+
+
 commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(Publish, headers, u32, u32, st.one_of(st.just(0), u64)),
+    st.builds(with_runs, headers, st.lists(st.builds(Run, st.integers(-1, 3), wide, wide, wide), max_size=3).map(tuple)),
     st.builds(OpenProducer, channels, wide, st.one_of(st.just(0), wide)),
     st.builds(
         Receive,
@@ -135,14 +170,24 @@ commands: st.SearchStrategy[Command] = st.one_of(
         wide,
         st.one_of(st.just(0), wide),
     ),
-    st.builds(Ack, sessions, channels, st.lists(st.builds(Receipt, wide, wide, wide), max_size=3).map(tuple)),
+    st.builds(Ack, sessions, channels, receipts),
+    st.builds(Nack, sessions, channels, receipts, wide, st.booleans()),
+    st.builds(Reject, sessions, channels, receipts),
+    st.builds(Requeue, sessions, channels, receipts, channels),
+    st.builds(Extend, sessions, channels, receipts, wide),
+    st.builds(Purge, channels, st.booleans()),
+    st.builds(DeleteMessages, channels, sequences),
+    st.builds(Redrive, channels, channels, channels, wide),
+    st.builds(CreateChannel, channels, rules),
+    st.builds(UpdateChannel, channels, rules),
+    st.builds(DeleteChannel, channels),
     st.builds(Close, sessions, st.one_of(st.none(), wide)),
     st.just(Tick()),
     st.builds(Trim, wide),
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(st.lists(st.tuples(u64, st.lists(commands, max_size=4)), max_size=8))
 def test_machine_arbitrary_commands_never_raise(entries: list[tuple[int, list[Command]]]) -> None:
     limits = MachineLimits(results_kept=1, producers_max=1, channels_max=2, waiting_max=2)

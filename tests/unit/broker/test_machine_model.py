@@ -6,33 +6,79 @@ from dataclasses import replace
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, TINY, describe, publish, receive
-from tests.unit.broker.model import Model
-from zmqbroker.broker import Machine
-from zmqbroker.commands import Ack, Close, Command, Delivery, OpenProducer, Receipt, Tick, Trim
+from tests.unit.broker.builders import ALICE, BOB, TINY, publish, receive
+from tests.unit.broker.trio import Held, Trio
+from zmqbroker.commands import (
+    Ack,
+    ChannelSettings,
+    Close,
+    Command,
+    CreateChannel,
+    DeleteChannel,
+    DeleteMessages,
+    Extend,
+    Nack,
+    OpenProducer,
+    Publish,
+    Purge,
+    Receipt,
+    Redrive,
+    Reject,
+    Requeue,
+    Run,
+    Tick,
+    Trim,
+    UpdateChannel,
+)
 
-LIMITS = replace(TINY, channels_max=2)
-
-CHANNELS = ["a", "b", "c"]
-
-channels = st.sampled_from(["a", "a", "a", "b", "c"])
+channels = st.sampled_from(["a", "a", "a", "a", "a", "a", "b", "dead", "more"])
 sessions = st.sampled_from([ALICE, BOB])
 consumers = st.integers(0, 1)
-incarnations = st.sampled_from([0, 0, 0, 0, 1])
+incarnations = st.sampled_from([0, 0, 0, 0, 0, 0, 1])
+visibilities_ms = st.sampled_from([0, 1, 2, 5, 15, 15])
+runs = st.builds(
+    Run,
+    st.integers(1, 3),
+    delay_ms=st.sampled_from([0, 0, 1, 10, 15]),
+    expiry_ms=st.sampled_from([0, 0, 5, 10, 30]),
+    priority=st.sampled_from([0, 0, 1, 9]),
+)
+rules = st.builds(
+    ChannelSettings,
+    delivery_limit=st.sampled_from([0, 1, 2, 3]),
+    dead_letter=st.sampled_from(["", "dead", "dead", "b", "a"]),
+    delay_ms=st.sampled_from([0, 0, 0, 10]),
+    expiry_ms=st.sampled_from([0, 0, 0, 20]),
+    max_messages=st.sampled_from([0, 0, 3, 6]),
+    max_bytes=st.sampled_from([0, 0, 20]),
+    overflow=st.sampled_from(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
+    max_in_flight=st.sampled_from([0, 0, 0, 2, 4]),
+)
+
+
+def with_runs(command: Publish, said: list[Run]) -> Publish:
+    """The batch whose columns say that."""
+    header = replace(command.header, count=sum(run.count for run in said) or command.header.count)
+    return replace(command, header=header, runs=tuple(said))
+
 
 publishes = st.builds(
-    publish,
-    st.integers(1, 4),
-    channel=channels,
-    producer=st.sampled_from([0, 0, 1, 2, 3]),
-    base=st.integers(0, 7),
-    body_size=st.integers(0, 3),
-    body_bytes=st.one_of(st.none(), st.integers(0, 3)),
-    position=st.integers(16, 20),
-    size=st.integers(1, 9),
-    incarnation=incarnations,
+    with_runs,
+    st.builds(
+        publish,
+        st.integers(1, 4),
+        channel=channels,
+        producer=st.sampled_from([0, 0, 1, 2, 3]),
+        base=st.integers(0, 7),
+        body_size=st.integers(0, 3),
+        body_bytes=st.one_of(st.none(), st.integers(0, 3)),
+        position=st.integers(16, 20),
+        size=st.integers(1, 9),
+        incarnation=incarnations,
+    ),
+    st.one_of(st.just([]), st.lists(runs, max_size=3)),
 )
 receives = st.builds(
     receive,
@@ -42,102 +88,95 @@ receives = st.builds(
     consumer=consumers,
     channel=channels,
     count_min=st.integers(1, 4),
-    size_max=st.sampled_from([1, 3, 5, 1000]),
-    wait_ms=st.sampled_from([0, 2, 3]),
-    visibility_ms=st.sampled_from([0, 1, 2, 5]),
+    size_max=st.sampled_from([1, 3, 5, 1000, 1000]),
+    wait_ms=st.sampled_from([0, 2, 3, 20]),
+    visibility_ms=visibilities_ms,
     incarnation=incarnations,
 )
+sequence_ranges = st.tuples(st.integers(0, 12), st.integers(0, 12))
 others: st.SearchStrategy[Command] = st.one_of(
     st.builds(OpenProducer, channels, st.integers(1, 3), incarnations),
     st.builds(Close, sessions, st.one_of(st.none(), consumers)),
     st.just(Tick()),
     st.builds(Trim, st.integers(0, 50)),
 )
+managing: st.SearchStrategy[Command] = st.one_of(
+    st.builds(CreateChannel, channels, rules),
+    st.builds(UpdateChannel, channels, rules),
+    st.builds(UpdateChannel, channels, rules),
+    st.builds(DeleteChannel, channels),
+    st.builds(Purge, channels, st.booleans()),
+    st.builds(DeleteMessages, channels, st.lists(sequence_ranges, max_size=2).map(tuple)),
+    st.builds(
+        Redrive,
+        st.sampled_from(["dead", "dead", "b", "a"]),
+        st.sampled_from(["", "", "a", "more"]),
+        st.sampled_from(["", "", "a", "b"]),
+        st.sampled_from([0, 0, 1, 3]),
+    ),
+)
 
 
 class MachineAgainstModel(RuleBasedStateMachine):
-    """Random entries; `machine` is replaced by what its changes restore now and then, `twin` never."""
+    """Random entries and restarts."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.machine, self.twin, self.model = Machine(LIMITS), Machine(LIMITS), Model(LIMITS)
-        self.stored: dict[bytes, bytes] = {}
-        self.index, self.now = 0, START
-        self.seen: list[Delivery] = []
-        self.assigned: set[tuple[int, int, str, int]] = set()
+        self.trio = Trio(TINY)
 
-    @rule(data=st.data(), step_ms=st.sampled_from([0, 0, 1, 1, 2, 10, -5]))
-    def entry(self, data: st.DataObject, step_ms: int) -> None:
+    @initialize(channels_max=st.integers(1, 4), waiting_max=st.integers(1, 3), settings=st.one_of(st.none(), rules, rules))
+    def begin(self, channels_max: int, waiting_max: int, settings: ChannelSettings | None) -> None:
+        """Limits for this run; as a rule the channel that is used most has rules from the start."""
+        self.trio = Trio(replace(TINY, channels_max=channels_max, waiting_max=waiting_max))
+        if settings is not None:
+            self.trio.apply([CreateChannel("a", settings)])
+
+    @rule(data=st.data(), skipped=st.integers(0, 1), step_ms=st.sampled_from([0, 0, 1, 1, 2, 8, 10, 20, -5]))
+    def entry(self, data: st.DataObject, skipped: int, step_ms: int) -> None:
         """Apply one entry to all three and compare all they say."""
-        commands = data.draw(st.lists(self.commands(), max_size=4))
-        self.index += data.draw(st.integers(1, 2))
-        self.now += step_ms * MILLISECOND
-        applied = self.machine.apply(self.index, self.now, commands)
-        assert self.twin.apply(self.index, self.now, commands).deliveries == applied.deliveries
-        results, deliveries = self.model.apply(self.index, self.now, commands)
-        assert [describe(result) for result in applied.results] == [describe(result) for result in results]
-        assert applied.deliveries == deliveries
-        self.seen = (self.seen + deliveries)[-6:]
-        self.check_receipts(deliveries)
+        self.trio.apply(data.draw(st.lists(self.commands(), min_size=1, max_size=6)), skipped, step_ms)
 
     def commands(self) -> st.SearchStrategy[Command]:
-        """Commands that fit what has happened, half of the acks by receipts that were given out."""
-        receipts = [piece.receipt for delivery in self.seen for piece in delivery.pieces]
-        known = st.sampled_from(receipts) if receipts else st.just(Receipt(1, 1, 1))
-        parts = st.builds(
-            lambda receipt, low, high: Receipt(receipt.assigning, receipt.first + low, receipt.last - high),
-            known,
-            st.integers(-1, 2),
-            st.integers(-1, 2),
+        """Commands that fit what has happened, most receipts are some that were given out."""
+        held = self.trio.held()
+        settles = [self.settles(held, complete=True), self.settles(held, complete=False)] if held else []
+        return st.one_of(publishes, publishes, receives, receives, receives, *settles, *settles, others, managing)
+
+    def settles(self, held: list[Held], *, complete: bool) -> st.SearchStrategy[Command]:
+        """What holders do, with whole receipts or with any parts, which may be anyone's."""
+        whole = st.sampled_from(held)
+        edges = st.just(0) if complete else st.integers(-1, 2)
+        cut = st.builds(
+            lambda r, low, high: Receipt(r.assigning, r.first + low, r.last - high), st.just(held[0][2]), edges, edges
         )
-        acks = st.builds(Ack, sessions, channels, st.lists(st.one_of(known, parts), min_size=1, max_size=3).map(tuple))
-        return st.one_of(publishes, receives, receives, acks, others)
+        parts = st.lists(st.one_of(whole.map(lambda one: one[2]), cut), min_size=1, max_size=3).map(tuple)
+        owner = whole if complete else st.tuples(sessions, channels, st.just(held[0][2]))
 
-    def check_receipts(self, deliveries: list[Delivery]) -> None:
-        """No message is assigned twice under one number: only a repeat, with the same delivery count, may look so."""
-        for delivery in deliveries:
-            for piece in delivery.pieces:
-                for sequence in range(piece.receipt.first, piece.receipt.last + 1):
-                    name = (piece.receipt.assigning, sequence, delivery.channel)
-                    assert not any((*name, count) in self.assigned for count in range(1, piece.delivery_count))
-                    self.assigned.add((*name, piece.delivery_count))
+        def of(one: Held) -> st.SearchStrategy[Command]:
+            session, channel, receipt = one
+            common = st.just(session), st.just(channel), st.just((receipt,)) if complete else parts
+            return st.one_of(
+                st.builds(Ack, *common),
+                st.builds(Nack, *common, st.sampled_from([0, 0, 5, 10]), st.booleans()),
+                st.builds(Reject, *common, st.sampled_from(["", "broken", "requeued"])),
+                st.builds(Requeue, *common, channels),
+                st.builds(Extend, *common, visibilities_ms),
+            )
 
-    @rule()
-    def flush(self) -> None:
-        """Bring the stored keys up to date."""
-        for key, value in self.machine.changes():
-            if value is None:
-                del self.stored[key]  # fails for a key that was never stored
-            else:
-                self.stored[key] = value
-        assert sorted(self.stored.items()) == self.machine.items()
+        return owner.flatmap(of)
 
-    @rule()
-    def restart(self) -> None:
-        """Go on with what the store holds."""
-        self.flush()
-        self.machine = Machine.restore(self.index, sorted(self.stored.items()), LIMITS)
+    @rule(restarting=st.booleans())
+    def flush(self, restarting: bool) -> None:
+        """Bring the stored keys up to date, and go on with what they hold, or not."""
+        if restarting:
+            self.trio.restart()
+        else:
+            self.trio.flush()
 
     @invariant()
     def machine_and_model_agree(self) -> None:
         """All that the node may ask has the model's answer."""
-        machine, model = self.machine, self.model
-        assert [machine.stats(name) for name in CHANNELS] == [model.stats(name) for name in CHANNELS]
-        assert machine.channels() == sorted(model.channels)
-        assert machine.lowest_live_index() == model.lowest_live_index()
-        holds = [hold for _, hold in model.holds()]
-        assert machine.next_due_unix_ns() == min((hold.deadline for hold in holds), default=None)
-        assert set(machine.sessions()) == {hold.key.session for hold in holds}
-        for session in (ALICE, BOB):
-            assert machine.holds(session) == any(hold.key.session == session for hold in holds)
-            assert machine.waits(session) == any(h.key.session == session and h.assigning is None for h in holds)
-        assert (machine.now_unix_ns, machine.trimmed_index) == (model.now, model.trimmed)
-
-    @invariant()
-    def machine_and_twin_are_equal(self) -> None:
-        """Restored or not, the state is the same to the byte."""
-        assert self.machine.items() == self.twin.items()
-        assert self.machine.digest() == self.twin.digest()
+        self.trio.check()
 
 
 def test_machine_random_entries_agree_with_the_model_and_survive_restarts() -> None:

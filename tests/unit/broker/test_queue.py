@@ -18,7 +18,7 @@ from tests.unit.broker.builders import (
     receipts_of,
     receive,
 )
-from zmqbroker.commands import Ack, Acked, Close, Closed, Delivery, Piece, QueueStats, Receipt, Tick, Waiting
+from zmqbroker.commands import Ack, Acked, Close, Closed, Delivery, Piece, QueueStats, Receipt, Run, Tick, Waiting
 from zmqbroker.errors import Busy, ChannelNotFound, InvalidRequest, StaleReceipt
 
 
@@ -54,6 +54,7 @@ def test_receive_ready_messages_are_assigned_at_once() -> None:
         acked=0,
         redelivered=0,
         size_bytes=1000,
+        oldest_unix_ns=START + MILLISECOND,
     )
     assert node.stats() == stats
 
@@ -381,6 +382,13 @@ def test_close_repeated_returns_nothing_more() -> None:
 def test_publish_without_messages_is_refused() -> None:
     node = Node()
     assert isinstance(node.result(publish(0)), InvalidRequest)
+    assert node.machine.channels() == []
+
+
+@pytest.mark.parametrize("runs", [(Run(2),), (Run(4),), (Run(3), Run(1)), (Run(4), Run(-1)), (Run(3), Run(0))])
+def test_publish_whose_columns_are_not_those_of_its_messages_is_refused(runs: tuple[Run, ...]) -> None:
+    node = Node()
+    assert isinstance(node.result(publish(3, runs=runs)), InvalidRequest)
     assert node.machine.channels() == []
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from tests.unit.broker.builders import ALICE, BOB, TINY, Node, publish, receive
+from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, TINY, Node, named, publish, receive, ruled
 from zmqbroker.broker import Machine
 from zmqbroker.broker.snapshot import META_KEY, ROSTER_KEY
-from zmqbroker.commands import Member, OpenProducer, Roster, Tick, Trim
+from zmqbroker.commands import ChannelSettings, Member, OpenProducer, Reject, Roster, Run, Tick, Trim
 from zmqbroker.errors import Corruption
 
 Item = tuple[bytes, bytes]
@@ -21,7 +21,8 @@ def busy_node() -> Node:
     """A node with something of every kind of key."""
     node = Node()
     node.machine.found(ROSTER)
-    node.entry(OpenProducer("c", 7), publish(5, producer=7, base=1), publish(3, channel="d"), Trim(3))
+    later = publish(3, channel="d", runs=(Run(2), Run(1, delay_ms=5_000, expiry_ms=60_000, priority=3)))
+    node.entry(OpenProducer("c", 7), publish(5, producer=7, base=1), later, Trim(3))
     node.entry(receive(2, visibility_ms=100), receive(1, session=BOB))
     node.entry(receive(9, session=BOB, request=2, count_min=9, wait_ms=1000), after_ms=200)
     return node
@@ -31,7 +32,7 @@ def test_changes_first_call_holds_everything() -> None:
     node = busy_node()
     changes = node.machine.changes()
     assert changes == node.machine.items()
-    assert {key[0] for key, _ in changes} == set(range(8))
+    assert {key[0] for key, _ in changes} == set(range(9))
 
 
 def test_changes_without_an_entry_between_are_none() -> None:
@@ -73,7 +74,7 @@ def test_changes_deleted_keys_are_none() -> None:
         else:
             stored[key] = value
     assert sorted(stored.items()) == node.machine.items()
-    assert {key[0] for key in stored} == {0, 1, 2, 3, 6, 7}
+    assert {key[0] for key in stored} == {0, 1, 2, 3, 6, 7, 8}
 
 
 def test_changes_evicted_producer_is_deleted() -> None:
@@ -181,8 +182,14 @@ def refusal(items: list[Item]) -> str:
     return str(caught.value)
 
 
-def test_restore_of_another_machine_version_is_refused() -> None:
-    assert "version 2" in refusal(with_value(simple_items(), META_KEY, 2, 0, 1, 0))
+@pytest.mark.parametrize("values", [(1, 0, 1, 0), (3, 0, 1, 0, 2, "more"), (3,)])
+def test_restore_of_another_machine_version_is_refused_whatever_else_it_says(values: tuple[object, ...]) -> None:
+    assert f"version {values[0]}, this is version 2" in refusal(with_value(simple_items(), META_KEY, *values))
+
+
+@pytest.mark.parametrize("values", [(), (2, 0, 1, 0), (2, 0, 1, 0, 2, 2)])
+def test_restore_of_unreadable_meta_is_refused(values: tuple[object, ...]) -> None:
+    assert "cannot be read" in refusal(with_value(simple_items(), META_KEY, *values))
 
 
 def test_restore_without_meta_is_refused() -> None:
@@ -208,6 +215,80 @@ def test_restore_of_an_unknown_key_is_refused(key: bytes) -> None:
 def test_restore_of_an_unreadable_value_is_refused(value: bytes) -> None:
     items = simple_items()
     assert "cannot be read" in refusal([*items[:-1], (items[-1][0], value)])
+
+
+# --- delays, settings, and messages that were moved -------------------------------------------------------------------
+
+
+def moved_node() -> Node:
+    """A node whose channel has settings, with a delayed message and one that was moved to the second channel."""
+    node = ruled(delivery_limit=4, dead_letter="dead", overflow="drop_oldest")
+    node.entry(publish(4, runs=(Run(3), Run(1, delay_ms=50, expiry_ms=90, priority=2))))
+    node.entry(Reject(*named(node.delivery(receive(2))), reason="bad"))
+    return node
+
+
+def values_of(node: Node, kind: int) -> list[object]:
+    return [msgpack.unpackb(value) for key, value in node.machine.items() if key[0] == kind]
+
+
+def test_values_of_the_new_kinds_never_change_their_bytes() -> None:
+    node = moved_node()
+    settings = {"delivery_limit": 4, "dead_letter": "dead", "overflow": "drop_oldest"}
+    assert values_of(node, 1) == [
+        ["c", 1, 5, 0, [0, 0, 0, 2, 0, 0], settings],
+        ["dead", 4, 3, 0, [0, 0, 0, 0, 0, 0], {}],
+    ]
+    assert values_of(node, 2) == [
+        [3, 2, 16, 1000, 30, 10, START, 0, 750, 0, 0, None],
+        [4, 2, 16, 1000, 10, 10, START, 3, 250, 2, START + 90 * MILLISECOND, None],
+        [2, 2, 16, 1000, 20, 10, START, 0, 500, 0, 0, ["c", 1, 1, "bad"]],
+    ]
+    assert values_of(node, 8) == [[4, START + 50 * MILLISECOND, 0]]
+
+
+def test_whole_batch_is_stored_as_before_there_were_columns() -> None:
+    assert values_of(ruled(), 1) == [["c", 1, 1, 0, [0, 0, 0, 0, 0, 0], {}]]
+    node = Node()
+    node.entry(publish(2))
+    assert values_of(node, 2) == [[2, 1, 16, 1000, 20, 10, START]]
+
+
+def test_settings_and_counters_come_back() -> None:
+    node = moved_node()
+    before = node.stats(), node.stats("dead")
+    node.restart()
+    assert (node.stats(), node.stats("dead")) == before
+    assert node.machine.settings("c") == ChannelSettings(delivery_limit=4, dead_letter="dead", overflow="drop_oldest")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (1, ("c", 1, 5, 0, [0, 0, 0, 2, 0, 0])),
+        (1, ("c", 1, 5, 0, [0] * 7, {})),
+        (1, ("c", 1, 5, 0, [0] * 6, {"unknown": 1})),
+        (1, ("c", 1, 5, 0, [0] * 6, [])),
+        (2, (3, 2, 16, 1000, 30, 10)),
+        (2, (3, 2, 16, 1000, 30, 10, 0, 0, 750, 0, 0)),
+        (2, (3, 2, 16, 1000, 30, 10, 0, 0, 750, 0, 0, ["c", 1, 1])),
+        (2, (3, 2, 16, 1000, 30, 10, 0, 0, 750, 0, 0, 5)),
+        (8, (4, 9)),
+        (8, (4, 9, 0, 0)),
+        (8, ("4", 9, 0)),
+    ],
+)
+def test_restore_of_a_malformed_value_of_a_new_kind_is_refused(kind: int, values: tuple[object, ...]) -> None:
+    items = moved_node().machine.items()
+    key = next(key for key, _ in items if key[0] == kind)
+    assert "cannot be read" in refusal(with_value(items, key, *values))
+
+
+@pytest.mark.parametrize("kind", [2, 8])
+def test_restore_of_delayed_messages_that_do_not_fit_the_batches_is_refused(kind: int) -> None:
+    items = moved_node().machine.items()
+    last = [key for key, _ in items if key[0] == kind and key[4] == 1][-1]
+    assert "do not fit" in refusal([item for item in items if item[0] != last])
 
 
 @pytest.mark.parametrize("kind", [2, 3])

@@ -1,0 +1,183 @@
+"""How messages of the slow model get from one state, or channel, to another."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Given, Hold, Message, runs_of
+from zmqbroker.broker import MachineLimits
+from zmqbroker.commands import Origin, Receive, ReceiveKey
+from zmqbroker.errors import Busy, ChannelFull, ChannelNotFound
+
+__all__ = ["Movements"]
+
+Runs = list[list[Message]]
+
+
+class Movements:
+    """All channels, and what happens to their messages."""
+
+    def __init__(self, limits: MachineLimits) -> None:
+        self.limits = limits
+        self.channels: dict[str, Channel] = {}  # in the order of creation
+        self.now = self.trimmed = self.order = self.index = self.assigning = 0
+        self.answers: list[Answer] = []
+        self.to_serve: list[Channel] = []  # those that got something in this command
+
+    def holds(self) -> list[tuple[Channel, Hold]]:
+        return [(channel, hold) for channel in self.channels.values() for hold in channel.holds]
+
+    def found(self, name: str, incarnation: int = 0) -> Channel | ChannelNotFound:
+        channel = self.channels.get(name)
+        return channel if channel is not None and incarnation in (0, channel.incarnation) else ChannelNotFound("")
+
+    def used(self, name: str, incarnation: int = 0) -> Channel | ChannelNotFound | Busy:
+        if name in self.channels or incarnation:
+            return self.found(name, incarnation)
+        if len(self.channels) == self.limits.channels_max:
+            return Busy("", retry_ms=self.limits.retry_ms)
+        return self.channels.setdefault(name, Channel(name, self.index))
+
+    # --- to consumers -------------------------------------------------------------------------------------------------
+
+    def serve_all(self) -> None:
+        for channel in dict.fromkeys(self.to_serve):
+            self.serve(channel)
+
+    def serve(self, channel: Channel) -> None:
+        for hold in channel.waiters():
+            if channel.available() >= hold.command.count_min:
+                self.answer(channel, hold)
+
+    def answer(self, channel: Channel, hold: Hold) -> None:
+        """End a wait with whatever is ready and fits."""
+        channel.holds.remove(hold)
+        taken = self.fitting(channel, hold.command)
+        if taken:
+            channel.holds.append(hold)
+            self.order += 1
+            hold.order, hold.assigning = self.order, self.assigning
+            hold.deadline = self.now + hold.command.visibility_ms * MILLISECOND
+        for message in taken:
+            channel.redelivered += message.deliveries > 0
+            message.deliveries += 1
+            message.hold = hold
+        self.tell(channel, hold.key)
+
+    def fitting(self, channel: Channel, command: Receive) -> list[Message]:
+        """Highest priority first, then oldest; a run costs its count times its largest body, or all the bytes of its part."""
+        best = sorted(channel.ready(), key=lambda m: (-m.part.priority, m.sequence))
+        taken: list[Message] = []
+        room = command.size_max
+        for run in runs_of(best[: min(command.count_max, channel.available())]):
+            fits = len(run)
+            while fits > 0 and run[0].part.bytes_of(fits) > room:
+                fits -= 1
+            if not taken and fits == 0:
+                fits = 1
+            taken += run[:fits]
+            room -= run[0].part.bytes_of(fits)
+            if fits < len(run):
+                break
+        return taken
+
+    def tell(self, channel: Channel, key: ReceiveKey) -> None:
+        """Answer a receive with all that it holds."""
+        held = [m for m in channel.in_flight() if m.hold and m.hold.key == key]
+        held.sort(key=lambda m: (-m.part.priority, m.sequence))
+        self.answers.append(Answer(key, channel.name, tuple(self.given(m) for m in held)))
+
+    def given(self, message: Message) -> Given:
+        part, hold = message.part, message.hold
+        assert hold is not None
+        assert hold.assigning is not None
+        common = part.time, part.index, part.position, part.size
+        return Given(hold.assigning, message.sequence, message.deliveries, *common, message.place_in_frame, message.origin)
+
+    # --- back, and elsewhere ------------------------------------------------------------------------------------------
+
+    def give_back(self, channel: Channel, hold: Hold) -> int:
+        messages = channel.held(hold)
+        self.come_back(channel, channel.release(messages))
+        return len(messages)
+
+    def come_back(self, channel: Channel, runs: Runs, due: int = 0, *, behind: bool = False) -> None:
+        """Messages that were held return: expired ones finish, those delivered too often are dead letters."""
+        settings = channel.settings
+        limit = settings.delivery_limit if settings.dead_letter else 0
+        left = self.unexpired(channel, runs)
+        spent = [run for run in left if limit and run[0].deliveries >= limit]
+        rest = [run for run in left if run not in spent]
+        self.to_serve.append(channel)
+        if behind:
+            self.move(channel, rest, channel, "moved", "", due=due)
+        else:
+            for message in (message for run in rest for message in run):
+                message.due = due
+        self.dead_letter(channel, spent, "delivery_limit")
+
+    def unexpired(self, channel: Channel, runs: Runs) -> Runs:
+        channel.finish([m for run in runs for m in run if m.has_expired(self.now)], "expired")
+        return [run for run in runs if run[0].is_live]
+
+    def dead_letter(self, channel: Channel, runs: Runs, reason: str) -> bool:
+        """False, and they are ready as they were, where there can be no such channel."""
+        target = self.used(channel.settings.dead_letter) if runs else channel
+        if isinstance(target, Channel):
+            self.move(channel, runs, target, "dead_lettered", reason)
+        return isinstance(target, Channel)
+
+    def move(
+        self,
+        source: Channel,
+        runs: Runs,
+        target: Channel,
+        finished: str,
+        reason: str,
+        *,
+        expiring: bool = False,
+        due: int = 0,
+    ) -> None:
+        self.to_serve += [source, target]
+        for run in runs:
+            part = run[0].part.cut(run[0].place, len(run))
+            if target is not source and not expiring:
+                part.expires = 0
+            for place, old in enumerate(run):
+                new = Message(len(target.messages) + 1, part, place, old.place_in_frame, due=due)
+                if target is source:
+                    new.deliveries, new.origin = old.deliveries, old.origin
+                else:
+                    new.origin = Origin(source.name, old.sequence, old.deliveries, reason)
+                target.messages.append(new)
+                old.finished = finished
+
+    # --- bounds -------------------------------------------------------------------------------------------------------
+
+    def over(self, channel: Channel, count: int) -> int:
+        most = channel.settings.max_messages
+        return len(channel.live()) + count - most if most else 0
+
+    def exceeds(self, channel: Channel, count: int, size: int) -> bool:
+        most = channel.settings.max_bytes
+        return self.over(channel, count) > 0 or (most > 0 and channel.size_bytes() + size > most)
+
+    def make_room(self, channel: Channel, count: int, size: int) -> ChannelFull | None:
+        settings = channel.settings
+        never = 0 < settings.max_messages < count or 0 < settings.max_bytes < size
+        if self.exceeds(channel, count, size) and (never or settings.overflow == "reject"):
+            return self.full(channel)
+        while self.exceeds(channel, count, size) and channel.ready():
+            run = runs_of(channel.ready())[0]
+            if (over := self.over(channel, count)) > 0:
+                run = run[:over]
+            if settings.overflow == "drop_oldest":
+                channel.finish(run, "dropped")
+            elif not self.dead_letter(channel, [run], "overflow"):
+                return self.full(channel)
+        return None
+
+    def full(self, channel: Channel) -> ChannelFull:
+        fields: dict[str, Any] = {"depth": len(channel.live()), "size_bytes": channel.size_bytes()}
+        fields |= {"max_messages": channel.settings.max_messages, "max_bytes": channel.settings.max_bytes}
+        return ChannelFull("", **fields)

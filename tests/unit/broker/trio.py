@@ -1,0 +1,127 @@
+"""The machine, a twin that is never restored, and the slow model, driven together and compared after every entry."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, describe
+from tests.unit.broker.model import Model
+from tests.unit.broker.model_state import Answer, Given
+from zmqbroker.broker import Machine, MachineLimits
+from zmqbroker.commands import Command, Delivery, Receipt
+
+__all__ = ["CHANNELS", "Held", "Trio"]
+
+CHANNELS = ["a", "b", "dead", "more"]
+
+#: Messages that a session was given: session, channel, receipt.
+Held = tuple[bytes, str, Receipt]
+
+
+def spread(delivery: Delivery) -> Answer:
+    """A delivery as the model tells it: message by message."""
+    return Answer(
+        delivery.key,
+        delivery.channel,
+        tuple(
+            Given(
+                assigning=piece.receipt.assigning,
+                sequence=piece.receipt.first + step,
+                delivery_count=piece.delivery_count,
+                time=piece.time_unix_ns,
+                entry=piece.index,
+                position=piece.position,
+                size=piece.size,
+                place=piece.low + step,
+                origin=replace(piece.origin, sequence=piece.origin.sequence + step) if piece.origin else None,
+            )
+            for piece in delivery.pieces
+            for step in range(piece.receipt.last - piece.receipt.first + 1)
+        ),
+    )
+
+
+class Trio:
+    """One machine three times; `machine` is replaced by what its changes restore now and then."""
+
+    def __init__(self, limits: MachineLimits) -> None:
+        self.limits = limits
+        self.machine, self.twin, self.model = Machine(limits), Machine(limits), Model(limits)
+        self.stored: dict[bytes, bytes] = {}
+        self.index, self.now = 0, START
+        self.seen: list[Delivery] = []
+        self.assigned: set[tuple[int, str, int, int]] = set()
+
+    def apply(self, commands: list[Command], skipped: int = 0, step_ms: int = 0) -> None:
+        """The next entry, to all three; compares all that they say of it."""
+        self.index += 1 + skipped
+        self.now += step_ms * MILLISECOND
+        applied = self.machine.apply(self.index, self.now, commands)
+        assert self.twin.apply(self.index, self.now, commands).deliveries == applied.deliveries
+        results, answers = self.model.apply(self.index, self.now, commands)
+        assert [describe(result) for result in applied.results] == [describe(result) for result in results]
+        assert [spread(delivery) for delivery in applied.deliveries] == answers
+        self.seen = (self.seen + [delivery for delivery in applied.deliveries if delivery.pieces])[-6:]
+        self.check_receipts(answers)
+
+    def held(self) -> list[Held]:
+        """What was given out of late; some of it is not held any more."""
+        return [(delivery.key.session, delivery.channel, piece.receipt) for delivery in self.seen for piece in delivery.pieces]
+
+    def check_receipts(self, answers: list[Answer]) -> None:
+        """No message is assigned twice under one number: only a repeat, with the same delivery count, may look so."""
+        for answer in answers:
+            for given in answer.messages:
+                name = (given.assigning, answer.channel, given.sequence)
+                assert not any((*name, count) in self.assigned for count in range(1, given.delivery_count))
+                self.assigned.add((*name, given.delivery_count))
+
+    def flush(self) -> None:
+        """Bring the stored keys up to date."""
+        for key, value in self.machine.changes():
+            if value is None:
+                del self.stored[key]  # fails for a key that was never stored
+            else:
+                self.stored[key] = value
+        assert sorted(self.stored.items()) == self.machine.items()
+
+    def restart(self) -> None:
+        """Go on with what the store holds."""
+        self.flush()
+        self.machine = Machine.restore(self.index, sorted(self.stored.items()), self.limits)
+
+    def check(self) -> None:
+        """All that can be asked has the model's answer, and the replicas are equal to the byte."""
+        self.check_answers()
+        self.check_due()
+        self.check_counts()
+        assert self.machine.items() == self.twin.items()
+        assert self.machine.digest() == self.twin.digest()
+
+    def check_answers(self) -> None:
+        """What the node may ask."""
+        machine, model = self.machine, self.model
+        assert [machine.stats(name) for name in CHANNELS] == [model.stats(name) for name in CHANNELS]
+        assert machine.channels() == sorted(model.channels)
+        assert machine.lowest_live_index() == model.lowest_live_index()
+        holds = [hold for _, hold in model.holds()]
+        assert set(machine.sessions()) == {hold.key.session for hold in holds}
+        for session in (ALICE, BOB):
+            assert machine.holds(session) == any(hold.key.session == session for hold in holds)
+            assert machine.waits(session) == any(h.key.session == session and h.assigning is None for h in holds)
+        assert (machine.now_unix_ns, machine.trimmed_index) == (model.now, model.trimmed)
+
+    def check_due(self) -> None:
+        """A machine may wake for messages that are gone, and never too late."""
+        due = self.model.next_due()
+        for machine in (self.machine, self.twin):
+            told = machine.next_due_unix_ns()
+            assert due is None or (told is not None and told <= due)
+
+    def check_counts(self) -> None:
+        """What was ever stored is still there, or counted once as something else."""
+        for stats in (self.machine.stats(name) for name in self.machine.channels()):
+            assert stats is not None
+            gone = stats.acked + stats.expired + stats.dropped + stats.dead_lettered + stats.moved
+            assert stats.last_sequence == gone + stats.depth
+            assert stats.depth == stats.ready + stats.in_flight + stats.delayed
