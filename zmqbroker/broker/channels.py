@@ -58,7 +58,7 @@ class Channels:
         """The queue of that name, which is about to change."""
         queue = self._by_name.get(name)
         if queue is None:
-            return ChannelNotFound(f"no channel is named {name!r}")
+            return ChannelNotFound(f"no channel is called {name!r}")
         if incarnation not in (ANY_INCARNATION, queue.incarnation):
             return ChannelNotFound(f"channel {name!r} is of incarnation {queue.incarnation}, not {incarnation}")
         self._touched[queue.number] = queue

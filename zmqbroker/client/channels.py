@@ -40,7 +40,7 @@ class Channels:
         Two updates at the same time may undo each other's: the last one wins.
         """
         _settings(settings)  # an unknown name is found before anything is asked
-        there = (await self.describe(_checked(name)))["settings"]
+        there = (await self.describe(_checked(name))).get("settings", {})
         return await self._change(UpdateChannel(name, _settings(there | settings)))
 
     async def delete(self, name: str) -> None:
