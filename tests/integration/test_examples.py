@@ -188,7 +188,7 @@ def test_example_used_wrongly_says_how_to_use_it(commands: Commands, language: s
 def test_example_goes_to_the_next_node_when_nobody_answers(trio: Cluster, commands: Commands, language: str) -> None:
     channel = unique_channel("examples")
     nobody = "127.0.0.1:1"
-    assert run([*commands(language), "send", f"{nobody},{address(trio.leader())}", channel, "x"]) == ["1"]
+    assert run([*commands(language), "send", f"{nobody},{address(trio.leader())},{nobody}", channel, "x"]) == ["1"]
 
 
 def test_example_gets_less_than_it_waits_for_and_ends_with_status_1(trio: Cluster, commands: Commands) -> None:
