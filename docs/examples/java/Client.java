@@ -1,4 +1,4 @@
-// A zmqbroker client in Java, made of a DEALER socket (JeroMQ) and msgpack; copy from it what you need. docs/PROTOCOL.md
+// A zmqbroker client in Java 17, made of a DEALER socket (JeroMQ) and msgpack; copy from it what you need. docs/PROTOCOL.md
 // explains the frames (section 2), the requests (3) and the producer (4).
 //
 //   export CLASSPATH=/usr/share/java/jeromq.jar:/usr/share/java/msgpack-core.jar:.
