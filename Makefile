@@ -14,6 +14,8 @@ PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/client/se
 ARGUMENTS ?=
 SECONDS ?= 3600
 MINUTES ?= 10
+# Empty for root, who may have no sudo.
+AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
 .PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes test-processes-one test-processes-two sim sim-long \
 	exhaustive mutants bench bench-compare bench-micro bench-long bench-soak failover fault-long deps-full clean
@@ -126,8 +128,14 @@ fault-long: .venv/dev.stamp ## the fault tests in their long versions; power-cut
 
 # --- the machine -----------------------------------------------------------------------------------------------------
 
-deps-full: ## what only root can install: compiler, headers, tracing, containers (asks for sudo)
-	sudo apt-get install $(notdir $(PYTHON))-venv $(notdir $(PYTHON))-dev gcc libc6-dev strace e2fsprogs podman runc
+# Node and a JDK only where there are none: other builds than the distribution's serve as well. The package of msgpack for C has two names.
+deps-full: ## what only root can install: compiler, headers, tracing, containers, and Node, CZMQ and JeroMQ for docs/examples (ARGUMENTS=-y)
+	$(AS_ROOT) apt-get update
+	$(AS_ROOT) apt-get install $(ARGUMENTS) $(notdir $(PYTHON))-venv $(notdir $(PYTHON))-dev gcc libc6-dev strace e2fsprogs podman runc \
+		pkg-config libczmq-dev libjeromq-java libmsgpack-java \
+		$$(apt-cache show libmsgpack-c-dev >/dev/null 2>&1 && echo libmsgpack-c-dev || echo libmsgpack-dev) \
+		$$(command -v npm >/dev/null || echo nodejs npm) $$(command -v javac >/dev/null || echo default-jdk-headless)
+	npm ci --ignore-scripts --prefix docs/examples/node
 
 clean: ## remove what was built and cached; data of dev clusters stays
 	rm -rf .venv build dist *.egg-info .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -122,10 +123,24 @@ def test_makefile_help_lists_every_target_once() -> None:
     assert len(listed) == len(set(listed))
 
 
+def recipe_of(target: str) -> list[str]:
+    """The commands of a target."""
+    lines = (ROOT / "Makefile").read_text().partition(f"\n{target}:")[2].partition("\n\n")[0].splitlines()
+    return [line for line in lines if line.startswith("\t")]
+
+
 def test_makefile_root_is_asked_for_in_one_target_only() -> None:
-    text = (ROOT / "Makefile").read_text()
-    assert [line for line in text.splitlines() if "sudo" in line and line.startswith("\t")] == [
-        line
-        for line in text.partition("deps-full:")[2].partition("\n\n")[0].splitlines()
-        if "sudo" in line and line.startswith("\t")
-    ]
+    recipes = [line for line in (ROOT / "Makefile").read_text().splitlines() if line.startswith("\t")]
+    asking = [line for line in recipes if "sudo" in line or "$(AS_ROOT)" in line]
+    assert asking == [line for line in recipe_of("deps-full") if "$(AS_ROOT)" in line]
+    assert asking
+
+
+def test_makefile_installs_exactly_what_the_lock_file_of_the_node_example_names() -> None:
+    assert any("npm ci" in line and "docs/examples/node" in line for line in recipe_of("deps-full"))
+    place = ROOT / "docs" / "examples" / "node"
+    wanted = json.loads((place / "package.json").read_text())["dependencies"]
+    locked = json.loads((place / "package-lock.json").read_text())["packages"]
+    assert locked[""]["dependencies"] == wanted
+    assert {name: locked[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    assert all("integrity" in package and "resolved" not in package for name, package in locked.items() if name)
