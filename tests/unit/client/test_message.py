@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zmqbroker.client.message import Content, encode_message, read_messages, receipts_of
+from zmqbroker.client.message import Content, Encoded, encode_message, read_messages, receipts_of
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
 from zmqbroker.wire.codec import encode_batch
@@ -86,8 +86,8 @@ def test_receipts_join_neighbours_in_the_order_of_the_messages() -> None:
 
 
 def test_encode_message_without_headers_has_an_empty_column() -> None:
-    assert encode_message(b"x", None, None, None, 10) == (b"x", b"", b"")
-    assert encode_message(b"x", None, None, {}, 10) == (b"x", b"", b"")
+    assert encode_message(b"x", None, None, None, 10) == Encoded(b"x", b"", b"")
+    assert encode_message(b"x", None, None, {}, 10) == Encoded(b"x", b"", b"")
     assert encode_message(b"x", "i", "m", None, 10)[2] != b""
 
 
