@@ -88,7 +88,7 @@ class Piece:
         self.channel = channel
         numbers: list[int] = list(row[:5])
         self.assigning, self.first, _, self.delivery_count, self.time_unix_ns = numbers
-        self.origin = Origin(**row[5]) if len(row) > 5 else None  # of the first message
+        self.origin = Origin(*(row[5][name] for name in Origin._fields)) if len(row) > 5 else None  # of the first message
         self.ids = batch.ids
         self.headers = batch.headers
 
@@ -277,12 +277,8 @@ def _read_piece(row: object, frame: Buffer) -> BatchContents:
 
 
 def _is_origin(value: object) -> bool:
-    return isinstance(value, dict) and {name: type(item) for name, item in value.items()} == {
-        "channel": str,
-        "sequence": int,
-        "delivery_count": int,
-        "reason": str,
-    }
+    """Whether a piece's sixth element tells an origin; a later version may tell more."""
+    return isinstance(value, dict) and [type(value.get(name)) for name in Origin._fields] == [str, int, int, str]
 
 
 def receipts_of(messages: Iterable[Content]) -> list[Receipt]:

@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 
-from zmqbroker.client.message import Content, Encoded, encode_message, read_messages, receipts_of
+from zmqbroker.client.message import Content, Encoded, Origin, encode_message, read_messages, receipts_of
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
 from zmqbroker.wire.codec import encode_batch
 
 BATCH = encode_batch(b"q", [b"a", b"b"])
+ORIGIN = {"channel": "orders", "sequence": 6, "delivery_count": 5, "reason": "delivery_limit"}
+WRONG_ORIGINS: list[Any] = [
+    *(None, [], "orders", {}),
+    *({name: value for name, value in ORIGIN.items() if name != left_out} for left_out in ORIGIN),
+    *({**ORIGIN, **wrong} for wrong in ({"channel": b"orders"}, {"sequence": "6"}, {"delivery_count": True}, {"reason": None})),
+]
 
 
 def test_read_messages_numbers_what_a_piece_brings() -> None:
@@ -45,6 +51,8 @@ def test_read_messages_headers_that_cannot_be_read_count_as_none() -> None:
         ([[1, 1, 3, 1, 1]], [BATCH]),
         ([[1, 1, 2, 1, 1]], [BATCH[:-1]]),
         ([[1, 1, 2, 1, 1]], [BATCH[:-1] + b"x"]),
+        *(([[1, 1, 2, 1, 1, origin]], [BATCH]) for origin in WRONG_ORIGINS),
+        ([[1, 1, 2, 1, 1, ORIGIN, 7]], [BATCH]),
     ],
 )
 def test_read_messages_that_are_none_is_the_nodes_fault(pieces: Any, bodies: list[bytes]) -> None:
@@ -59,6 +67,17 @@ def test_messages_of_one_piece_have_their_own_ids_and_headers() -> None:
     assert (first.id, first.metadata, first.tags) == ("one", None, {})
     assert (second.id, second.metadata, second.tags) == ("", "m", {"a": "b"})
     assert (second.channel, repr(second)) == ("q", "<Content 4 of 'q': 1 bytes>")
+
+
+def test_messages_that_were_moved_tell_where_they_were() -> None:
+    row = [7, 3, 4, 2, 99, {**ORIGIN, "later": 1}]
+    moved = read_messages(None, "q", {"pieces": [row, [7, 5, 6, 2, 99]]}, [BATCH, BATCH], Content)
+    assert [message.origin for message in moved] == [
+        Origin("orders", 6, 5, "delivery_limit"),
+        Origin("orders", 7, 5, "delivery_limit"),
+        None,
+        None,
+    ]
 
 
 def test_messages_are_a_sequence_over_their_pieces() -> None:

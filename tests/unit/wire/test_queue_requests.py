@@ -15,12 +15,14 @@ from zmqbroker.commands import (
     DeleteChannel,
     DeleteMessages,
     Extend,
+    Manage,
     Nack,
     Purge,
     Receipt,
     Redrive,
     Reject,
     Requeue,
+    Settle,
     UpdateChannel,
 )
 from zmqbroker.errors import InvalidChannel, InvalidRequest, MalformedFrame
@@ -190,10 +192,11 @@ def test_settle_request_takes_no_session_from_its_fields(command: Request) -> No
 
 def test_reply_of_requests_that_share_one() -> None:
     held = (b"", "q", (Receipt(1, 1, 1),))
-    done = [Nack(*held), Reject(*held), Requeue(*held, "r"), Extend(*held, 100)]
-    changed = [CreateChannel("q"), UpdateChannel("q", ChannelSettings()), DeleteChannel("q")]
+    done: list[Settle] = [Nack(*held), Reject(*held), Requeue(*held, "r"), Extend(*held, 100)]
+    counted: list[Manage] = [Purge("q"), DeleteMessages("q", ()), Redrive("q")]
+    changed: list[Manage] = [CreateChannel("q"), UpdateChannel("q", ChannelSettings()), DeleteChannel("q")]
     assert {reply_of(SettleRequest(command)) for command in done} == {Reply.DONE}
-    assert {reply_of(ManageRequest(command)) for command in (Purge("q"), DeleteMessages("q", ()), Redrive("q"))} == {Reply.DONE}
+    assert {reply_of(ManageRequest(command)) for command in counted} == {Reply.DONE}
     assert {reply_of(ManageRequest(command)) for command in changed} == {Reply.CHANGED}
     assert (reply_of(PeekRequest("q")), reply_of(ListChannels())) == (Reply.MESSAGES, Reply.CHANNELS)
 
