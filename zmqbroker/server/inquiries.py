@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqbroker.broker import Machine
 from zmqbroker.errors import ChannelNotFound
-from zmqbroker.server.replies import messages_reply
+from zmqbroker.server.replies import PLAIN_COUNT_MAX, messages_reply
 from zmqbroker.wire import requests
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.queue_requests import settings_fields
@@ -66,7 +66,8 @@ def _list(machine: Machine | None, request: requests.ListChannels) -> dict[str, 
 
 
 def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:
-    bounds = (request.first, request.since_unix_ns, request.count_max, request.size_max)
+    count_max = min(request.count_max, PLAIN_COUNT_MAX) if request.plain else request.count_max
+    bounds = (request.first, request.since_unix_ns, count_max, request.size_max)
     found = group.machine.peek(request.channel, *bounds) if group else None
     if group is None or found is None:
         raise ChannelNotFound(f"no channel is called {request.channel!r}")

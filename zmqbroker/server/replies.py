@@ -24,7 +24,11 @@ from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers
 
-__all__ = ["messages_reply", "result_reply", "roster_rows"]
+__all__ = ["PLAIN_COUNT_MAX", "messages_reply", "result_reply", "roster_rows"]
+
+#: Messages in one reply of the plain form: their headers, of 65,535 bytes each, come in its header frame, which has at most
+#: 80 MiB, and `max_bytes` counts bodies only.
+PLAIN_COUNT_MAX = 1024
 
 ReadEntry = Callable[[int], bytes]
 

@@ -33,10 +33,13 @@ from zmqbroker.commands import (
 from zmqbroker.config import NodeConfig
 from zmqbroker.errors import BrokerError, NotLeader
 from zmqbroker.server.desk import Desk
+from zmqbroker.server.replies import messages_reply
+from zmqbroker.server.routes import Route
 from zmqbroker.wire import codec
 from zmqbroker.wire.columns import Treatment, add_columns
 from zmqbroker.wire.entries import decode_entry
 from zmqbroker.wire.frames import Reply, decode_header, encode_header
+from zmqbroker.wire.headers import MessageHeaders, encode_message_headers
 from zmqbroker.wire.peer import PeerKind
 from zmqbroker.wire.requests import (
     AnyRequest,
@@ -368,3 +371,21 @@ def test_desk_send_batch_with_a_column_that_is_not_served_is_unsupported(leader:
     code, fields, _ = leader.answer(SendBatch(resealed(bytes(frame))))
     assert (code, fields["code"]) == (Reply.ERROR, "UNSUPPORTED")
     assert fields["message"] == f"batch columns {1 << bit:#x}: this version serves 0x1f"
+
+
+@pytest.mark.parametrize("receives", [False, True])
+def test_desk_plain_messages_fit_the_header_of_their_reply_whatever_their_headers_are(leader: Office, receives: bool) -> None:
+    """Headers count for no `max_bytes`: more of them than a header frame takes ended the node."""
+    headers = encode_message_headers(MessageHeaders("x" * 65_000))
+    frame = codec.encode_batch(b"q", [b""] * 15, 0, 0, None, [headers] * 15)
+    for _ in range(90):
+        leader.ask(SendBatch(frame))
+    if receives:
+        leader.ask(ReceiveRequest("q", 2000, 65_535, plain=True))
+        ((_, delivery),) = leader.site.host.delivered
+        fields, bodies = messages_reply(delivery.pieces, lambda index: leader.site.log.read(GROUP, index), plain=True)
+        leader.desk.send(Route(b"client", False), Reply.MESSAGES, 7, fields, bodies)
+        assert len(leader.told[-1][4]) == 1024
+    else:
+        assert len(leader.answer(PeekRequest("q", count_max=65_535, plain=True))[2]) == 1024
+        assert len(leader.answer(PeekRequest("q", count_max=65_535))[2]) == 90  # batch frames bring their own headers
