@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zmqbroker.client.message import Content, Encoded, Origin, encode_message, read_messages, receipts_of
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
-from zmqbroker.wire.codec import encode_batch
+from zmqbroker.wire.codec import crc32c, encode_batch
 
 BATCH = encode_batch(b"q", [b"a", b"b"])
 ORIGIN = {"channel": "orders", "sequence": 6, "delivery_count": 5, "reason": "delivery_limit"}
@@ -78,6 +80,37 @@ def test_messages_that_were_moved_tell_where_they_were() -> None:
         None,
         None,
     ]
+
+
+def test_messages_tell_whether_their_sender_compressed_them() -> None:
+    flagged = BATCH[:34] + b"\1" + BATCH[35:]
+    compressed = BATCH[:4] + crc32c(flagged[8:]).to_bytes(4, "little") + flagged[8:]
+    rows = [[7, 3, 4, 2, 99], [7, 5, 6, 2, 99]]
+    messages = read_messages(None, "q", {"pieces": rows}, [BATCH, compressed], Content)
+    assert [message.compressed for message in messages] == [False, False, True, True]
+    assert messages[2].body == b"a"
+
+
+NUMBERS = st.integers(-1, 5) | st.booleans() | st.none() | st.text(max_size=2)
+ORIGINS = st.none() | st.dictionaries(st.sampled_from([*ORIGIN, "later"]), NUMBERS, max_size=5) | st.just(ORIGIN)
+ROWS = st.lists(NUMBERS, max_size=7) | st.tuples(*[st.integers(1, 4)] * 5, ORIGINS).map(list) | NUMBERS
+
+
+@given(
+    st.lists(ROWS, max_size=3) | NUMBERS,
+    st.lists(
+        st.sampled_from([BATCH, BATCH[:-1], encode_batch(b"q", [b"a"], 0, 0, [b"i"])]) | st.binary(max_size=50), max_size=3
+    ),
+)
+def test_read_messages_of_anything_raises_only_that_it_is_the_nodes_fault(pieces: Any, bodies: list[bytes]) -> None:
+    try:
+        messages = read_messages(None, "q", {"pieces": pieces}, bodies, Content)
+    except RemoteProtocolError:
+        return
+    for message in messages:
+        assert message.piece.first <= message.sequence
+        assert message.origin is None or message.origin.sequence >= message.place
+    assert sum(receipt.last - receipt.first + 1 for receipt in receipts_of(messages)) == len(messages)
 
 
 def test_messages_are_a_sequence_over_their_pieces() -> None:
