@@ -2,32 +2,39 @@
 
 session, routing, table, pipeline, parcel, exchange   what to say to whom, what the answers mean (no clock, no sockets)
 driver, connection                                    the same with sockets, in one event loop
-aio, queue, producer, confirm, consumer, acks         the names that users of asyncio meet
-sync, sync_producer                                   the same names for threads
+aio, queue, producer, confirm, consumer, channels     the names that users of asyncio meet
+acks, settling, receipts, message                     what is done with received messages, and what they are
+sync, sync_producer, sync_channels                    the same names for threads
 """
 
 from __future__ import annotations
 
 from zmqbroker.client.aio import Client
+from zmqbroker.client.channels import Channels
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
-from zmqbroker.client.message import Explained, SendResult
+from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
 from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncQueue
+from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 
 __all__ = [
     "BatchConfirm",
+    "Channels",
     "Client",
     "Confirm",
     "Consumer",
+    "Content",
     "Explained",
     "Message",
+    "Origin",
     "Producer",
     "Queue",
     "SendResult",
     "SyncBatchConfirm",
+    "SyncChannels",
     "SyncClient",
     "SyncConfirm",
     "SyncConsumer",
