@@ -80,10 +80,24 @@ def roster_rows(roster: Roster) -> list[dict[str, Any]]:
     ]
 
 
-def messages_reply(found: tuple[Piece, ...], read: ReadEntry, *, plain: bool) -> tuple[dict[str, Any], list[bytes]]:
-    """Fields and body frames of the MESSAGES reply; `read` gives the payload of an entry."""
-    frames = [_batch(piece, read) for piece in found]
-    return _plain(found, frames) if plain else ({"pieces": [_row(piece) for piece in found]}, frames)
+def messages_reply(
+    found: tuple[Piece, ...], read: ReadEntry, *, plain: bool, size_max: int | None = None
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Fields and body frames of the MESSAGES reply; `read` gives the payload of an entry.
+
+    With `size_max` the first pieces whose batch frames have no more bytes than that together, or the first one alone.
+    """
+    frames: list[bytes] = []
+    room = size_max
+    for piece in found:
+        frame = _batch(piece, read)
+        if room is not None:
+            room -= len(frame)
+            if room < 0 and frames:
+                break
+        frames.append(frame)
+    told = found[: len(frames)]
+    return _plain(told, frames) if plain else ({"pieces": [_row(piece) for piece in told]}, frames)
 
 
 def _row(piece: Piece) -> list[Any]:

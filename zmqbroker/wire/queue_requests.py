@@ -46,6 +46,7 @@ __all__ = [
     "DELAY_MS_MAX",
     "LIST_MAX",
     "OVERFLOWS",
+    "PEEK_SIZE_MAX",
     "QUEUE_REQUESTS",
     "REASON_SIZE_MAX",
     "RECEIPTS_MAX",

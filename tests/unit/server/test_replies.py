@@ -156,3 +156,13 @@ def test_delivery_in_plain_form_says_which_bodies_their_producer_compressed() ->
         assert bodies == [b"a", b"b"]
     frames = messages_reply((piece(compressed, last=1),), lambda index: entry(compressed), plain=False)[1]
     assert codec.read_batch(frames[0]).flags == 1, "a part of a batch keeps the flag"
+
+
+@pytest.mark.parametrize(("frames", "count"), [(0, 1), (1, 1), (2, 2), (2.9, 2), (3, 3), (9, 3)])
+@pytest.mark.parametrize("plain", [False, True])
+def test_messages_within_a_size_are_the_first_ones_and_one_at_least(frames: float, count: int, plain: bool) -> None:
+    batch = codec.encode_batch(b"c", [b"one"])
+    found = tuple(piece(batch, first=number, last=number) for number in (1, 2, 3))
+    size_max = int(frames * len(batch))
+    fields, bodies = messages_reply(found, lambda index: entry(batch), plain=plain, size_max=size_max)
+    assert len(fields["messages" if plain else "pieces"]) == len(bodies) == count
