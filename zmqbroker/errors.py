@@ -263,7 +263,10 @@ class Duplicate(RequestError):
 
 
 class StaleReceipt(RequestError):
-    """A receipt names messages that its holder no longer, or never, had; `fields["stale"]` lists the receipts."""
+    """A receipt names messages that its holder no longer, or never, had; `fields["stale"]` lists the receipts.
+
+    With `outcome_unknown` an earlier attempt of the same request, whose answer was lost, may have done it.
+    """
 
     code = "STALE_RECEIPT"
 

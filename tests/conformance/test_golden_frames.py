@@ -14,7 +14,29 @@ from typing import Any
 
 import pytest
 
-from zmqbroker.commands import Ack, Close, Member, OpenProducer, Publish, Receipt, Receive, ReceiveKey, Tick, Trim
+from zmqbroker.commands import (
+    Ack,
+    ChannelSettings,
+    Close,
+    CreateChannel,
+    DeleteChannel,
+    DeleteMessages,
+    Extend,
+    Member,
+    Nack,
+    OpenProducer,
+    Publish,
+    Purge,
+    Receipt,
+    Receive,
+    ReceiveKey,
+    Redrive,
+    Reject,
+    Requeue,
+    Tick,
+    Trim,
+    UpdateChannel,
+)
 from zmqbroker.raft.messages import Entry, Message, MessageType
 from zmqbroker.wire import codec, requests
 from zmqbroker.wire.batch import BatchContents
@@ -29,11 +51,15 @@ from zmqbroker.wire.requests import (
     CloseRequest,
     Hello,
     Info,
+    ListChannels,
+    ManageRequest,
     OpenProducerRequest,
+    PeekRequest,
     Ping,
     ReceiveRequest,
     Send,
     SendBatch,
+    SettleRequest,
     StatsRequest,
     Transfer,
     decode_request,
@@ -42,6 +68,7 @@ from zmqbroker.wire.requests import (
 
 GOLDEN: dict[str, Any] = json.loads((Path(__file__).parent / "golden_frames.json").read_text(encoding="utf-8"))
 BATCHES = [bytes.fromhex(item["frame"]) for item in GOLDEN["batches"]]
+TREATED = [bytes.fromhex(item["frame"]) for item in GOLDEN["treated_batches"]]
 SESSION = bytes(range(16))
 
 
@@ -98,12 +125,15 @@ def test_golden_client_header_both_ways(item: dict[str, Any]) -> None:
     assert encode_header(item["command"], item["request_id"], fields) == header
 
 
+SETTINGS = ChannelSettings(5, "orders.dead", 1000, 86_400_000, 1000, 1 << 20, "dead_letter", 64)
+HELD = (b"", "orders", (Receipt(655_360, 1, 4),))
+
 REQUESTS: list[AnyRequest] = [
     Hello(SESSION, "till-1"),
     Ping(),
     Info(),
     Send("orders", b"hello"),
-    Send("orders", b"", 5, 1, "a-1", "m", {"eu": "yes"}, True),
+    Send("orders", b"", 5, 1, "a-1", "m", {"eu": "yes"}, forward=True),
     SendBatch(BATCHES[0]),
     SendBatch(BATCHES[2], True),
     Send("orders", b"hello", explain=True),
@@ -125,6 +155,27 @@ REQUESTS: list[AnyRequest] = [
     ChangeMembers("remove", "n3", forward=True),
     Transfer("n2"),
     Transfer(),
+    Send("orders", b"hello", delay_ms=60_000, expiry_ms=3_600_000, priority=9),
+    SendBatch(TREATED[0]),
+    SettleRequest(Nack(b"", "orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6)))),
+    SettleRequest(Nack(*HELD, delay_ms=1500), forward=True),
+    SettleRequest(Nack(*HELD, behind=True)),
+    SettleRequest(Reject(*HELD, "no such article")),
+    SettleRequest(Requeue(*HELD, "orders.slow")),
+    SettleRequest(Extend(*HELD, 60_000)),
+    ManageRequest(Purge("orders")),
+    ManageRequest(Purge("orders", in_flight=True)),
+    ManageRequest(DeleteMessages("orders", ((3, 3), (7, 9)))),
+    ManageRequest(Redrive("orders.dead")),
+    ManageRequest(Redrive("orders.dead", "orders.again", "orders", 10)),
+    PeekRequest("orders"),
+    PeekRequest("orders", 3, 1_700_000_000_000_000_000, 100, 65_536, True, True),
+    ManageRequest(CreateChannel("orders")),
+    ManageRequest(CreateChannel("orders", SETTINGS)),
+    ManageRequest(UpdateChannel("orders", ChannelSettings())),
+    ManageRequest(DeleteChannel("orders")),
+    ListChannels(),
+    ListChannels("ord", "orders", 100, True),
 ]
 
 
@@ -202,7 +253,7 @@ def test_golden_entry_both_ways() -> None:
         Trim(12),
     )
     assert [item["name"] for item in golden["commands"]] == [type(command).__name__ for command in commands]
-    assert decode_entry(data) == (1, golden["time_unix_ns"], commands)
+    assert decode_entry(data) == (2, golden["time_unix_ns"], commands)
     builder = EntryBuilder()
     for command in commands:
         if isinstance(command, Publish):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.integration.wild import Wild, header, only_node, refusal, refusals, serves, short, unique_channel
 from tests.processes import Cluster
 from tests.raw import new_request_id
+from tests.unit.wire import test_queue_requests as queue_requests
 from zmqbroker.wire.frames import Reply, Request
 
 PING, SEND, RECEIVE, ACK = Request.PING, Request.SEND, Request.RECEIVE, Request.ACK
@@ -130,6 +131,47 @@ def test_field_that_breaks_its_rule_is_named_with_its_value(
     assert said in refusal(only_node(solo), "INVALID_REQUEST", command, given_fields, bodies).fields["message"]
 
 
+def told_of(wild: Wild) -> tuple[Any, Any]:
+    """All channels with their counters and settings, and the messages of one of them; without what time alone changes."""
+    rows = wild.ask(Request.LIST_CHANNELS).fields["channels"]
+    messages = wild.ask(Request.PEEK, {"channel": "q", "max": 100, "plain": True})
+    return [{**row, "applied_index": 0} for row in rows], (messages.fields, messages.bodies)
+
+
+@pytest.mark.parametrize("command", queue_requests.NEW, ids=lambda command: command.name)
+def test_queue_request_with_a_field_that_breaks_its_rule_changes_nothing(solo: Cluster, command: Request) -> None:
+    # No integer over 64 bits has a form in msgpack.
+    invalid = [row for row in queue_requests.RANGES if row[0] == command and str(2**64) not in repr(row[1])]
+    names = [(name, channel) for of, name in queue_requests.NAMING if of == command for channel in ("a b", "x" * 256, "_sys.x")]
+    node = only_node(solo)
+    with Wild(node.endpoint) as wild:
+        wild.ask(SEND, {"channel": "q", "delay_ms": 3_600_000}, [b"one"])
+        wild.ask(SEND, {"channel": "q"}, [b"two"])
+        before = told_of(wild)
+        for _, fields, said in invalid:
+            answer = wild.ask(command, queue_requests.complete(command, fields))
+            assert (answer.code, answer.fields["retryable"]) == ("INVALID_REQUEST", False)
+            assert answer.fields["message"].startswith(said)
+        for name, channel in names:
+            fields = {"settings": {name: channel}} if name == "dead_letter" else {name: channel}
+            answer = wild.ask(command, queue_requests.complete(command, fields))
+            assert answer.code == "INVALID_CHANNEL"
+            assert repr(channel)[:70] in answer.fields["message"]
+        assert told_of(wild) == before
+    assert serves(node)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [command for command in queue_requests.NEW if command not in (Request.CREATE_CHANNEL, Request.LIST_CHANNELS)],
+    ids=lambda command: command.name,
+)
+def test_queue_request_about_a_channel_that_is_not_there_is_named(solo: Cluster, command: Request) -> None:
+    channel = unique_channel()
+    answer = refusal(only_node(solo), "CHANNEL_NOT_FOUND", command, queue_requests.complete(command, {"channel": channel}))
+    assert repr(channel) in answer.fields["message"]
+
+
 BAD_NAMES = [
     *("", "x" * 256, "ü" * 128),
     *("a b", " a", "a\t", "a\n", "\x00", "a\x1f", "a\x7f", "a\x80", "a\x85b", "a\x9f"),
@@ -161,7 +203,7 @@ def test_stats_of_a_channel_that_nobody_used_is_not_found(solo: Cluster) -> None
 
 def test_field_that_is_not_known_is_ignored(solo: Cluster) -> None:
     with Wild(only_node(solo).endpoint) as wild:
-        answer = wild.ask(SEND, {"channel": unique_channel(), "colour": "blue", "delay_ms": None}, [b"x"])
+        answer = wild.ask(SEND, {"channel": unique_channel(), "colour": "blue", "group": None}, [b"x"])
     assert answer.command == Reply.SENT
 
 
@@ -172,14 +214,25 @@ def test_many_bad_requests_at_once_are_all_answered(solo: Cluster) -> None:
 
 #: Frames that begin well are the ones that get far.
 _FIELDS = st.dictionaries(
-    st.sampled_from(["channel", "min", "max", "producer", "sequence", "receipts", "tags", "session", "consumer", "id"]),
-    st.none() | st.booleans() | st.integers(-2, 70_000) | st.text(max_size=5) | st.binary(max_size=17) | st.just([[1, 1, 1]]),
+    st.sampled_from(
+        [
+            *("channel", "min", "max", "producer", "sequence", "receipts", "tags", "session", "consumer", "id"),
+            *("to", "delay_ms", "visibility_ms", "settings", "sequences", "first"),
+        ]
+    ),
+    st.dictionaries(st.sampled_from(["delay_ms", "overflow", b"binary"]), st.integers(-2, 70_000), max_size=2)
+    | st.none()
+    | st.booleans()
+    | st.integers(-2, 70_000)
+    | st.text(max_size=5)
+    | st.binary(max_size=17)
+    | st.just([[1, 1, 1]]),
     max_size=5,
 )
 _FRAME = st.one_of(
     st.binary(max_size=80),
     st.builds(header, st.integers(0, 255), st.binary(max_size=40), version=st.integers(0, 2)),
-    st.builds(header, st.integers(1, 10), _FIELDS.map(msgpack.packb)),
+    st.builds(header, st.integers(1, 0x1A), _FIELDS.map(msgpack.packb)),
 )
 
 

@@ -264,9 +264,10 @@ def test_exported_names_are_sorted_and_unique() -> None:
 
 
 def test_errors_and_commands_export_every_public_class() -> None:
-    for path in (PACKAGE / "errors.py", PACKAGE / "commands.py"):
+    for path in (PACKAGE / "errors.py", *(PACKAGE / "commands").glob("[a-z]*.py")):
         classes = {name for name, node in public_definitions(tree_of(path)) if isinstance(node, ast.ClassDef)}
         assert classes <= set(exported(path))
+        assert path.parent == PACKAGE or set(exported(path)) <= set(exported(PACKAGE / "commands" / "__init__.py"))
 
 
 def test_modules_have_names_that_say_something() -> None:

@@ -2,7 +2,8 @@
 
 session, routing, table, pipeline, parcel, exchange   what to say to whom, what the answers mean (no clock, no sockets)
 driver, connection                                    the same with sockets, in one event loop
-aio, queue, producer, confirm, consumer, worker, acks the names that users of asyncio meet
+aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
+acks, settling, receipts, message                     what is done with received messages, and what they are
 channels, cluster                                     what operators do
 sync, sync_producer, sync_channels                    the same names for threads
 """
@@ -13,7 +14,7 @@ from zmqbroker.client.aio import Client
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
-from zmqbroker.client.message import Explained, Origin, SendResult
+from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
 from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncQueue
@@ -27,6 +28,7 @@ __all__ = [
     "Client",
     "Confirm",
     "Consumer",
+    "Content",
     "Explained",
     "Message",
     "Origin",

@@ -8,51 +8,21 @@ Bounds: four ACK requests of at most 4096 messages under way; callers wait for t
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from zmqbroker.client.exchange import with_outcome
+from zmqbroker.client.receipts import covered, merge, portions, singles, stale_of
 from zmqbroker.client.session import Answer
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import BrokerError, RemoteProtocolError, RequestError, StaleReceipt
 from zmqbroker.wire.requests import RECEIPTS_MAX, AckRequest
 
-__all__ = ["AckGatherer", "merge"]
+__all__ = ["AckGatherer"]
 
 _REQUESTS_MAX = 4
 
 Submit = Callable[[AckRequest], asyncio.Future[Answer]]
-
-
-def merge(receipts: Iterable[Receipt]) -> tuple[Receipt, ...]:
-    """The fewest receipts that name the same messages."""
-    merged: list[Receipt] = []
-    for receipt in sorted(receipts):
-        last = merged[-1] if merged else None
-        if last is not None and last.assigning == receipt.assigning and receipt.first <= last.last + 1:
-            merged[-1] = Receipt(last.assigning, last.first, max(last.last, receipt.last))
-        else:
-            merged.append(receipt)
-    return tuple(merged)
-
-
-def portions(receipts: Iterable[Receipt], count_max: int) -> Iterator[list[Receipt]]:
-    """The same messages in the same order, at most `count_max` of them at a time."""
-    portion: list[Receipt] = []
-    room = count_max
-    for receipt in receipts:
-        first = receipt.first
-        while first <= receipt.last:
-            end = min(receipt.last, first + room - 1)
-            portion.append(Receipt(receipt.assigning, first, end))
-            room -= end - first + 1
-            first = end + 1
-            if room == 0:
-                yield portion
-                portion, room = [], count_max
-    if portion:
-        yield portion
 
 
 class _Call:
@@ -62,12 +32,6 @@ class _Call:
         self.receipts = receipts
         self.count = sum(receipt.last - receipt.first + 1 for receipt in receipts)
         self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def singles(self) -> Iterator[Receipt]:
-        """A receipt for each message."""
-        for receipt in self.receipts:
-            for sequence in range(receipt.first, receipt.last + 1):
-                yield Receipt(receipt.assigning, sequence, sequence)
 
     def end(self, error: BrokerError | None) -> None:
         if self.future.done():
@@ -121,11 +85,12 @@ class AckGatherer:
         if not isinstance(error, StaleReceipt):
             self._end(calls, error)
             return
-        named = _receipts(error.fields.get("stale"))
-        if named is None:
-            self._end(calls, RemoteProtocolError(f"STALE_RECEIPT without its receipts: {error}"))
+        try:
+            named = stale_of(error)
+        except RemoteProtocolError as fault:
+            self._end(calls, fault)
             return
-        stale = {single for call in calls for single in call.singles() if _covered(single, named)}
+        stale = {single for call in calls for single in singles(call.receipts) if covered(single, named)}
         if stale and ranges and any(receipt.last > receipt.first for receipt in named):
             self._request(calls, tuple(sorted(stale)))
         else:
@@ -133,7 +98,7 @@ class AckGatherer:
 
     def _end_stale(self, calls: list[_Call], error: StaleReceipt, stale: set[Receipt]) -> None:
         for call in calls:
-            own = [single for single in call.singles() if single in stale]
+            own = [single for single in singles(call.receipts) if single in stale]
             named = [[single.assigning, single.first, single.last] for single in own]
             call.end(StaleReceipt(error.message, stale=named, count=call.count - len(own)) if own else None)
         self._next()
@@ -147,19 +112,3 @@ class AckGatherer:
     def _next(self) -> None:
         self._under_way -= 1
         self._send()
-
-
-def _receipts(value: object) -> list[Receipt] | None:
-    """The receipts in an error's field; None when it does not hold any."""
-    if not isinstance(value, list) or not value:
-        return None
-    if not all(isinstance(item, list) and len(item) == 3 and all(type(part) is int for part in item) for item in value):
-        return None
-    return sorted(Receipt(*item) for item in value)
-
-
-def _covered(single: Receipt, receipts: list[Receipt]) -> bool:
-    """Whether one of these receipts, in order and disjoint, names a message."""
-    wanted = (single.assigning, single.first)
-    position = bisect_right(receipts, wanted, key=lambda receipt: (receipt.assigning, receipt.first)) - 1
-    return position >= 0 and receipts[position].assigning == single.assigning and single.last <= receipts[position].last

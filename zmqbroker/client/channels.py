@@ -12,8 +12,9 @@ from typing import Any
 
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.message import check_channel
+from zmqbroker.client.session import Answer
 from zmqbroker.commands import ChannelSettings, CreateChannel, DeleteChannel, UpdateChannel
-from zmqbroker.errors import InvalidRequest
+from zmqbroker.errors import InvalidRequest, RemoteProtocolError
 from zmqbroker.wire.queue_requests import ListChannels, ManageRequest
 from zmqbroker.wire.requests import StatsRequest
 
@@ -40,7 +41,7 @@ class Channels:
         Two updates at the same time may undo each other's: the last one wins.
         """
         _settings(settings)  # an unknown name is found before anything is asked
-        there = (await self.describe(_checked(name))).get("settings", {})
+        there = (await self._stats(name)).field("settings", dict)
         return await self._change(UpdateChannel(name, _settings(there | settings)))
 
     async def delete(self, name: str) -> None:
@@ -49,26 +50,37 @@ class Channels:
 
     async def describe(self, name: str) -> dict[str, Any]:
         """Counters and settings of a channel, as docs/PROTOCOL.md §3 names them for CHANNEL. Raises ChannelNotFound."""
-        request = StatsRequest(_checked(name), forward=True)
-        return (await self._driver.submit(request, self._timeout_ms)).fields
+        return (await self._stats(name)).fields
 
     async def list(self, search: str = "") -> AsyncIterator[dict[str, Any]]:
         """The channels with `search` in their names, by name, each as `describe` tells it."""
         after, more = "", True
         while more:
             request = ListChannels(search, after, forward=True)
-            fields = (await self._driver.submit(request, self._timeout_ms)).fields
-            for row in fields["channels"]:
+            answer = await self._driver.submit(request, self._timeout_ms)
+            rows, more = answer.field("channels", list), answer.field("more", bool)
+            for row in rows:
+                after = _name_of(row, after)
                 yield row
-            more = fields["more"] and bool(fields["channels"])
-            after = fields["channels"][-1]["channel"] if more else ""
+            more = more and bool(rows)
+
+    async def _stats(self, name: str) -> Answer:
+        return await self._driver.submit(StatsRequest(_checked(name), forward=True), self._timeout_ms)
 
     async def _change(self, command: CreateChannel | UpdateChannel | DeleteChannel) -> bool:
-        return bool((await self._driver.submit(ManageRequest(command), self._timeout_ms)).fields["changed"])
+        return (await self._driver.submit(ManageRequest(command), self._timeout_ms)).field("changed", bool)
 
 
 def _checked(name: str) -> str:
     check_channel(name)
+    return name
+
+
+def _name_of(row: object, after: str) -> str:
+    """The name of a channel in a list that goes on behind `after`. Names rise, so that no list is without end."""
+    name = row.get("channel") if isinstance(row, dict) else None
+    if not isinstance(name, str) or name <= after:
+        raise RemoteProtocolError(f"CHANNELS has what is no channel behind {after!r}: {row!r}")
     return name
 
 

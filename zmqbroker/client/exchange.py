@@ -39,6 +39,11 @@ class Exchange:
         """Whether some attempt may have taken effect, or may yet do so."""
         return self._lost or self.open
 
+    @property
+    def repeated(self) -> bool:
+        """Whether an attempt before the latest may have taken effect: then a refusal may be about what that one did."""
+        return self._lost
+
     def sent(self, endpoint: str, now_ns: int) -> None:
         """Another attempt went out."""
         self._lost = self._lost or self.open

@@ -81,16 +81,20 @@ class Origin(NamedTuple):
 class Piece:
     """What messages that came in one batch have in common."""
 
-    __slots__ = ("assigning", "channel", "delivery_count", "first", "headers", "ids", "origin", "owner", "time_unix_ns")
+    __slots__ = (
+        *("assigning", "channel", "compressed", "delivery_count", "first"),
+        *("headers", "ids", "origin", "owner", "time_unix_ns"),
+    )
 
     def __init__(self, owner: Any, channel: str, row: Sequence[Any], batch: BatchContents) -> None:
         self.owner = owner  # what acks its messages
         self.channel = channel
         numbers: list[int] = list(row[:5])
         self.assigning, self.first, _, self.delivery_count, self.time_unix_ns = numbers
-        self.origin = Origin(**row[5]) if len(row) > 5 else None  # of the first message
+        self.origin = Origin(*(row[5][name] for name in Origin._fields)) if len(row) > 5 else None  # of the first message
         self.ids = batch.ids
         self.headers = batch.headers
+        self.compressed = bool(batch.header.flags & 1)
 
 
 class Content:
@@ -133,6 +137,11 @@ class Content:
         """Where it was before, and why it is here; None when it was sent to this channel."""
         origin = self.piece.origin
         return origin._replace(sequence=origin.sequence + self.place) if origin is not None else None
+
+    @property
+    def compressed(self) -> bool:
+        """Whether its sender says that the body is compressed; how is between the sender and its receivers."""
+        return self.piece.compressed
 
     @property
     def id(self) -> str:
@@ -277,12 +286,8 @@ def _read_piece(row: object, frame: Buffer) -> BatchContents:
 
 
 def _is_origin(value: object) -> bool:
-    return isinstance(value, dict) and {name: type(item) for name, item in value.items()} == {
-        "channel": str,
-        "sequence": int,
-        "delivery_count": int,
-        "reason": str,
-    }
+    """Whether a piece's sixth element tells an origin; a later version may tell more."""
+    return isinstance(value, dict) and [type(value.get(name)) for name in Origin._fields] == [str, int, int, str]
 
 
 def receipts_of(messages: Iterable[Content]) -> list[Receipt]:

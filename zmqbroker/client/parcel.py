@@ -24,8 +24,9 @@ __all__ = ["OVERHEAD_BYTES", "Parcel", "split_bodies"]
 
 Value = TypeVar("Value")
 
-#: Bytes that a message counts beside its body: four sizes of u32.
-OVERHEAD_BYTES = 16
+#: Bytes that a message may take in a batch beside body, id and headers: three sizes of u32, two times u64 and a priority of u8.
+#: The columns are there for all messages of a batch when one of them needs them.
+OVERHEAD_BYTES = 29
 
 
 class Parcel:

@@ -24,8 +24,9 @@ from zmqbroker.client.message import (
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
+from zmqbroker.client.settling import settle
 from zmqbroker.client.worker import Worker, WorkerSettings
-from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Redrive, Reject, Requeue, Settle
+from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Receipt, Redrive, Reject, Requeue, Settle
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
@@ -217,7 +218,8 @@ class Queue:
     async def nack(self, messages: Iterable[Message], *, delay_ms: int = 0, behind: bool = False) -> None:
         """Give messages back: ready again in their places, now or after a delay, or behind all others.
 
-        Raises StaleReceipt naming those that were not held any more, as all of these do; with the others it is done.
+        Raises StaleReceipt naming those that were not held any more, as all of these do; with the others it is done. When it
+        says `outcome_unknown`, an earlier attempt whose answer was lost may have done it with those, too.
         """
         await self._settle(Nack, messages, delay_ms, behind)
 
@@ -235,10 +237,13 @@ class Queue:
         await self._settle(Extend, messages, visibility_ms)
 
     async def _settle(self, kind: Callable[..., Settle], messages: Iterable[Message], *values: Any) -> None:
-        receipts = receipts_of(messages)
-        for low in range(0, len(receipts), RECEIPTS_MAX):
-            command = kind(b"", self.name, tuple(receipts[low : low + RECEIPTS_MAX]), *values)
-            await self._driver.submit(SettleRequest(command), self._timeout_ms)
+        def submit(request: SettleRequest) -> asyncio.Future[Answer]:
+            return self._driver.submit(request, self._timeout_ms)
+
+        def make(receipts: tuple[Receipt, ...]) -> Settle:
+            return kind(b"", self.name, receipts, *values)
+
+        await settle(submit, make, receipts_of(messages))
 
     async def peek(
         self, max: int = 1, *, first: int = 1, since_unix_ns: int = 0, max_bytes: int = RECEIVE_SIZE_DEFAULT
@@ -269,7 +274,7 @@ class Queue:
         return await self._count(Redrive(self.name, to, origin, max))
 
     async def _count(self, command: Purge | DeleteMessages | Redrive) -> int:
-        return int((await self._driver.submit(ManageRequest(command), self._timeout_ms)).fields["count"])
+        return (await self._driver.submit(ManageRequest(command), self._timeout_ms)).field("count", int)
 
     async def stats(self) -> dict[str, Any]:
         """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""

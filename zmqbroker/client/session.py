@@ -18,9 +18,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from zmqbroker.client.exchange import Exchange
+from zmqbroker.client.exchange import Exchange, with_outcome
 from zmqbroker.client.pipeline import FOREVER_NS, Completion, Pipeline, PipelineSettings
 from zmqbroker.client.routing import Node, Phase, Routes
 from zmqbroker.client.table import PlainRequest, RequestTable
@@ -51,6 +51,8 @@ from zmqbroker.wire.requests import (
 
 __all__ = ["BACKLOG_MAX", "SLOTS", "Answer", "Session", "Transmit"]
 
+Value = TypeVar("Value")
+
 _MS = 1_000_000
 #: A connection may have 1024 requests under way (PROTOCOL §2); HELLO and PING need a few.
 SLOTS = 1000
@@ -67,6 +69,13 @@ class Answer(NamedTuple):
 
     fields: dict[str, Any]
     bodies: Sequence[Buffer]
+
+    def field(self, name: str, kind: type[Value]) -> Value:
+        """A field that such a reply has. Raises RemoteProtocolError when it is missing or of another type."""
+        value = self.fields.get(name)
+        if not isinstance(value, kind):
+            raise RemoteProtocolError(f"a reply says {name} is {value!r}, which is no {kind.__name__}")
+        return value
 
 
 class Transmit(NamedTuple):
@@ -281,7 +290,8 @@ class Session:
     def _on_refusal(self, node: Node, plain: PlainRequest, error: RequestError, now_ns: int) -> None:
         if not error.retryable:
             self._table.remove(plain)
-            self._end(plain, None, error)
+            spent = plain.spent is not None and isinstance(error, plain.spent) and plain.exchange.repeated
+            self._end(plain, None, with_outcome(error, True) if spent else error)
             return
         resume_ns = self._resume_ns(node.endpoint, error, now_ns)
         if plain.exchange.refused(node.endpoint, error):

@@ -15,7 +15,20 @@ from typing import Any
 
 from zmqbroker.client.exchange import Exchange
 from zmqbroker.client.pipeline import FOREVER_NS, PATIENCE_NS
-from zmqbroker.wire.requests import AnyRequest, AuditRequest, Info, ReceiveRequest, StatsRequest, reply_of
+from zmqbroker.commands import DeleteChannel
+from zmqbroker.errors import ChannelNotFound, RequestError, StaleReceipt
+from zmqbroker.wire.requests import (
+    AnyRequest,
+    AuditRequest,
+    Info,
+    ListChannels,
+    ManageRequest,
+    PeekRequest,
+    ReceiveRequest,
+    SettleRequest,
+    StatsRequest,
+    reply_of,
+)
 
 __all__ = ["PlainRequest", "RequestTable"]
 
@@ -29,7 +42,7 @@ _PATIENCE_ANYWHERE_NS = 1_000 * _MS
 class PlainRequest:
     """One request."""
 
-    __slots__ = ("anywhere", "deadline_ns", "exchange", "patience_ns", "reply", "resume_ns", "token", "waits")
+    __slots__ = ("anywhere", "deadline_ns", "exchange", "patience_ns", "reply", "resume_ns", "spent", "token", "waits")
 
     def __init__(self, exchange: Exchange, request: AnyRequest, token: Any, deadline_ns: int) -> None:
         self.exchange = exchange
@@ -40,13 +53,23 @@ class PlainRequest:
         wait_ms = request.wait_ms if isinstance(request, ReceiveRequest) else 0
         self.waits = wait_ms > 0  # whether the node may take its time with the answer
         kept = isinstance(request, AuditRequest) and request.index > 0
-        self.anywhere = isinstance(request, Info | StatsRequest) or kept  # whether any node may answer
+        # Whether any node may answer.
+        self.anywhere = isinstance(request, Info | StatsRequest | PeekRequest | ListChannels) or kept
+        self.spent = _spent(request)  # the refusal of a request that an earlier attempt has already done
         self.patience_ns = _PATIENCE_ANYWHERE_NS if self.anywhere else PATIENCE_NS + wait_ms * _MS
 
     @property
     def due_ns(self) -> int:
         """When something has to be done about it."""
         return min(self.deadline_ns, self.exchange.sent_ns + self.patience_ns if self.exchange.open else self.resume_ns)
+
+
+def _spent(request: AnyRequest) -> type[RequestError] | None:
+    """What was given back is not held any more, and what was deleted is not there: the node cannot tell why."""
+    if isinstance(request, SettleRequest):
+        return StaleReceipt
+    deletes = isinstance(request, ManageRequest) and isinstance(request.command, DeleteChannel)
+    return ChannelNotFound if deletes else None
 
 
 class RequestTable:

@@ -21,13 +21,13 @@ from zmqbroker.errors import (
 )
 from zmqbroker.server import operators
 from zmqbroker.server.inquiries import Inquiry, inquire
-from zmqbroker.server.replies import result_reply
+from zmqbroker.server.replies import PLAIN_COUNT_MAX, result_reply
 from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
 from zmqbroker.server.sessions import Connections
 from zmqbroker.server.sockets import ClientPort
 from zmqbroker.server.status import node_fields, pong_fields
 from zmqbroker.wire import codec, requests, sends
-from zmqbroker.wire.batch import COLUMNS_SERVED
+from zmqbroker.wire.batch import COLUMNS_SERVED, COUNT_MAX
 from zmqbroker.wire.columns import add_columns
 from zmqbroker.wire.frames import (
     Reply,
@@ -289,11 +289,12 @@ class Desk:
 
     def _receive(self, group: Group, request: requests.ReceiveRequest, pending: Pending) -> None:
         key = ReceiveKey(pending.session, request.consumer, pending.request_id)
+        most = PLAIN_COUNT_MAX if request.plain else COUNT_MAX
         command = Receive(
             key,
             request.channel,
-            count_min=request.count_min,
-            count_max=request.count_max,
+            count_min=min(request.count_min, most),
+            count_max=min(request.count_max, most),
             size_max=request.size_max,
             wait_ms=request.wait_ms,
             visibility_ms=request.visibility_ms,

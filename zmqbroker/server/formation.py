@@ -18,12 +18,14 @@ from typing import Any, Protocol, TypeGuard
 from zmqbroker.commands import Member
 from zmqbroker.errors import MalformedFrame
 from zmqbroker.server.acquaintances import FRESH_NS, Acquaintances, PeerState
+from zmqbroker.wire.entries import MACHINE_VERSION
 from zmqbroker.wire.membership import members_from_wire, members_to_wire
 
 __all__ = ["FRESH_NS", "MACHINE_VERSIONS", "PROTOCOL_VERSIONS", "Formation", "Former", "PeerState", "Record"]
 
 PROTOCOL_VERSIONS = (1, 1)
-MACHINE_VERSIONS = (1, 1)
+#: An entry of another version would not be understood.
+MACHINE_VERSIONS = (MACHINE_VERSION, MACHINE_VERSION)
 _UID_SIZE = 16
 
 

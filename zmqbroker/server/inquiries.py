@@ -3,20 +3,24 @@ state; a follower's may be a tick old."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.broker import Machine
 from zmqbroker.errors import ChannelNotFound
-from zmqbroker.server.replies import messages_reply
+from zmqbroker.server.replies import PLAIN_COUNT_MAX, messages_reply
 from zmqbroker.wire import requests
 from zmqbroker.wire.frames import Reply
-from zmqbroker.wire.queue_requests import settings_fields
+from zmqbroker.wire.queue_requests import PEEK_SIZE_MAX, settings_fields
 
 if TYPE_CHECKING:
     from zmqbroker.server.group import Group
     from zmqbroker.server.node import Node
 
 __all__ = ["Inquiry", "inquire"]
+
+#: Bytes of batch frames in the answer to one PEEK: headers count for no `max_bytes`, and a client may ask for 65,535 messages.
+FRAMES_SIZE_MAX = 2 * PEEK_SIZE_MAX
 
 Inquiry = requests.StatsRequest | requests.PeekRequest | requests.ListChannels
 
@@ -66,8 +70,10 @@ def _list(machine: Machine | None, request: requests.ListChannels) -> dict[str, 
 
 
 def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:
-    bounds = (request.first, request.since_unix_ns, request.count_max, request.size_max)
+    count_max = min(request.count_max, PLAIN_COUNT_MAX) if request.plain else request.count_max
+    bounds = (request.first, request.since_unix_ns, count_max, request.size_max)
     found = group.machine.peek(request.channel, *bounds) if group else None
     if group is None or found is None:
         raise ChannelNotFound(f"no channel is called {request.channel!r}")
-    return messages_reply(found, lambda index: node.read(group.number, index), plain=request.plain)
+    read = partial(node.read, group.number)
+    return messages_reply(found, read, plain=request.plain, size_max=FRAMES_SIZE_MAX)

@@ -24,7 +24,11 @@ from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers
 
-__all__ = ["messages_reply", "result_reply", "roster_rows"]
+__all__ = ["PLAIN_COUNT_MAX", "messages_reply", "result_reply", "roster_rows"]
+
+#: Messages in one reply of the plain form: their headers, of 65,535 bytes each, come in its header frame, which has at most
+#: 80 MiB, and `max_bytes` counts bodies only.
+PLAIN_COUNT_MAX = 1024
 
 ReadEntry = Callable[[int], bytes]
 
@@ -76,10 +80,24 @@ def roster_rows(roster: Roster) -> list[dict[str, Any]]:
     ]
 
 
-def messages_reply(found: tuple[Piece, ...], read: ReadEntry, *, plain: bool) -> tuple[dict[str, Any], list[bytes]]:
-    """Fields and body frames of the MESSAGES reply; `read` gives the payload of an entry."""
-    frames = [_batch(piece, read) for piece in found]
-    return _plain(found, frames) if plain else ({"pieces": [_row(piece) for piece in found]}, frames)
+def messages_reply(
+    found: tuple[Piece, ...], read: ReadEntry, *, plain: bool, size_max: int | None = None
+) -> tuple[dict[str, Any], list[bytes]]:
+    """Fields and body frames of the MESSAGES reply; `read` gives the payload of an entry.
+
+    With `size_max` the first pieces whose batch frames have no more bytes than that together, or the first one alone.
+    """
+    frames: list[bytes] = []
+    room = size_max
+    for piece in found:
+        frame = _batch(piece, read)
+        if room is not None:
+            room -= len(frame)
+            if room < 0 and frames:
+                break
+        frames.append(frame)
+    told = found[: len(frames)]
+    return _plain(told, frames) if plain else ({"pieces": [_row(piece) for piece in told]}, frames)
 
 
 def _row(piece: Piece) -> list[Any]:

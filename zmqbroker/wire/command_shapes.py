@@ -42,6 +42,7 @@ SmallCommand = OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | T
 
 
 def is_u64(value: object) -> bool:
+    """True for an integer, which a truth value is not, of 64 bits without a sign."""
     return type(value) is int and 0 <= value <= U64_MAX
 
 
@@ -196,6 +197,7 @@ SHAPE_OF_TYPE: dict[int, tuple[str, Shape]] = {shape.type: (kind.__name__, shape
 
 
 def fits(shape: Shape, items: object) -> bool:
+    """True when these are the items of such a command, each as its check wants it."""
     if type(items) is not list or len(items) != len(shape.checks):
         return False
     return all(check(item) for check, item in zip(shape.checks, items, strict=True))

@@ -7,7 +7,7 @@ those of docs/PROTOCOL.md §3. `requests` reads and writes them with all others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from zmqbroker.commands import (
@@ -44,10 +44,15 @@ from zmqbroker.wire.frames import (
 __all__ = [
     "COMMAND_CODES",
     "DELAY_MS_MAX",
+    "LIST_MAX",
     "OVERFLOWS",
+    "PEEK_SIZE_MAX",
     "QUEUE_REQUESTS",
     "REASON_SIZE_MAX",
     "RECEIPTS_MAX",
+    "VISIBILITY_MS_MAX",
+    "VISIBILITY_MS_MIN",
+    "Fields",
     "ListChannels",
     "ManageRequest",
     "PeekRequest",
@@ -56,7 +61,6 @@ __all__ = [
     "fields_of_command",
     "read_channel_name",
     "read_receipts",
-    "read_settings",
     "reply_to",
     "settings_fields",
 ]
@@ -156,16 +160,15 @@ _SETTINGS_HIGH = {
 }
 
 
-def read_settings(fields: Fields, channel: str) -> ChannelSettings:
+def _read_settings(fields: Fields, channel: str) -> ChannelSettings:
     """Settings of a channel, those that are missing at their default. Raises InvalidRequest or InvalidChannel."""
     given = fields.get("settings", {})
     if not isinstance(given, dict):
         raise InvalidRequest(f"field settings must be a map: {shown(given)}")
-    unknown = sorted(name for name in given if name not in ChannelSettings.__dataclass_fields__)
-    if unknown:
-        raise InvalidRequest(
-            f"setting {shown(unknown[0])} is not known; there are {', '.join(ChannelSettings.__dataclass_fields__)}"
-        )
+    known = ChannelSettings.__dataclass_fields__
+    for name, value in given.items():  # a key may be binary, so there is no order among them
+        if name not in known:
+            raise InvalidRequest(f"setting {shown(name)} is not known, it is {shown(value)}; there are {', '.join(known)}")
     values: dict[str, Any] = {name: integer(given, name, 0, 0, high) for name, high in _SETTINGS_HIGH.items()}
     overflow = text(given, "overflow", OVERFLOWS[0], REASON_SIZE_MAX)
     settings = ChannelSettings(dead_letter=_channel_or_empty(given, "dead_letter"), overflow=overflow, **values)
@@ -185,9 +188,9 @@ def _settings_fault(settings: ChannelSettings, channel: str) -> str | None:
 
 
 def settings_fields(settings: ChannelSettings) -> dict[str, Any]:
-    """The settings that differ from their default, as `read_settings` reads them."""
-    default = asdict(ChannelSettings())
-    return {name: value for name, value in asdict(settings).items() if value != default[name]}
+    """The settings that differ from their default, as the readers below reads them."""
+    values = ((name, getattr(settings, name), field.default) for name, field in settings.__dataclass_fields__.items())
+    return {name: value for name, value, default in values if value != default}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -252,12 +255,12 @@ def _read_redrive(fields: Fields) -> ManageRequest:
 
 def _read_create_channel(fields: Fields) -> ManageRequest:
     channel = read_channel_name(fields)
-    return ManageRequest(CreateChannel(channel, read_settings(fields, channel)), flag(fields, "forward"))
+    return ManageRequest(CreateChannel(channel, _read_settings(fields, channel)), flag(fields, "forward"))
 
 
 def _read_update_channel(fields: Fields) -> ManageRequest:
     channel = read_channel_name(fields)
-    return ManageRequest(UpdateChannel(channel, read_settings(fields, channel)), flag(fields, "forward"))
+    return ManageRequest(UpdateChannel(channel, _read_settings(fields, channel)), flag(fields, "forward"))
 
 
 def _read_delete_channel(fields: Fields) -> ManageRequest:

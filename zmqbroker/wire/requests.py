@@ -12,28 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmqbroker.commands import Receipt
-from zmqbroker.errors import (
-    InvalidRequest,
-    LocalProtocolError,
-    MalformedFrame,
-    MessageTooLarge,
-    UnknownCommand,
-)
-from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, ID_SIZE_MAX, SEQUENCE_MAX, Buffer
-from zmqbroker.wire.columns import PRIORITY_MAX, Treatment
-from zmqbroker.wire.frames import (
-    REPLY_BIT,
-    REQUEST_HEADER_SIZE_MAX,
-    U32_MAX,
-    Request,
-    binary,
-    encode_header,
-    flag,
-    integer,
-    shown,
-    text,
-)
-from zmqbroker.wire.headers import MessageHeaders, encode_message_headers, is_tags
+from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
+from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, SEQUENCE_MAX, Buffer
+from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, Request, binary, encode_header, flag, integer, text
 from zmqbroker.wire.operator_requests import (
     AuditRequest,
     BackupRequest,
@@ -46,7 +27,6 @@ from zmqbroker.wire.operator_requests import (
 )
 from zmqbroker.wire.queue_requests import (
     COMMAND_CODES,
-    DELAY_MS_MAX,
     QUEUE_REQUESTS,
     RECEIPTS_MAX,
     VISIBILITY_MS_MAX,
@@ -61,6 +41,7 @@ from zmqbroker.wire.queue_requests import (
     read_receipts,
     reply_to,
 )
+from zmqbroker.wire.send_requests import Send, SendBatch, read_send, read_send_batch
 
 __all__ = [
     "RECEIPTS_MAX",
@@ -116,43 +97,6 @@ class Ping:
 @dataclass(slots=True, frozen=True)
 class Info:
     """Ask a node about itself and its cluster."""
-
-
-@dataclass(slots=True, frozen=True)
-class Send:
-    """Store one message, given without the batch format."""
-
-    channel: str
-    body: bytes
-    producer: int = 0  # 0 for none, and then `sequence` is 0 too
-    sequence: int = 0
-    id: str = ""
-    metadata: str | None = None
-    tags: Mapping[str, str] | None = None
-    delay_ms: int = 0
-    expiry_ms: int = 0
-    priority: int = 0
-    forward: bool = False
-    explain: bool = False  # SENT tells how long each step took
-
-    @property
-    def headers(self) -> MessageHeaders:
-        """What belongs into the headers column."""
-        return MessageHeaders(self.metadata, self.tags)
-
-    @property
-    def treatment(self) -> Treatment:
-        """What belongs into the columns for delay, expiry and priority."""
-        return Treatment(self.delay_ms, self.expiry_ms, self.priority)
-
-
-@dataclass(slots=True, frozen=True)
-class SendBatch:
-    """Store all messages of a batch frame, which nobody has looked into yet."""
-
-    batch: Buffer
-    forward: bool = False
-    explain: bool = False  # SENT tells how long each step took
 
 
 @dataclass(slots=True, frozen=True)
@@ -259,35 +203,6 @@ def _read_info(_fields: _Fields, _bodies: Sequence[Buffer]) -> Info:
     return Info()
 
 
-def _read_send(fields: _Fields, bodies: Sequence[Buffer]) -> Send:
-    channel = read_channel_name(fields)
-    producer = integer(fields, "producer", 0, 0, SEQUENCE_MAX)
-    sequence = integer(fields, "sequence", 0, 0, SEQUENCE_MAX)
-    if (producer == 0) != (sequence == 0):
-        raise InvalidRequest(f"field sequence is {sequence} with producer {producer}: both are 0 or neither is")
-    identity = text(fields, "id", "", ID_SIZE_MAX)
-    metadata = text(fields, "metadata", None, REQUEST_HEADER_SIZE_MAX) if "metadata" in fields else None
-    tags = fields.get("tags")
-    if "tags" in fields and not is_tags(tags):
-        raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
-    treatment = (
-        integer(fields, "delay_ms", 0, 0, DELAY_MS_MAX),
-        integer(fields, "expiry_ms", 0, 0, DELAY_MS_MAX),
-        integer(fields, "priority", 0, 0, PRIORITY_MAX),
-    )
-    flags = flag(fields, "forward"), flag(fields, "explain")
-    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *treatment, *flags)
-    try:
-        encode_message_headers(request.headers)
-    except LocalProtocolError as error:
-        raise InvalidRequest(f"fields metadata and tags: {error}") from error
-    return request
-
-
-def _read_send_batch(fields: _Fields, bodies: Sequence[Buffer]) -> SendBatch:
-    return SendBatch(bodies[0], flag(fields, "forward"), flag(fields, "explain"))
-
-
 def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:
     return ReceiveRequest(
         channel=read_channel_name(fields),
@@ -324,8 +239,8 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
     Request.INFO: _read_info,
-    Request.SEND: _read_send,
-    Request.SEND_BATCH: _read_send_batch,
+    Request.SEND: read_send,
+    Request.SEND_BATCH: read_send_batch,
     Request.RECEIVE: _read_receive,
     Request.ACK: _read_ack,
     Request.OPEN_PRODUCER: _read_open_producer,

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.unit.client import fake_channels
+from zmqbroker.commands import ChannelSettings, Manage, Run, Settle
 from zmqbroker.errors import (
     Busy,
-    ChannelNotFound,
     Duplicate,
     NoMajority,
     NotLeader,
@@ -23,6 +24,7 @@ from zmqbroker.errors import (
     UnknownProducer,
 )
 from zmqbroker.wire.codec import decode_batch, encode_batch
+from zmqbroker.wire.columns import read_runs
 from zmqbroker.wire.frames import Reply, decode_header, encode_error, encode_header
 from zmqbroker.wire.requests import (
     AckRequest,
@@ -31,10 +33,14 @@ from zmqbroker.wire.requests import (
     CloseRequest,
     Hello,
     Info,
+    ListChannels,
+    ManageRequest,
     OpenProducerRequest,
+    PeekRequest,
     Ping,
     ReceiveRequest,
     SendBatch,
+    SettleRequest,
     StatsRequest,
     Transfer,
     decode_request,
@@ -80,6 +86,8 @@ class FakeChannel:
         self.in_flight: dict[int, tuple[int, bytes, int]] = {}  # sequence -> assigning, session, consumer
         self.acked: set[int] = set()
         self.producers: dict[int, FakeProducer] = {}
+        self.settings = ChannelSettings()
+        self.runs: list[Run] = []  # what the columns of its batches say
 
     @property
     def bodies(self) -> list[bytes]:
@@ -97,6 +105,7 @@ class FakeChannel:
             return self._repeat(producer, base, count)
         if base != producer.last + 1:
             raise OutOfSequence(f"{base} does not follow {producer.last}", expected=producer.last + 1)
+        self.runs += read_runs(frame, 0, batch.header)
         first = len(self.messages) + 1
         for at, body in enumerate(batch.bodies):
             ids, headers = batch.ids or [b""] * count, batch.headers or [b""] * count
@@ -131,6 +140,9 @@ class FakeBroker:
         self.assignings = 0
         self.closed_consumers: list[int | None] = []
         self.acks: list[AckRequest] = []
+        self.settled: list[Settle] = []
+        self.managed: list[Manage] = []
+        self.page = 1000  # channels in one CHANNELS
 
     def channel(self, name: str) -> FakeChannel:
         """The channel of that name, made when it is new."""
@@ -151,6 +163,10 @@ class FakeBroker:
                 return [encode_header(Reply.CLOSED, request_id, {"returned": self._close(session, request.consumer)})]
             case ReceiveRequest():
                 return self._receive(request, request_id, session, reply_to)
+            case SettleRequest():
+                return _framed(request_id, fake_channels.settle(self, request.command, session))
+            case ManageRequest():
+                return _framed(request_id, fake_channels.manage(self, request.command))
             case _:
                 raise AssertionError(f"not a request for a leader: {request!r}")
 
@@ -260,7 +276,11 @@ class FakeNode:
             case Info():
                 return [encode_header(Reply.NODE, request_id, {"node": {"name": self.endpoint}, "members": self.members})]
             case StatsRequest():
-                return [encode_header(Reply.CHANNEL, request_id, self._stats(request.channel))]
+                return [encode_header(Reply.CHANNEL, request_id, fake_channels.row(self._broker, request.channel))]
+            case PeekRequest():
+                return _framed(request_id, fake_channels.peek(self._broker, request))
+            case ListChannels():
+                return _framed(request_id, fake_channels.list_channels(self._broker, request))
         if self.leader != self.endpoint:
             raise NotLeader("ask the leader", leader=self.leader)
         if not self.majority:
@@ -273,11 +293,10 @@ class FakeNode:
             return [encode_header(Reply.TRANSFERRING, request_id, {"to": request.to or "n2"})]
         return self._broker.apply(request, request_id, self.sessions[connection], connection)
 
-    def _stats(self, name: str) -> dict[str, Any]:
-        channel = self._broker.channels.get(name)
-        if channel is None:
-            raise ChannelNotFound(f"no channel {name!r}")
-        return {"channel": name, "ready": len(channel.ready), "in_flight": len(channel.in_flight)}
+
+def _framed(request_id: int, reply: tuple[Reply, dict[str, Any], list[bytes]]) -> list[bytes]:
+    code, fields, frames = reply
+    return [encode_header(code, request_id, fields), *frames]
 
 
 def busy(retry_ms: int = 20) -> Busy:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from zmqbroker.client.acks import AckGatherer, merge, portions
+from zmqbroker.client.acks import AckGatherer
+from zmqbroker.client.receipts import merge, portions
 from zmqbroker.client.session import Answer
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import Busy, NoMajority, RemoteProtocolError, StaleReceipt

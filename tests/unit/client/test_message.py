@@ -5,13 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from zmqbroker.client.message import Content, encode_message, read_messages, receipts_of
+from zmqbroker.client.message import Content, Encoded, Origin, encode_message, read_messages, receipts_of
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
-from zmqbroker.wire.codec import encode_batch
+from zmqbroker.wire.codec import crc32c, encode_batch
 
 BATCH = encode_batch(b"q", [b"a", b"b"])
+ORIGIN = {"channel": "orders", "sequence": 6, "delivery_count": 5, "reason": "delivery_limit"}
+WRONG_ORIGINS: list[Any] = [
+    *(None, [], "orders", {}),
+    *({name: value for name, value in ORIGIN.items() if name != left_out} for left_out in ORIGIN),
+    *({**ORIGIN, **wrong} for wrong in ({"channel": b"orders"}, {"sequence": "6"}, {"delivery_count": True}, {"reason": None})),
+]
 
 
 def test_read_messages_numbers_what_a_piece_brings() -> None:
@@ -45,6 +53,8 @@ def test_read_messages_headers_that_cannot_be_read_count_as_none() -> None:
         ([[1, 1, 3, 1, 1]], [BATCH]),
         ([[1, 1, 2, 1, 1]], [BATCH[:-1]]),
         ([[1, 1, 2, 1, 1]], [BATCH[:-1] + b"x"]),
+        *(([[1, 1, 2, 1, 1, origin]], [BATCH]) for origin in WRONG_ORIGINS),
+        ([[1, 1, 2, 1, 1, ORIGIN, 7]], [BATCH]),
     ],
 )
 def test_read_messages_that_are_none_is_the_nodes_fault(pieces: Any, bodies: list[bytes]) -> None:
@@ -59,6 +69,48 @@ def test_messages_of_one_piece_have_their_own_ids_and_headers() -> None:
     assert (first.id, first.metadata, first.tags) == ("one", None, {})
     assert (second.id, second.metadata, second.tags) == ("", "m", {"a": "b"})
     assert (second.channel, repr(second)) == ("q", "<Content 4 of 'q': 1 bytes>")
+
+
+def test_messages_that_were_moved_tell_where_they_were() -> None:
+    row = [7, 3, 4, 2, 99, {**ORIGIN, "later": 1}]
+    moved = read_messages(None, "q", {"pieces": [row, [7, 5, 6, 2, 99]]}, [BATCH, BATCH], Content)
+    assert [message.origin for message in moved] == [
+        Origin("orders", 6, 5, "delivery_limit"),
+        Origin("orders", 7, 5, "delivery_limit"),
+        None,
+        None,
+    ]
+
+
+def test_messages_tell_whether_their_sender_compressed_them() -> None:
+    flagged = BATCH[:34] + b"\1" + BATCH[35:]
+    compressed = BATCH[:4] + crc32c(flagged[8:]).to_bytes(4, "little") + flagged[8:]
+    rows = [[7, 3, 4, 2, 99], [7, 5, 6, 2, 99]]
+    messages = read_messages(None, "q", {"pieces": rows}, [BATCH, compressed], Content)
+    assert [message.compressed for message in messages] == [False, False, True, True]
+    assert messages[2].body == b"a"
+
+
+NUMBERS = st.integers(-1, 5) | st.booleans() | st.none() | st.text(max_size=2)
+ORIGINS = st.none() | st.dictionaries(st.sampled_from([*ORIGIN, "later"]), NUMBERS, max_size=5) | st.just(ORIGIN)
+ROWS = st.lists(NUMBERS, max_size=7) | st.tuples(*[st.integers(1, 4)] * 5, ORIGINS).map(list) | NUMBERS
+
+
+@given(
+    st.lists(ROWS, max_size=3) | NUMBERS,
+    st.lists(
+        st.sampled_from([BATCH, BATCH[:-1], encode_batch(b"q", [b"a"], 0, 0, [b"i"])]) | st.binary(max_size=50), max_size=3
+    ),
+)
+def test_read_messages_of_anything_raises_only_that_it_is_the_nodes_fault(pieces: Any, bodies: list[bytes]) -> None:
+    try:
+        messages = read_messages(None, "q", {"pieces": pieces}, bodies, Content)
+    except RemoteProtocolError:
+        return
+    for message in messages:
+        assert message.piece.first <= message.sequence
+        assert message.origin is None or message.origin.sequence >= message.place
+    assert sum(receipt.last - receipt.first + 1 for receipt in receipts_of(messages)) == len(messages)
 
 
 def test_messages_are_a_sequence_over_their_pieces() -> None:
@@ -86,8 +138,8 @@ def test_receipts_join_neighbours_in_the_order_of_the_messages() -> None:
 
 
 def test_encode_message_without_headers_has_an_empty_column() -> None:
-    assert encode_message(b"x", None, None, None, 10) == (b"x", b"", b"")
-    assert encode_message(b"x", None, None, {}, 10) == (b"x", b"", b"")
+    assert encode_message(b"x", None, None, None, 10) == Encoded(b"x", b"", b"")
+    assert encode_message(b"x", None, None, {}, 10) == Encoded(b"x", b"", b"")
     assert encode_message(b"x", "i", "m", None, 10)[2] != b""
 
 

@@ -26,9 +26,13 @@ def test_parcel_columns_are_as_long_as_their_last_value() -> None:
     assert parcel.size == 4 + 2 + 1 + 3 + 4 * OVERHEAD_BYTES
 
 
+#: Of two messages of four bytes.
+FULL = 2 * (4 + OVERHEAD_BYTES)
+
+
 @pytest.mark.parametrize(
     ("limits", "takes"),
-    [((2, 40, 9), True), ((1, 40, 9), False), ((2, 39, 9), False), ((2, 40, 3), False)],
+    [((2, FULL, 9), True), ((1, FULL, 9), False), ((2, FULL - 1, 9), False), ((2, FULL, 3), False)],
 )
 def test_parcel_takes_what_is_within_every_limit(limits: tuple[int, int, int], takes: bool) -> None:
     parcel = Parcel([b"1234"], 4 + OVERHEAD_BYTES, 0, 0)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.client.fakes import busy
 from tests.unit.client.simulation import MS, Simulation
 from zmqbroker.client.message import SendResult
-from zmqbroker.client.parcel import Parcel
+from zmqbroker.client.parcel import OVERHEAD_BYTES, Parcel
 from zmqbroker.client.pipeline import FOREVER_NS, Pipeline, PipelineSettings
 from zmqbroker.errors import (
     Busy,
@@ -26,7 +26,9 @@ from zmqbroker.errors import (
     StorageFull,
     UnknownProducer,
 )
+from zmqbroker.wire.batch import BATCH_MARGIN
 from zmqbroker.wire.codec import decode_batch
+from zmqbroker.wire.columns import Treatment
 from zmqbroker.wire.frames import Reply, encode_header
 from zmqbroker.wire.requests import OpenProducerRequest, SendBatch
 
@@ -80,7 +82,7 @@ def test_pipeline_linger_fills_one_batch() -> None:
 
 @pytest.mark.parametrize(
     ("options", "counts"),
-    [({"batch_messages": 2}, [2, 2]), ({"batch_bytes": 60}, [3, 1]), ({"batch_bytes": 1}, [1, 1, 1, 1])],
+    [({"batch_messages": 2}, [2, 2]), ({"batch_bytes": 3 * (1 + OVERHEAD_BYTES)}, [3, 1]), ({"batch_bytes": 1}, [1, 1, 1, 1])],
 )
 def test_pipeline_full_batch_goes_before_its_linger(options: dict[str, int], counts: list[int]) -> None:
     simulation = Simulation(1)
@@ -89,6 +91,23 @@ def test_pipeline_full_batch_goes_before_its_linger(options: dict[str, int], cou
         simulation.send(pipeline, number)
     simulation.run(1_100)
     assert [count for _, _, count in batches(simulation)] == counts
+
+
+def test_pipeline_full_batch_fits_the_smallest_limit_whatever_columns_it_has() -> None:
+    simulation = Simulation(1)
+    pipeline = pipeline_of(simulation, batch_bytes=1_000_000, batch_messages=65_535)
+    parcel = Parcel([], 0, simulation.now_ns, simulation.now_ns + 10_000 * MS)
+    parcel.append(b"", b"i", b"h", Treatment(1, 2, 3))  # all others have these columns too
+    while parcel.size + OVERHEAD_BYTES <= 1_000_000:
+        parcel.append(b"", b"", b"")
+    parcel.seal()
+    pipeline.append(parcel)
+    simulation.session.activate(pipeline)
+    simulation.run(100)
+    seen = simulation.nodes[simulation.endpoints[0]].seen
+    (size,) = [len(request.batch) for request in seen if isinstance(request, SendBatch)]
+    smallest = 1 << 10  # `limits.message_bytes_max` may be that
+    assert 1_000_000 < size <= smallest + BATCH_MARGIN
 
 
 def test_pipeline_what_a_full_batch_leaves_lingers() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.client.servers import FakeServer, run
 from zmqbroker.client import Client, SendResult
+from zmqbroker.client.parcel import OVERHEAD_BYTES
 from zmqbroker.errors import DeadlineExceeded, LocalProtocolError, MessageTooLarge
 from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.requests import SendBatch
@@ -199,7 +200,7 @@ def test_producer_memory_is_bounded_while_nothing_is_answered() -> None:
 
         async def send() -> None:
             for number in range(1_000):
-                await producer.send(bytes(100 - 16))
+                await producer.send(bytes(100 - OVERHEAD_BYTES))
                 sent.append(number)
 
         sending = asyncio.ensure_future(send())

@@ -119,7 +119,7 @@ def test_consume_left_returns_what_was_not_acked() -> None:
             async for message in consumer:
                 await message.ack()
                 break
-        assert (await orders.stats()) == {"channel": "q", "ready": 5, "in_flight": 0}
+        assert (await orders.stats()) == {"channel": "q", "ready": 5, "in_flight": 0, "settings": {}}
 
     run(test)
 

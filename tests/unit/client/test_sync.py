@@ -24,7 +24,7 @@ def test_sync_client_send_receive_ack_goes_round() -> None:
         assert isinstance(message, SyncMessage)
         assert (message.body, message.id, message.metadata, message.tags) == (b"hello", "one", "m", {"a": "b"})
         message.ack()
-        assert orders.stats() == {"channel": "orders", "ready": 0, "in_flight": 0}
+        assert orders.stats() == {"channel": "orders", "ready": 0, "in_flight": 0, "settings": {}}
         assert client.info()["node"]["name"] == server.endpoint
     assert server.broker.channel("orders").acked == {1}
 
@@ -73,7 +73,7 @@ def test_sync_consumer_iterates_and_returns_what_was_not_acked() -> None:
                     break
                 message.ack()
         assert bodies == list(range(8))
-        assert orders.stats() == {"channel": "q", "ready": 3, "in_flight": 0}
+        assert orders.stats() == {"channel": "q", "ready": 3, "in_flight": 0, "settings": {}}
         orders.ack(orders.receive(3))
         assert orders.stats()["in_flight"] == 0
 

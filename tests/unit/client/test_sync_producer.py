@@ -10,6 +10,7 @@ import pytest
 
 from tests.unit.client.servers import FakeServer
 from zmqbroker.client import SyncClient, SyncConfirm, sync_producer
+from zmqbroker.client.parcel import OVERHEAD_BYTES
 from zmqbroker.errors import DeadlineExceeded, LocalProtocolError, MessageTooLarge
 from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.requests import SendBatch
@@ -64,7 +65,7 @@ def test_sync_producer_without_room_waits_until_something_ends() -> None:
         answering = threading.Event()
         hold(server, answering)
         producer = client.queue("q").producer(pending_bytes_max=1_000, linger_ms=0)
-        confirms = [producer.send(bytes(84)) for _ in range(10)]
+        confirms = [producer.send(bytes(100 - OVERHEAD_BYTES)) for _ in range(10)]
         waiting = pool.submit(producer.send, b"after")
         while not producer._line:
             assert not waiting.done()

@@ -6,7 +6,7 @@ from tests.unit.client.fakes import busy
 from zmqbroker.client.exchange import Exchange
 from zmqbroker.client.pipeline import FOREVER_NS, PATIENCE_NS
 from zmqbroker.client.table import PlainRequest, RequestTable
-from zmqbroker.wire.requests import AnyRequest, CloseRequest, Info, ReceiveRequest
+from zmqbroker.wire.requests import AnyRequest, CloseRequest, Info, ListChannels, PeekRequest, ReceiveRequest, StatsRequest
 
 MS = 1_000_000
 
@@ -49,6 +49,9 @@ def test_table_redirect_moves_all_but_what_any_node_answers() -> None:
     table = RequestTable()
     add(table, 1)
     add(table, 2, Info())
+    add(table, 3, PeekRequest("q", forward=True))
+    add(table, 4, ListChannels(forward=True))
+    add(table, 5, StatsRequest("q", forward=True))
     sent(table, "a")
     table.redirect("a")
     assert table.backlog_count == 0

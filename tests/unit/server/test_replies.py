@@ -6,8 +6,11 @@ import pytest
 
 from zmqbroker.commands import (
     Acked,
+    ChannelChanged,
     Closed,
+    Counted,
     Member,
+    Origin,
     Piece,
     ProducerOpened,
     Published,
@@ -47,6 +50,10 @@ def entry(batch: bytes) -> bytes:
         (Acked(3), Reply.ACKED, {"count": 3, "confirm": "quorum"}),
         (ProducerOpened(4), Reply.PRODUCER, {"last_sequence": 4}),
         (Closed(5), Reply.CLOSED, {"returned": 5}),
+        (Counted(6), Reply.DONE, {"count": 6, "confirm": "quorum"}),
+        (ChannelChanged("c", True), Reply.CHANGED, {"channel": "c", "changed": True, "confirm": "quorum"}),
+        (ChannelChanged("c", False), Reply.CHANGED, {"channel": "c", "changed": False, "confirm": "quorum"}),
+        (ChannelChanged("c", True, deleted=True), Reply.CHANGED, {"channel": "c", "changed": True, "confirm": "quorum"}),
     ],
 )
 def test_result_becomes_its_reply(result: Result, code: Reply, fields: dict[str, object]) -> None:
@@ -113,3 +120,49 @@ def test_delivery_in_plain_form_of_headers_that_cannot_be_read_takes_them_for_no
     batch = codec.encode_batch(b"c", [b"one"], 0, 0, None, [b"\xc1"])
     fields, frames = messages_reply((piece(batch),), lambda index: entry(batch), plain=True)
     assert (fields["messages"][0]["metadata"], fields["messages"][0]["tags"], frames) == ("", {}, [b"one"])
+
+
+def moved(batch: bytes, *, low: int, last: int) -> Piece:
+    """A piece of messages that were in another channel before, from sequence 40 on."""
+    origin = Origin("orders", 40, 5, "delivery_limit")
+    return Piece(Receipt(5 << 16, 1, last), 1, 1_005, 5, 3, len(batch), low, origin)
+
+
+def test_delivery_of_moved_messages_tells_the_origin_of_the_first_one_in_its_piece() -> None:
+    batch = codec.encode_batch(b"orders", [b"a", b"b", b"c"])
+    fields, frames = messages_reply((moved(batch, low=1, last=2), piece(batch)), lambda index: entry(batch), plain=False)
+    origin = {"channel": "orders", "sequence": 40, "delivery_count": 5, "reason": "delivery_limit"}
+    assert fields == {"pieces": [[5 << 16, 1, 2, 1, 1_005, origin], [5 << 16, 1, 1, 1, 1_005]]}
+    assert [codec.decode_batch(frame).bodies for frame in frames] == [[b"b", b"c"], [b"a"]]
+
+
+def test_delivery_in_plain_form_of_moved_messages_tells_the_origin_of_each() -> None:
+    batch = codec.encode_batch(b"orders", [b"a", b"b", b"c"])
+    fields, bodies = messages_reply((moved(batch, low=1, last=2), piece(batch)), lambda index: entry(batch), plain=True)
+    origin = {"channel": "orders", "delivery_count": 5, "reason": "delivery_limit"}
+    first, second, third = fields["messages"]
+    assert [first["origin"], second["origin"]] == [{**origin, "sequence": 40}, {**origin, "sequence": 41}]
+    assert "origin" not in third
+    assert bodies == [b"b", b"c", b"a"]
+
+
+def test_delivery_in_plain_form_says_which_bodies_their_producer_compressed() -> None:
+    plain = codec.encode_batch(b"c", [b"a", b"b"])
+    flagged = plain[:34] + b"\1" + plain[35:]
+    compressed = plain[:4] + codec.crc32c(flagged[8:]).to_bytes(4, "little") + flagged[8:]
+    for batch, said in ((plain, [{}, {}]), (compressed, [{"compressed": True}] * 2)):
+        fields, bodies = messages_reply((piece(batch, last=2),), {5: entry(batch)}.__getitem__, plain=True)
+        assert [{name: value for name, value in one.items() if name == "compressed"} for one in fields["messages"]] == said
+        assert bodies == [b"a", b"b"]
+    frames = messages_reply((piece(compressed, last=1),), lambda index: entry(compressed), plain=False)[1]
+    assert codec.read_batch(frames[0]).flags == 1, "a part of a batch keeps the flag"
+
+
+@pytest.mark.parametrize(("frames", "count"), [(0, 1), (1, 1), (2, 2), (2.9, 2), (3, 3), (9, 3)])
+@pytest.mark.parametrize("plain", [False, True])
+def test_messages_within_a_size_are_the_first_ones_and_one_at_least(frames: float, count: int, plain: bool) -> None:
+    batch = codec.encode_batch(b"c", [b"one"])
+    found = tuple(piece(batch, first=number, last=number) for number in (1, 2, 3))
+    size_max = int(frames * len(batch))
+    fields, bodies = messages_reply(found, lambda index: entry(batch), plain=plain, size_max=size_max)
+    assert len(fields["messages" if plain else "pieces"]) == len(bodies) == count

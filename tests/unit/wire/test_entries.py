@@ -10,7 +10,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.wire.samples import batches, damaged
-from zmqbroker.commands import Ack, Close, Command, OpenProducer, Publish, Receipt, Receive, ReceiveKey, TakeAudit, Tick, Trim
+from zmqbroker.commands import (
+    Ack,
+    ChannelSettings,
+    Close,
+    Command,
+    CreateChannel,
+    DeleteChannel,
+    DeleteMessages,
+    Extend,
+    Nack,
+    OpenProducer,
+    Publish,
+    Purge,
+    Receipt,
+    Receive,
+    ReceiveKey,
+    Redrive,
+    Reject,
+    Requeue,
+    TakeAudit,
+    Tick,
+    Trim,
+    UpdateChannel,
+)
 from zmqbroker.errors import LocalProtocolError, MalformedFrame, UnsupportedVersion
 from zmqbroker.wire import codec
 from zmqbroker.wire.command_shapes import SmallCommand
@@ -19,14 +42,28 @@ from zmqbroker.wire.entries import COMMANDS_MAX, EntryBuilder, decode_entry
 U64 = st.integers(0, 2**64 - 1)
 SESSION = st.binary(min_size=16, max_size=16)
 CHANNEL = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8)
+RECEIPTS = st.lists(st.builds(Receipt, U64, U64, U64), max_size=3).map(tuple)
+HELD = (SESSION, CHANNEL, RECEIPTS)
+TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
+SETTINGS = st.builds(ChannelSettings, U64, TEXT, U64, U64, U64, U64, TEXT, U64)
 SMALL: st.SearchStrategy[SmallCommand] = st.one_of(
     st.builds(OpenProducer, CHANNEL, U64, U64),
     st.builds(Receive, st.builds(ReceiveKey, SESSION, U64, U64), CHANNEL, U64, U64, U64, U64, U64, U64),
-    st.builds(Ack, SESSION, CHANNEL, st.lists(st.builds(Receipt, U64, U64, U64), max_size=3).map(tuple)),
+    st.builds(Ack, *HELD),
     st.builds(Close, SESSION, st.none() | U64),
     st.just(Tick()),
     st.builds(Trim, U64),
     st.just(TakeAudit()),
+    st.builds(Nack, *HELD, U64, st.booleans()),
+    st.builds(Reject, *HELD, TEXT),
+    st.builds(Requeue, *HELD, CHANNEL),
+    st.builds(Extend, *HELD, U64),
+    st.builds(Purge, CHANNEL, st.booleans()),
+    st.builds(DeleteMessages, CHANNEL, st.lists(st.tuples(U64, U64), max_size=3).map(tuple)),
+    st.builds(Redrive, CHANNEL, TEXT, TEXT, U64),
+    st.builds(CreateChannel, CHANNEL, SETTINGS),
+    st.builds(UpdateChannel, CHANNEL, SETTINGS),
+    st.builds(DeleteChannel, CHANNEL),
 )
 SESSION_1 = bytes(range(16))
 KEY = ReceiveKey(SESSION_1, 1, 2)
@@ -39,6 +76,17 @@ EVERY: tuple[SmallCommand, ...] = (
     Tick(),
     Trim(9),
     TakeAudit(),
+    Nack(SESSION_1, "q", (Receipt(1, 2, 3),), 4),
+    Nack(SESSION_1, "q", (), behind=True),
+    Reject(SESSION_1, "q", (Receipt(1, 2, 3),), "why"),
+    Requeue(SESSION_1, "q", (Receipt(1, 2, 3),), "r"),
+    Extend(SESSION_1, "q", (Receipt(1, 2, 3),), 4),
+    Purge("q", True),
+    DeleteMessages("q", ((1, 2), (5, 5))),
+    Redrive("q", "r", "s", 6),
+    CreateChannel("q", ChannelSettings(dead_letter="d", max_bytes=7)),
+    UpdateChannel("q", ChannelSettings()),
+    DeleteChannel("q"),
 )
 
 
@@ -50,7 +98,7 @@ def build(*commands: SmallCommand, time_unix_ns: int = 5) -> bytes:
 
 
 def by_hand(
-    kind: int, payload: bytes, *, count: int = 1, entry_format: int = 1, version: int = 1, zeros: bytes = bytes(3)
+    kind: int, payload: bytes, *, count: int = 1, entry_format: int = 1, version: int = 2, zeros: bytes = bytes(3)
 ) -> bytes:
     command = struct.pack("<IB", len(payload), kind) + zeros + payload
     return struct.pack("<HHIQ", entry_format, version, count, 5) + command
@@ -69,7 +117,7 @@ def test_entry_built_and_decoded_is_the_same(parts: list[SmallCommand | bytes], 
     assert builder.size_bytes == len(data)
     assert builder.data_crc == codec.crc32c(data)
     decoded = decode_entry(data)
-    assert (decoded.machine_version, decoded.time_unix_ns, len(decoded.commands)) == (1, time_unix_ns, len(parts))
+    assert (decoded.machine_version, decoded.time_unix_ns, len(decoded.commands)) == (2, time_unix_ns, len(parts))
     for command, part in zip(decoded.commands, parts, strict=True):
         if isinstance(part, bytes):
             assert isinstance(command, Publish)
@@ -87,6 +135,23 @@ def test_entry_of_a_small_command_has_the_bytes_of_the_protocol() -> None:
     assert build(Tick()) == by_hand(6, b"")
     assert build(Trim(9)) == by_hand(7, msgpack.packb([9]))
     assert build(TakeAudit()) == by_hand(8, b"")
+    held = [SESSION_1, "q", [[1, 2, 3]]]
+    receipts = (Receipt(1, 2, 3),)
+    assert build(Nack(SESSION_1, "q", receipts, 4)) == by_hand(9, msgpack.packb([*held, 4, False]))
+    assert build(Reject(SESSION_1, "q", receipts, "why")) == by_hand(10, msgpack.packb([*held, "why"]))
+    assert build(Requeue(SESSION_1, "q", receipts, "r")) == by_hand(11, msgpack.packb([*held, "r"]))
+    assert build(Extend(SESSION_1, "q", receipts, 4)) == by_hand(12, msgpack.packb([*held, 4]))
+
+
+def test_entry_of_a_command_for_a_channel_has_the_bytes_of_the_protocol() -> None:
+    assert build(Purge("q", True)) == by_hand(13, msgpack.packb(["q", True]))
+    assert build(DeleteMessages("q", ((1, 2), (5, 5)))) == by_hand(14, msgpack.packb(["q", [[1, 2], [5, 5]]]))
+    assert build(Redrive("q", "r", "s", 6)) == by_hand(15, msgpack.packb(["q", "r", "s", 6]))
+    settings = ChannelSettings(dead_letter="d", overflow="drop_oldest", max_bytes=7)
+    said = {"dead_letter": "d", "max_bytes": 7, "overflow": "drop_oldest"}
+    assert build(CreateChannel("q", settings)) == by_hand(16, msgpack.packb(["q", said]))
+    assert build(UpdateChannel("q", ChannelSettings())) == by_hand(17, msgpack.packb(["q", {}]))
+    assert build(DeleteChannel("q")) == by_hand(18, msgpack.packb(["q"]))
 
 
 def test_entry_publish_keeps_the_batch_without_checking_its_checksum_again() -> None:
@@ -122,6 +187,19 @@ BAD_COMMANDS: list[SmallCommand] = [
     Ack(SESSION_1, "q", (Receipt(1, 2, -3),)),
     Close(SESSION_1, -1),
     Trim(-1),
+    Nack(bytes(15), "q", ()),
+    Nack(SESSION_1, "q", (), -1),
+    Nack(SESSION_1, "q", (), 0, 1),  # type: ignore[arg-type]
+    Reject(SESSION_1, "q", (), "x" * 256),
+    Requeue(SESSION_1, "q", (), ""),
+    Extend(SESSION_1, "", (), 1),
+    Purge("q", 0),  # type: ignore[arg-type]
+    DeleteMessages("q", ((1, -1),)),
+    Redrive("q", "x" * 256),
+    CreateChannel("q", ChannelSettings(delay_ms=-1)),
+    CreateChannel("q", ChannelSettings(delay_ms=True)),
+    UpdateChannel("q", ChannelSettings(overflow=5)),  # type: ignore[arg-type]
+    DeleteChannel(""),
 ]
 
 
@@ -147,9 +225,10 @@ def test_entry_builder_refuses_other_numbers_that_do_not_fit() -> None:
 def test_entry_of_an_unknown_format_or_machine_is_unsupported() -> None:
     with pytest.raises(UnsupportedVersion, match="entry format 2 is not known"):
         decode_entry(by_hand(6, b"", entry_format=2))
-    with pytest.raises(UnsupportedVersion, match="machine version 2 is not known") as caught:
-        decode_entry(by_hand(6, b"", version=2))
-    assert caught.value.fields == {"minimum": 1, "maximum": 1}
+    for version in (1, 3):
+        with pytest.raises(UnsupportedVersion, match=f"machine version {version} is not known") as caught:
+            decode_entry(by_hand(6, b"", version=version))
+        assert caught.value.fields == {"minimum": 2, "maximum": 2}
 
 
 FAULTS: list[tuple[bytes, str]] = [
@@ -161,7 +240,7 @@ FAULTS: list[tuple[bytes, str]] = [
     (by_hand(6, b"", zeros=b"\0\0\1"), "a command of 0 bytes at offset 16 does not fit"),
     (by_hand(7, msgpack.packb([1]))[:-1], "a command of 2 bytes at offset 16 does not fit an entry of 25 bytes"),
     (by_hand(0, b""), "command type 0 at offset 16 is not known"),
-    (by_hand(9, b""), "command type 9 at offset 16 is not known"),
+    (by_hand(19, b""), "command type 19 at offset 16 is not known"),
     (by_hand(1, bytes(7)), "Publish at offset 24 has 7 bytes, fewer than 8"),
     (by_hand(1, bytes(8)), "a batch frame of 0 bytes is shorter than its 40 byte header"),
     (by_hand(8, b"x"), "TakeAudit at offset 16 has wrong values: \\[120\\]"),
@@ -175,6 +254,15 @@ FAULTS: list[tuple[bytes, str]] = [
     (by_hand(4, msgpack.packb([SESSION_1, "q", [7]])), "Ack at offset 16 has wrong values"),
     (by_hand(4, msgpack.packb([SESSION_1, "q", None])), "Ack at offset 16 has wrong values"),
     (by_hand(2, msgpack.packb([b"q", 1, 2])), "OpenProducer at offset 16 has wrong values"),
+    (by_hand(9, msgpack.packb([SESSION_1, "q", [], 1])), "Nack at offset 16 has wrong values"),
+    (by_hand(10, msgpack.packb([SESSION_1, "q", [], b"why"])), "Reject at offset 16 has wrong values"),
+    (by_hand(14, msgpack.packb(["q", [[1, 2, 3]]])), "DeleteMessages at offset 16 has wrong values"),
+    (by_hand(14, msgpack.packb(["q", {}])), "DeleteMessages at offset 16 has wrong values"),
+    (by_hand(16, msgpack.packb(["q", {"colour": 1}])), "CreateChannel at offset 16 has wrong values"),
+    (by_hand(16, msgpack.packb(["q", {b"delay_ms": 1}])), "CreateChannel at offset 16 has wrong values"),
+    (by_hand(16, msgpack.packb(["q", {"delay_ms": 2**63, "overflow": 1}])), "CreateChannel at offset 16 has wrong values"),
+    (by_hand(17, msgpack.packb(["q", []])), "UpdateChannel at offset 16 has wrong values"),
+    (by_hand(18, b""), "DeleteChannel of 0 bytes are not valid msgpack"),
 ]
 
 
@@ -203,7 +291,7 @@ def test_entry_damaged_anywhere_raises_only_named_errors() -> None:
         assert len(frame) == len(data) or refused_or_commands(frame) == ()
 
 
-@given(st.binary(max_size=60), st.integers(0, 9), st.binary(max_size=40))
+@given(st.binary(max_size=60), st.integers(0, 19), st.binary(max_size=40))
 def test_entry_arbitrary_bytes_raise_only_named_errors(anything: bytes, kind: int, payload: bytes) -> None:
     for data in (anything, by_hand(kind, payload)):
         assert len(refused_or_commands(data)) <= len(data) // 8

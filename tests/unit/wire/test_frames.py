@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -24,6 +26,7 @@ from zmqbroker.errors import (
 from zmqbroker.wire import frames
 from zmqbroker.wire.frames import Reply, Request
 
+PROTOCOL = Path(__file__).parents[3] / "docs" / "PROTOCOL.md"
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | TEXT | st.binary(max_size=8)
 FIELDS = st.dictionaries(TEXT, SCALARS | st.lists(SCALARS, max_size=3), max_size=4)
@@ -136,10 +139,34 @@ def test_header_with_a_request_id_out_of_range_is_refused(request_id: int) -> No
         frames.encode_header(Request.PING, request_id, {})
 
 
-def test_reply_codes_are_request_codes_with_bit_7() -> None:
-    answered = {int(reply) & 0x7F for reply in Reply if reply is not Reply.ERROR}
-    assert answered == {int(request) for request in Request} - {Request.SEND_BATCH}
+#: Requests that share the reply of another one, whose code it has: so many replies say the same.
+SHARED = {
+    Reply.SENT: {Request.SEND_BATCH},
+    Reply.MESSAGES: {Request.PEEK},
+    Reply.DONE: {
+        *(Request.REJECT, Request.REQUEUE, Request.EXTEND),
+        *(Request.PURGE, Request.DELETE_MESSAGES, Request.REDRIVE),
+    },
+    Reply.CHANGED: {Request.UPDATE_CHANNEL, Request.DELETE_CHANNEL},
+}
+
+
+def test_reply_codes_are_request_codes_with_bit_7_but_for_those_that_several_requests_share() -> None:
     assert all(reply & 0x80 for reply in Reply)
+    answered = {int(reply) & 0x7F for reply in Reply if reply is not Reply.ERROR}
+    assert answered == {int(request) for request in Request} - set().union(*SHARED.values())
+
+
+def test_protocol_names_every_request_and_reply_with_its_code() -> None:
+    section = PROTOCOL.read_text(encoding="utf-8").split("## 3. Requests and replies")[1].split("## 4.")[0]
+    found = {name: int(code, 16) for code, name in re.findall(r"^\| (0x[0-9A-F]{2}) \| ([A-Z_]+) \|", section, re.MULTILINE)}
+    assert found == {member.name: int(member) for kind in (Request, Reply) for member in kind}
+    answered = re.findall(r"^\| 0x([0-9A-F]{2}) \|.*\| 0x([0-9A-F]{2}) ([A-Z_]+) \|$", section, re.MULTILINE)
+    assert [(int(request, 16), int(reply, 16)) for request, reply, _ in answered] == [
+        (int(request), int(next((reply for reply, some in SHARED.items() if request in some), request | 0x80)))
+        for request in Request
+    ]
+    assert all(Reply(int(reply, 16)).name == name for _, reply, name in answered)
 
 
 def test_delimiter_of_a_req_socket_is_split_off() -> None:

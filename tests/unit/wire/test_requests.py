@@ -42,6 +42,7 @@ U32 = st.integers(0, 2**32 - 1)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 CHANNEL = TEXT.filter(lambda name: channel_fault(name) is None)
 COUNT = st.integers(1, 65_535)
+DELAY_MS = st.integers(0, 315_576_000_000)
 RECEIPTS = st.lists(st.builds(Receipt, U64, U64, U64), min_size=1, max_size=5).map(tuple)
 
 
@@ -51,8 +52,8 @@ def sends(draw: st.DrawFn) -> Send:
     sequence = draw(st.integers(1, 2**64 - 1)) if producer else 0
     tags = draw(st.none() | st.dictionaries(TEXT, TEXT, max_size=2))
     return Send(
-        *(draw(CHANNEL), draw(st.binary(max_size=9)), producer, sequence, draw(TEXT), draw(st.none() | TEXT)),
-        *(tags, draw(st.booleans()), draw(st.booleans())),
+        *(draw(CHANNEL), draw(st.binary(max_size=9)), producer, sequence, draw(TEXT), draw(st.none() | TEXT), tags),
+        *(draw(DELAY_MS), draw(DELAY_MS), draw(st.integers(0, 9)), draw(st.booleans()), draw(st.booleans())),
     )
 
 
@@ -116,7 +117,7 @@ def test_request_without_fields_has_the_defaults_of_the_protocol() -> None:
     assert decode_request(Request.HELLO, {}, []) == Hello(None, "")
     assert decode_request(Request.PING, {"later": 1}, []) == Ping()
     assert decode_request(Request.INFO, {}, []) == Info()
-    assert decode_request(Request.SEND, {"channel": "q"}, [b"x"]) == Send("q", b"x", 0, 0, "", None, None, False)
+    assert decode_request(Request.SEND, {"channel": "q"}, [b"x"]) == Send("q", b"x", 0, 0, "", None, None, 0, 0, 0, False)
     assert decode_request(Request.SEND_BATCH, {}, [b"x"]) == SendBatch(b"x", False)
     expected = ReceiveRequest("q", 1, 1, 1_048_576, 0, 30_000, 0, False, False)
     assert decode_request(Request.RECEIVE, {"channel": "q"}, []) == expected
@@ -172,6 +173,13 @@ RANGES: list[tuple[Request, dict[str, Any], str]] = [
     (Request.SEND, {"tags": {"a": 1}}, "field tags must be a map of text: {'a': 1}"),
     (Request.SEND, {"tags": None}, "field tags must be a map of text: None"),
     (Request.SEND, {"tags": []}, "field tags must be a map of text: []"),
+    (Request.SEND, {"delay_ms": -1}, "field delay_ms is -1, allowed is 0 to 315576000000"),
+    (Request.SEND, {"delay_ms": 315_576_000_001}, "field delay_ms is 315576000001, allowed is 0 to 315576000000"),
+    (Request.SEND, {"delay_ms": None}, "field delay_ms must be an integer: None"),
+    (Request.SEND, {"expiry_ms": -1}, "field expiry_ms is -1, allowed is 0 to 315576000000"),
+    (Request.SEND, {"expiry_ms": 1.5}, "field expiry_ms must be an integer: 1.5"),
+    (Request.SEND, {"priority": 10}, "field priority is 10, allowed is 0 to 9"),
+    (Request.SEND, {"priority": True}, "field priority must be an integer: True"),
     (Request.SEND, {"forward": 1}, "field forward must be true or false: 1"),
     (Request.SEND_BATCH, {"forward": None}, "field forward must be true or false: None"),
     (Request.RECEIVE, {"min": 0}, "field min is 0, allowed is 1 to 65535"),
@@ -187,7 +195,7 @@ RANGES: list[tuple[Request, dict[str, Any], str]] = [
     (Request.RECEIVE, {"consumer": 2**32}, "field consumer is 4294967296, allowed is 0 to 4294967295"),
     (Request.RECEIVE, {"plain": 0}, "field plain must be true or false: 0"),
     (Request.RECEIVE, {"forward": "yes"}, "field forward must be true or false: 'yes'"),
-    (Request.ACK, {}, "field receipts must be a list of 1 to 4096 receipts: None"),
+    (Request.ACK, {"other": 1}, "field receipts must be a list of 1 to 4096 receipts: None"),
     (Request.ACK, {"receipts": []}, "field receipts must be a list of 1 to 4096 receipts: []"),
     (Request.ACK, {"receipts": {}}, "field receipts must be a list of 1 to 4096 receipts: {}"),
     (Request.ACK, {"receipts": [[1, 1, 1]] * 4097}, "field receipts must be a list of 1 to 4096 receipts: [[1"),

@@ -1,0 +1,155 @@
+"""What the fake broker does with channels, and with messages besides to send, receive and ack (PROTOCOL §3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from zmqbroker.commands import (
+    CreateChannel,
+    DeleteChannel,
+    DeleteMessages,
+    Manage,
+    Nack,
+    Purge,
+    Receipt,
+    Redrive,
+    Reject,
+    Requeue,
+    Settle,
+    UpdateChannel,
+)
+from zmqbroker.errors import ChannelExists, ChannelNotFound, InvalidRequest, StaleReceipt
+from zmqbroker.wire.codec import encode_batch
+from zmqbroker.wire.frames import Reply
+from zmqbroker.wire.queue_requests import settings_fields
+from zmqbroker.wire.requests import ListChannels, PeekRequest
+
+if TYPE_CHECKING:
+    from tests.unit.client.fakes import FakeBroker, FakeChannel
+
+__all__ = ["list_channels", "manage", "peek", "settle"]
+
+Reply3 = tuple[Reply, dict[str, Any], list[bytes]]
+
+
+def _found(broker: FakeBroker, name: str) -> FakeChannel:
+    channel = broker.channels.get(name)
+    if channel is None:
+        raise ChannelNotFound(f"no channel {name!r}")
+    return channel
+
+
+def _done(count: int) -> Reply3:
+    return Reply.DONE, {"count": count, "confirm": "quorum"}, []
+
+
+def settle(broker: FakeBroker, command: Settle, session: bytes) -> Reply3:
+    """NACK, REJECT, REQUEUE, EXTEND: whole receipts that are held, or finished; the others are stale."""
+    channel, stale, count = _found(broker, command.channel), [], 0
+    broker.settled.append(replace(command, session=session))
+    to = channel.settings.dead_letter if isinstance(command, Reject) else command.to if isinstance(command, Requeue) else ""
+    if isinstance(command, Reject) and not to:
+        raise InvalidRequest("no dead-letter channel")
+    for receipt in command.receipts:
+        if _held(channel, receipt, session):
+            held = [at for at in range(receipt.first, receipt.last + 1) if at in channel.in_flight]
+            count += len(held)
+            _settle(broker, channel, command, to, held)
+        else:
+            stale.append([receipt.assigning, receipt.first, receipt.last])
+    if stale:
+        raise StaleReceipt(f"{len(stale)} receipts are stale", stale=stale, count=count)
+    return _done(count)
+
+
+def _held(channel: FakeChannel, receipt: Receipt, session: bytes) -> bool:
+    sequences = range(receipt.first, receipt.last + 1)
+    mine = (channel.in_flight.get(at, (0, b"", 0))[:2] == (receipt.assigning, session) for at in sequences)
+    return all(one or at in channel.acked for one, at in zip(mine, sequences, strict=True))
+
+
+def _settle(broker: FakeBroker, channel: FakeChannel, command: Settle, to: str, held: Iterable[int]) -> None:
+    for sequence in held:
+        message = channel.messages[sequence - 1]
+        if isinstance(command, Nack) and not command.behind:
+            del channel.in_flight[sequence]
+            channel.ready.append(sequence)
+        elif isinstance(command, Nack | Reject | Requeue):
+            del channel.in_flight[sequence]
+            channel.acked.add(sequence)
+            target = broker.channel(to) if to else channel
+            target.messages.append(replace(message, delivery_count=0))
+            target.ready.append(len(target.messages))
+
+
+def manage(broker: FakeBroker, command: Manage) -> Reply3:
+    """PURGE, DELETE_MESSAGES, REDRIVE, CREATE_CHANNEL, UPDATE_CHANNEL, DELETE_CHANNEL."""
+    broker.managed.append(command)
+    if isinstance(command, CreateChannel):
+        return _create(broker, command)
+    channel = _found(broker, command.channel)
+    match command:
+        case Purge():
+            return _done(_finish(channel, set(channel.ready) | (set(channel.in_flight) if command.in_flight else set())))
+        case DeleteMessages():
+            wanted = {at for first, last in command.sequences for at in range(first, last + 1)}
+            return _done(_finish(channel, wanted & set(channel.ready)))
+        case Redrive():
+            taken = list(channel.ready)[: command.count_max or None]
+            for sequence in taken:
+                target = broker.channel(command.to or "origin")
+                target.messages.append(channel.messages[sequence - 1])
+                target.ready.append(len(target.messages))
+            return _done(_finish(channel, set(taken)))
+        case UpdateChannel():
+            changed = channel.settings != command.settings
+            channel.settings = command.settings
+        case DeleteChannel():
+            changed = True
+            del broker.channels[command.channel]
+    return Reply.CHANGED, {"channel": command.channel, "changed": changed, "confirm": "quorum"}, []
+
+
+def _finish(channel: FakeChannel, sequences: set[int]) -> int:
+    for sequence in sequences:
+        channel.in_flight.pop(sequence, None)
+        if sequence in channel.ready:
+            channel.ready.remove(sequence)
+    channel.acked |= sequences
+    return len(sequences)
+
+
+def _create(broker: FakeBroker, command: CreateChannel) -> Reply3:
+    there = broker.channels.get(command.channel)
+    if there is not None and there.settings != command.settings:
+        raise ChannelExists("it has other settings", differing=["delay_ms"])
+    broker.channel(command.channel).settings = command.settings
+    return Reply.CHANGED, {"channel": command.channel, "changed": there is None, "confirm": "quorum"}, []
+
+
+def row(broker: FakeBroker, name: str) -> dict[str, Any]:
+    """A channel as CHANNEL and CHANNELS tell it."""
+    channel = _found(broker, name)
+    counts = {"ready": len(channel.ready), "in_flight": len(channel.in_flight)}
+    return {"channel": name, **counts, "settings": settings_fields(channel.settings)}
+
+
+def list_channels(broker: FakeBroker, request: ListChannels) -> Reply3:
+    """LIST_CHANNELS, in pages of `broker.page` at most."""
+    names = sorted(name for name in broker.channels if name > request.after and request.search in name)
+    count = min(request.count_max, broker.page)
+    return Reply.CHANNELS, {"channels": [row(broker, name) for name in names[:count]], "more": len(names) > count}, []
+
+
+def peek(broker: FakeBroker, request: PeekRequest) -> Reply3:
+    """PEEK: the messages that are ready, each in a piece of its own."""
+    channel, pieces, frames = _found(broker, request.channel), [], []
+    for sequence in [at for at in sorted(channel.ready) if at >= max(request.first, request.since_unix_ns)][
+        : request.count_max
+    ]:
+        stored = channel.messages[sequence - 1]
+        pieces.append([0, sequence, sequence, stored.delivery_count, sequence])
+        frames.append(encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers]))
+    return Reply.MESSAGES, {"pieces": pieces}, frames
