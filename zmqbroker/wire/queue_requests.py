@@ -61,6 +61,7 @@ __all__ = [
     "fields_of_command",
     "read_channel_name",
     "read_receipts",
+    "read_settings",
     "reply_to",
     "settings_fields",
 ]
@@ -160,7 +161,7 @@ _SETTINGS_HIGH = {
 }
 
 
-def _read_settings(fields: Fields, channel: str) -> ChannelSettings:
+def read_settings(fields: Fields, channel: str) -> ChannelSettings:
     """Settings of a channel, those that are missing at their default. Raises InvalidRequest or InvalidChannel."""
     given = fields.get("settings", {})
     if not isinstance(given, dict):
@@ -255,12 +256,12 @@ def _read_redrive(fields: Fields) -> ManageRequest:
 
 def _read_create_channel(fields: Fields) -> ManageRequest:
     channel = read_channel_name(fields)
-    return ManageRequest(CreateChannel(channel, _read_settings(fields, channel)), flag(fields, "forward"))
+    return ManageRequest(CreateChannel(channel, read_settings(fields, channel)), flag(fields, "forward"))
 
 
 def _read_update_channel(fields: Fields) -> ManageRequest:
     channel = read_channel_name(fields)
-    return ManageRequest(UpdateChannel(channel, _read_settings(fields, channel)), flag(fields, "forward"))
+    return ManageRequest(UpdateChannel(channel, read_settings(fields, channel)), flag(fields, "forward"))
 
 
 def _read_delete_channel(fields: Fields) -> ManageRequest:
