@@ -332,17 +332,18 @@ class SimNode:
                 raft.observe(watch)
                 raft.leader_heard(watch, self.id)
             group.collect(messages, works)
-            while group.apply():  # at once, and not as a node does it after the write: both are orders that the core allows
-                group.collect(messages, works)
             raft.observe(watch)
             if self.core.reads or self._reading:
                 self._answer_reads()
             if messages:
                 self._send(messages)
             if not works:
+                if group.apply():
+                    continue
                 break
             for work in works:
                 if work.snapshot is not None:
+                    group.apply()
                     self.arrivals.want(work.snapshot)
             self.pipeline.submit(works)
             if not self.up:
