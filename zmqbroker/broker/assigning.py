@@ -34,17 +34,18 @@ def _choose(
 ) -> tuple[int, int, int]:
     """The sequence up to which messages of a lane fit (0: none does), and the count and size that are left then."""
     chosen = 0
-    for part in lane if count > 0 else ():
-        end = min(part.last, part.first + count - 1)
-        for batch in batches.overlapping(part.first, end):
-            first, last = max(batch.first, part.first), min(batch.last, end)
-            fitting = batch.value.fitting(last - first + 1, size)
+    for start, stop, _ in lane if count > 0 else ():
+        end = min(stop, start + count - 1)
+        for low, high, record in batches.overlapping(start, end):
+            first = start if start > low else low
+            last = end if end < high else high
+            fitting = record.fitting(last - first + 1, size)
             if is_first:
                 fitting, is_first = max(fitting, 1), False
             if fitting > 0:
                 chosen = first + fitting - 1
                 count -= fitting
-                size -= batch.value.size_at_most(fitting)
+                size -= record.size_at_most(fitting)
             if fitting <= 0 or chosen < last:
                 return chosen, 0, size  # what comes behind must not overtake what did not fit
         if count == 0:

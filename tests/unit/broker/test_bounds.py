@@ -132,6 +132,15 @@ def test_batch_that_can_never_fit_is_refused_and_nothing_gives_way(overflow: str
     assert (node.stats().depth, node.stats().dropped, node.machine.channels()) == (2, 0, ["c"])
 
 
+@pytest.mark.parametrize("overflow", ["drop_oldest", "dead_letter"])
+@pytest.mark.parametrize("bound", [{"max_messages": 4}, {"max_bytes": 1000}])
+def test_batch_that_fits_exactly_takes_the_place_of_all(overflow: str, bound: dict[str, Any]) -> None:
+    node = ruled(overflow=overflow, dead_letter="dead", **bound)
+    node.entry(publish(2, size=500))
+    assert node.published(publish(4, size=1000)).first_sequence == 3
+    assert (node.stats().depth, node.stats().dropped + node.stats().dead_lettered) == (4, 2)
+
+
 # --- dead_letter ------------------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.broker.builders import BOB, Node, publish, ranges, receive
 from zmqbroker.broker import Machine
+from zmqbroker.commands import DeleteMessages
 
 
 def restored(node: Node) -> Machine:
@@ -32,6 +33,18 @@ def test_lost_messages_ready_and_in_flight_are_finished() -> None:
     stats = machine.stats("c")
     assert stats is not None
     assert (stats.ready, stats.in_flight, stats.last_sequence, stats.acked, stats.dropped) == (3, 3, 12, 0, 6)
+
+
+def test_lost_messages_are_counted_with_those_dropped_before() -> None:
+    node = Node()
+    node.entry(publish(3))
+    node.entry(publish(3))
+    node.entry(DeleteMessages("c", ((6, 6),)))
+    machine = restored(node)
+    assert machine.lose(lambda index: index == 1) == 3
+    stats = machine.stats("c")
+    assert stats is not None
+    assert (stats.dropped, stats.depth) == (4, 2)
 
 
 def test_lost_assignment_frees_its_receive() -> None:
