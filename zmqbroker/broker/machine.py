@@ -25,7 +25,6 @@ from zmqbroker.broker.claims import Assignment
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.managing import make_room, manage
 from zmqbroker.broker.moving import Served
-from zmqbroker.broker.peeking import peek
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment, are_all_of
 from zmqbroker.broker.settling import give_back, settle
@@ -34,7 +33,6 @@ from zmqbroker.commands import (
     Ack,
     Audited,
     BatchHeader,
-    ChannelSettings,
     Close,
     Closed,
     Command,
@@ -42,7 +40,6 @@ from zmqbroker.commands import (
     Extend,
     Nack,
     OpenProducer,
-    Piece,
     ProducerOpened,
     Publish,
     Published,
@@ -300,15 +297,9 @@ class Machine:
         queue = self._channels.named(channel)
         return None if queue is None else queue.stats()
 
-    def settings(self, channel: str) -> ChannelSettings | None:
-        """How a channel treats its messages, None when there is none."""
-        queue = self._channels.named(channel)
-        return None if queue is None else queue.settings
-
-    def peek(self, channel: str, first: int, since_unix_ns: int, count_max: int, size_max: int) -> tuple[Piece, ...] | None:
-        """Live messages of a channel as `peeking.peek` finds them, None when there is no such channel. Changes nothing."""
-        queue = self._channels.named(channel)
-        return None if queue is None else peek(queue, first, since_unix_ns, count_max, size_max)
+    def channel(self, name: str) -> Queue | None:
+        """A channel, to be looked at only; None when there is none."""
+        return self._channels.named(name)
 
     # --- storing ------------------------------------------------------------------------------------------------------
 

@@ -144,12 +144,14 @@ def _oldest(queue: Queue, waiting: list[Range[int]], count: int) -> list[Range[i
 def make_room(channels: Channels, queue: Queue, command: Publish, moment: Moment, served: Served) -> ChannelFull | None:
     """See that a batch fits the bounds of its channel: drop or dead-letter what is ready, oldest first, or refuse.
 
-    What is in flight or delayed is never dropped: it may keep a channel above its bounds by as much.
+    What is in flight or delayed is never dropped. Where that leaves no room the batch is refused; nothing was dropped then,
+    unless it takes so many bytes that nobody could tell before.
     """
     settings, count, size = queue.settings, command.header.count, command.size
     if not _exceeds(queue, count, size):
         return None
-    if settings.overflow == "reject" or 0 < settings.max_messages < count or 0 < settings.max_bytes < size:
+    kept = queue.depth - queue.ready.count
+    if settings.overflow == "reject" or 0 < settings.max_messages < kept + count or 0 < settings.max_bytes < size:
         return _full(queue, count, size)
     while _exceeds(queue, count, size) and (oldest := next(iter(queue.ready), None)) is not None:
         batch = queue.batches.overlapping(oldest.first, oldest.first)[0]
@@ -160,7 +162,7 @@ def make_room(channels: Channels, queue: Queue, command: Publish, moment: Moment
             queue.counters.dropped += queue.finish(parts)
         elif not dead_letter(channels, queue, parts, OVERFLOW, moment, served):
             return _full(queue, count, size)
-    return None
+    return _full(queue, count, size) if _exceeds(queue, count, size) else None
 
 
 def _full(queue: Queue, count: int, size: int) -> ChannelFull:

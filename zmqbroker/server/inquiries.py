@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.broker import Machine
+from zmqbroker.broker.peeking import peek
 from zmqbroker.errors import ChannelNotFound
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, messages_reply
 from zmqbroker.wire import requests
@@ -37,10 +38,10 @@ def inquire(node: Node, group: Group | None, request: Inquiry) -> tuple[Reply, d
 
 
 def _channel(machine: Machine | None, channel: str) -> dict[str, Any]:
-    stats = machine.stats(channel) if machine else None
-    settings = machine.settings(channel) if machine else None
-    if machine is None or stats is None or settings is None:
+    queue = machine.channel(channel) if machine else None
+    if machine is None or queue is None:
         raise ChannelNotFound(f"no channel is called {channel!r}")
+    stats = queue.stats()
     return {
         "channel": stats.channel,
         "depth": stats.depth,
@@ -57,7 +58,7 @@ def _channel(machine: Machine | None, channel: str) -> dict[str, Any]:
         "dropped": stats.dropped,
         "size_bytes": stats.size_bytes,
         "oldest_unix_ns": stats.oldest_unix_ns,
-        "settings": settings_fields(settings),
+        "settings": settings_fields(queue.settings),
         "applied_index": machine.applied_index,
     }
 
@@ -71,9 +72,9 @@ def _list(machine: Machine | None, request: requests.ListChannels) -> dict[str, 
 
 def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:
     count_max = min(request.count_max, PLAIN_COUNT_MAX) if request.plain else request.count_max
-    bounds = (request.first, request.since_unix_ns, count_max, request.size_max)
-    found = group.machine.peek(request.channel, *bounds) if group else None
-    if group is None or found is None:
+    queue = group.machine.channel(request.channel) if group else None
+    if group is None or queue is None:
         raise ChannelNotFound(f"no channel is called {request.channel!r}")
+    found = peek(queue, request.first, request.since_unix_ns, count_max, request.size_max)
     read = partial(node.read, group.number)
     return messages_reply(found, read, plain=request.plain, size_max=FRAMES_SIZE_MAX)

@@ -134,6 +134,12 @@ def origins(delivery: Delivery) -> list[Origin | None]:
     return [piece.origin for piece in delivery.pieces]
 
 
+def settings_of(machine: Machine, channel: str = "c") -> ChannelSettings | None:
+    """How a channel treats its messages, None when there is none."""
+    queue = machine.channel(channel)
+    return None if queue is None else queue.settings
+
+
 class Node:
     """A machine, its next index and its clock: one entry per call."""
 

@@ -164,7 +164,8 @@ class Movements:
 
     def make_room(self, channel: Channel, count: int, size: int) -> ChannelFull | None:
         settings = channel.settings
-        never = 0 < settings.max_messages < count or 0 < settings.max_bytes < size
+        kept = len(channel.live()) - len(channel.ready())
+        never = 0 < settings.max_messages < kept + count or 0 < settings.max_bytes < size
         if self.exceeds(channel, count, size) and (never or settings.overflow == "reject"):
             return self.full(channel)
         while self.exceeds(channel, count, size) and channel.ready():
@@ -175,7 +176,7 @@ class Movements:
                 channel.finish(run, "dropped")
             elif not self.dead_letter(channel, [run], "overflow"):
                 return self.full(channel)
-        return None
+        return self.full(channel) if self.exceeds(channel, count, size) else None
 
     def full(self, channel: Channel) -> ChannelFull:
         fields: dict[str, Any] = {"depth": len(channel.live()), "size_bytes": channel.size_bytes()}

@@ -17,6 +17,7 @@ from tests.unit.broker.builders import (
     ranges,
     receive,
     ruled,
+    settings_of,
 )
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import (
@@ -108,12 +109,22 @@ def test_drop_oldest_in_bytes_drops_whole_batches() -> None:
     assert (node.stats().depth, node.stats().size_bytes, node.stats().dropped) == (8, 2000, 4)
 
 
-def test_drop_oldest_drops_nothing_that_is_in_flight_or_delayed() -> None:
+def test_drop_oldest_drops_nothing_that_is_in_flight_or_delayed_and_nothing_for_what_does_not_fit_beside_it() -> None:
     node = ruled(max_messages=4, overflow="drop_oldest")
     node.entry(publish(4, runs=(Run(3), Run(1, delay_ms=1000))))
     node.delivery(receive(2))
-    node.entry(publish(4))
-    assert (node.stats().in_flight, node.stats().delayed, node.stats().ready, node.stats().dropped) == (2, 1, 4, 1)
+    assert is_full(node.result(publish(2)), depth=4, size_bytes=node.stats().size_bytes, max_messages=4)
+    assert (node.stats().in_flight, node.stats().delayed, node.stats().ready, node.stats().dropped) == (2, 1, 1, 0)
+    node.published(publish(1))
+    assert (node.stats().in_flight, node.stats().delayed, node.stats().ready, node.stats().dropped) == (2, 1, 1, 1)
+
+
+def test_bytes_that_messages_in_flight_take_are_refused_and_not_exceeded() -> None:
+    node = ruled(max_bytes=1000, overflow="drop_oldest")
+    node.entry(publish(1, size=600))
+    node.delivery(receive(1))
+    assert is_full(node.result(publish(1, size=500)), depth=1, size_bytes=600, max_bytes=1000)
+    node.published(publish(1, size=400))
 
 
 def test_drop_oldest_drops_by_age_and_not_by_priority() -> None:
@@ -187,7 +198,7 @@ def test_what_comes_from_other_channels_is_never_refused() -> None:
 def test_bounds_survive_a_restart() -> None:
     node = ruled(max_messages=1, overflow="drop_oldest")
     node.restart()
-    assert node.machine.settings("c") == ChannelSettings(max_messages=1, overflow="drop_oldest")
+    assert settings_of(node.machine) == ChannelSettings(max_messages=1, overflow="drop_oldest")
     node.entry(publish(), publish())
     assert node.stats().depth == 1
 

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, TINY, Node, acked_by, describe, publish, ranges, receive, ruled
+from tests.unit.broker.builders import (
+    ALICE,
+    BOB,
+    MILLISECOND,
+    TINY,
+    Node,
+    acked_by,
+    describe,
+    publish,
+    ranges,
+    receive,
+    ruled,
+    settings_of,
+)
 from zmqbroker.broker import Machine
 from zmqbroker.commands import (
     ChannelChanged,
@@ -35,7 +48,7 @@ LIMITED = ChannelSettings(delivery_limit=3, dead_letter="dead", max_messages=9)
 def test_create_makes_a_channel_with_its_settings() -> None:
     node = Node()
     assert node.result(CreateChannel("c", LIMITED)) == ChannelChanged("c", changed=True)
-    assert (node.machine.channels(), node.machine.settings("c")) == (["c"], LIMITED)
+    assert (node.machine.channels(), settings_of(node.machine)) == (["c"], LIMITED)
     assert node.stats().incarnation == 1
 
 
@@ -58,7 +71,7 @@ def test_create_with_other_settings_names_the_keys_that_differ_and_changes_nothi
     assert isinstance(refusal, ChannelExists)
     assert refusal.differing == ["delivery_limit", "overflow"]
     assert "delivery_limit is 3 and not 5, overflow is 'reject' and not 'drop_oldest'" in refusal.message
-    assert node.machine.settings("c") == ChannelSettings(delivery_limit=3, max_messages=9)
+    assert settings_of(node.machine) == ChannelSettings(delivery_limit=3, max_messages=9)
 
 
 def test_create_beyond_the_bound_is_busy() -> None:
@@ -69,13 +82,13 @@ def test_create_beyond_the_bound_is_busy() -> None:
 
 
 def test_settings_of_no_channel_are_none() -> None:
-    assert Machine().settings("c") is None
+    assert settings_of(Machine()) is None
 
 
 def test_settings_of_a_channel_that_was_just_used_are_the_defaults() -> None:
     node = Node()
     node.entry(publish())
-    assert node.machine.settings("c") == ChannelSettings()
+    assert settings_of(node.machine) == ChannelSettings()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +106,7 @@ def test_settings_that_contradict_themselves_are_refused(settings: ChannelSettin
         refusal = node.result(command)
         assert isinstance(refusal, InvalidRequest)
         assert text in refusal.message
-    assert node.machine.settings("c") == (ChannelSettings() if is_there else None)
+    assert settings_of(node.machine) == (ChannelSettings() if is_there else None)
 
 
 # --- update -----------------------------------------------------------------------------------------------------------
@@ -102,7 +115,7 @@ def test_settings_that_contradict_themselves_are_refused(settings: ChannelSettin
 def test_update_replaces_all_settings_and_says_whether_they_differ() -> None:
     node = ruled(delay_ms=10)
     assert node.result(UpdateChannel("c", LIMITED)) == ChannelChanged("c", changed=True)
-    assert node.machine.settings("c") == LIMITED
+    assert settings_of(node.machine) == LIMITED
     assert node.result(UpdateChannel("c", LIMITED)) == ChannelChanged("c", changed=False)
 
 
@@ -129,7 +142,7 @@ def test_delete_takes_everything_along() -> None:
     node.delivery(receive(2))
     assert node.result(DeleteChannel("c")) == ChannelChanged("c", changed=True, deleted=True)
     machine = node.machine
-    assert (machine.channels(), machine.stats("c"), machine.settings("c")) == ([], None, None)
+    assert (machine.channels(), machine.stats("c"), settings_of(machine)) == ([], None, None)
     assert (machine.lowest_live_index(), machine.next_due_unix_ns(), list(machine.sessions())) == (None, None, [])
 
 
@@ -155,7 +168,7 @@ def test_channel_created_anew_has_nothing_of_the_deleted_one() -> None:
     delivery = node.delivery(receive(3))
     node.entry(DeleteChannel("c"))
     assert node.published(publish(1)).first_sequence == 1
-    assert (node.machine.settings("c"), node.stats().incarnation) == (ChannelSettings(), 5)
+    assert (settings_of(node.machine), node.stats().incarnation) == (ChannelSettings(), 5)
     assert isinstance(node.result(publish(1, incarnation=1)), ChannelNotFound)
     assert isinstance(node.result(publish(1, producer=7, base=4)), UnknownProducer)
     assert isinstance(node.result(acked_by(delivery)), StaleReceipt)

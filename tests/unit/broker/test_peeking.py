@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from tests.unit.broker.builders import ALICE, MILLISECOND, START, Node, publish, receipts_of, receive
+from zmqbroker.broker.peeking import peek
 from zmqbroker.commands import Ack, ChannelSettings, CreateChannel, Nack, Origin, Piece, Receipt, Reject
 
 ALL = (1, 0, 1000, 1 << 20)
 
 
-def rows(found: tuple[Piece, ...] | None) -> list[tuple[int, int, int]]:
+def look(node: Node, first: int, since_unix_ns: int, count: int, size: int, channel: str = "c") -> tuple[Piece, ...]:
+    """What a peek at a channel finds."""
+    queue = node.machine.channel(channel)
+    assert queue is not None
+    return peek(queue, first, since_unix_ns, count, size)
+
+
+def rows(found: tuple[Piece, ...]) -> list[tuple[int, int, int]]:
     """First and last sequence and deliveries of each piece, none of which is assigned to anybody."""
-    assert found is not None
     assert all(piece.receipt.assigning == 0 for piece in found)
     return [(piece.receipt.first, piece.receipt.last, piece.delivery_count) for piece in found]
 
 
 def test_peek_of_nothing() -> None:
     node = Node()
-    assert node.machine.peek("c", *ALL) is None
+    assert node.machine.channel("c") is None
     node.entry(publish(2))
     node.ack_all([node.delivery(receive(2))])
-    assert node.machine.peek("c", *ALL) == ()
+    assert look(node, *ALL) == ()
 
 
 def test_peek_shows_ready_delayed_and_in_flight_with_their_deliveries_and_changes_nothing() -> None:
@@ -31,7 +38,7 @@ def test_peek_shows_ready_delayed_and_in_flight_with_their_deliveries_and_change
     node.entry(Nack(ALICE, "c", (Receipt(receipt.assigning, 2, 2),), delay_ms=1000))
     node.entry(Nack(ALICE, "c", (Receipt(receipt.assigning, 3, 3),)))
     before = node.machine.items()
-    assert rows(node.machine.peek("c", *ALL)) == [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 1), (5, 6, 0)]
+    assert rows(look(node, *ALL)) == [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 1), (5, 6, 0)]
     assert node.machine.items() == before
 
 
@@ -39,18 +46,17 @@ def test_peek_passes_over_what_is_finished() -> None:
     node = Node()
     node.entry(publish(5))
     (receipt,) = receipts_of(node.delivery(receive(5)))
-    assert rows(node.machine.peek("c", *ALL)) == [(1, 5, 1)]
+    assert rows(look(node, *ALL)) == [(1, 5, 1)]
     node.entry(Ack(ALICE, "c", (Receipt(receipt.assigning, 2, 3),)))
-    assert rows(node.machine.peek("c", *ALL)) == [(1, 1, 1), (4, 5, 1)]
+    assert rows(look(node, *ALL)) == [(1, 1, 1), (4, 5, 1)]
 
 
 def test_peek_begins_at_a_sequence_and_knows_its_place_in_the_frame() -> None:
     node = Node()
     node.entry(publish(4))
     node.entry(publish(4))
-    found = node.machine.peek("c", 3, 0, 3, 1 << 20)
+    found = look(node, 3, 0, 3, 1 << 20)
     assert rows(found) == [(3, 4, 0), (5, 5, 0)]
-    assert found is not None
     assert [(piece.index, piece.low) for piece in found] == [(1, 2), (2, 0)]
 
 
@@ -58,19 +64,19 @@ def test_peek_begins_at_an_instant() -> None:
     node = Node()
     node.entry(publish(2))
     node.entry(publish(2), after_ms=5)
-    assert rows(node.machine.peek("c", 1, START + 5 * MILLISECOND, 10, 1 << 20)) == [(3, 4, 0)]
-    assert rows(node.machine.peek("c", 1, START + 6 * MILLISECOND, 10, 1 << 20)) == []
+    assert rows(look(node, 1, START + 5 * MILLISECOND, 10, 1 << 20)) == [(3, 4, 0)]
+    assert rows(look(node, 1, START + 6 * MILLISECOND, 10, 1 << 20)) == []
 
 
 def test_peek_keeps_its_bounds_and_the_first_message_fits_whatever_its_size() -> None:
     node = Node()
     node.entry(publish(3, body_size=100))
     node.entry(publish(3, body_size=100))
-    assert rows(node.machine.peek("c", 1, 0, 4, 1 << 20)) == [(1, 3, 0), (4, 4, 0)]
-    assert rows(node.machine.peek("c", 1, 0, 3, 1 << 20)) == [(1, 3, 0)]
-    assert rows(node.machine.peek("c", 1, 0, 100, 450)) == [(1, 3, 0), (4, 4, 0)]
-    assert rows(node.machine.peek("c", 1, 0, 100, 300)) == [(1, 3, 0)]
-    assert rows(node.machine.peek("c", 1, 0, 100, 1)) == [(1, 1, 0)]
+    assert rows(look(node, 1, 0, 4, 1 << 20)) == [(1, 3, 0), (4, 4, 0)]
+    assert rows(look(node, 1, 0, 3, 1 << 20)) == [(1, 3, 0)]
+    assert rows(look(node, 1, 0, 100, 450)) == [(1, 3, 0), (4, 4, 0)]
+    assert rows(look(node, 1, 0, 100, 300)) == [(1, 3, 0)]
+    assert rows(look(node, 1, 0, 100, 1)) == [(1, 1, 0)]
 
 
 def test_peek_shows_where_a_message_was_before() -> None:
@@ -79,6 +85,5 @@ def test_peek_shows_where_a_message_was_before() -> None:
     node.entry(publish(3))
     delivery = node.delivery(receive(3))
     node.entry(Reject(ALICE, "c", receipts_of(delivery), "bad"))
-    found = node.machine.peek("d", 2, 0, 10, 1 << 20)
-    assert found is not None
+    found = look(node, 2, 0, 10, 1 << 20, channel="d")
     assert [piece.origin for piece in found] == [Origin("c", 2, 1, "bad")]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgpack
 import pytest
 
-from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, TINY, Node, named, publish, receive, ruled
+from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, TINY, Node, named, publish, receive, ruled, settings_of
 from zmqbroker.broker import Machine
 from zmqbroker.broker.snapshot import META_KEY, ROSTER_KEY
 from zmqbroker.commands import ChannelSettings, Member, OpenProducer, Reject, Roster, Run, Tick, Trim
@@ -259,7 +259,7 @@ def test_settings_and_counters_come_back() -> None:
     before = node.stats(), node.stats("dead")
     node.restart()
     assert (node.stats(), node.stats("dead")) == before
-    assert node.machine.settings("c") == ChannelSettings(delivery_limit=4, dead_letter="dead", overflow="drop_oldest")
+    assert settings_of(node.machine) == ChannelSettings(delivery_limit=4, dead_letter="dead", overflow="drop_oldest")
 
 
 @pytest.mark.parametrize(
