@@ -114,7 +114,7 @@ mutants: .venv/dev.stamp ## the same as a table (ARGUMENTS="--only M3,M22")
 test-processes: test-processes-one test-processes-two ## real nodes: integration and fault tests
 
 # Halves that take about the same time.
-ONE := $(sort $(wildcard tests/fault/test_[a-d]*.py))
+ONE := $(sort $(wildcard tests/fault/test_[a-e]*.py tests/fault/test_failing_disk.py tests/fault/test_failover.py))
 TWO := $(filter-out $(ONE),$(sort $(wildcard tests/fault/test_*.py)))
 
 test-processes-one: .venv/dev.stamp ## the first half of them
@@ -124,7 +124,7 @@ test-processes-two: .venv/dev.stamp ## the second half
 	$(BIN)/python -m pytest -m 'not long' tests/integration $(TWO)
 
 fault-long: .venv/dev.stamp ## the fault tests in their long versions; power-cut-ledger.json adds up the power cuts of all runs
-	$(BIN)/python -m pytest -m long tests/fault tests/exhaustive tests/simulation $(ARGUMENTS)
+	$(BIN)/python -m pytest -m long tests/fault tests/exhaustive tests/simulation tests/integration $(ARGUMENTS)
 
 # --- the machine -----------------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ def falsify(directory: Path, channel: str) -> None:
     state = LmdbState.open(directory / "state", sync=False)
     ((key, value),) = [(key, value) for key, value in state.load(1) if key[0] == 1 and msgpack.unpackb(value)[0] == channel]
     fields = msgpack.unpackb(value)
-    fields[4] += 1
+    fields[4][0] += 1
     state.commit(1, state.applied_index(1), [(key, msgpack.packb(fields))])
     state.close()
 

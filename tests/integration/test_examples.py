@@ -191,6 +191,7 @@ def test_example_goes_to_the_next_node_when_nobody_answers(trio: Cluster, comman
     assert run([*commands(language), "send", f"{nobody},{address(trio.leader())},{nobody}", channel, "x"]) == ["1"]
 
 
+@pytest.mark.long  # it waits for as long as the examples do
 def test_example_gets_less_than_it_waits_for_and_ends_with_status_1(trio: Cluster, commands: Commands) -> None:
     waiting = []
     for language in LANGUAGES:
