@@ -13,7 +13,7 @@ __all__ = ["MachineLimits"]
 
 @dataclass(slots=True, frozen=True, kw_only=True)
 class MachineLimits:
-    """Replicated constants of machine version 1."""
+    """Replicated constants of the machine, changed only together with its version."""
 
     results_kept: int = 128  # per producer; docs/PROTOCOL.md §4 allows that many unanswered batches
     producers_max: int = 10_000  # per channel (PROTOCOL §4); at 128 results each about 30 MB of state

@@ -32,7 +32,7 @@ __all__ = ["make_room", "manage"]
 
 def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Apply one command; what others get by it is added to `deliveries`."""
-    if isinstance(command, CreateChannel | UpdateChannel) and (text := _contradiction(command.channel, command.settings)):
+    if isinstance(command, CreateChannel | UpdateChannel) and (text := command.settings.contradiction(command.channel)):
         return InvalidRequest(text)
     if isinstance(command, CreateChannel):
         return _create(channels, command, moment)
@@ -57,15 +57,6 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
             return ChannelChanged(queue.name, changed=True, deleted=True)
     deliveries += served.deliver(moment)
     return result
-
-
-def _contradiction(name: str, settings: ChannelSettings) -> str:
-    """What is wrong with the settings of a channel of that name; empty when nothing is."""
-    if settings.dead_letter == name:
-        return f"channel {name!r} cannot be its own dead-letter channel: messages would never leave it"
-    if settings.overflow == "dead_letter" and not settings.dead_letter:
-        return f"channel {name!r} has overflow 'dead_letter' and no dead_letter that would take the messages"
-    return ""
 
 
 def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Result:

@@ -29,6 +29,14 @@ class ChannelSettings:
     overflow: str = "reject"  # what a send does that would exceed these: reject | drop_oldest | dead_letter
     max_in_flight: int = 0  # messages that all receivers together may hold
 
+    def contradiction(self, channel: str) -> str | None:
+        """Why these cannot be the settings of a channel of that name, each of them being right; None when they can."""
+        if self.dead_letter == channel:
+            return f"setting dead_letter is {channel!r}, which is the channel itself"
+        if self.overflow == "dead_letter" and not self.dead_letter:
+            return "setting overflow is 'dead_letter' and setting dead_letter names no channel"
+        return None
+
 
 @dataclass(slots=True, frozen=True)
 class Purge:

@@ -181,15 +181,11 @@ def read_settings(fields: Fields, channel: str) -> ChannelSettings:
 def _settings_fault(settings: ChannelSettings, channel: str) -> str | None:
     if settings.overflow not in OVERFLOWS:
         return f"setting overflow is {shown(settings.overflow)}, it must be one of {', '.join(OVERFLOWS)}"
-    if settings.dead_letter == channel:
-        return f"setting dead_letter is {shown(channel)}, which is the channel itself"
-    if settings.overflow == "dead_letter" and not settings.dead_letter:
-        return "setting overflow is 'dead_letter' and setting dead_letter names no channel"
-    return None
+    return settings.contradiction(channel)
 
 
 def settings_fields(settings: ChannelSettings) -> dict[str, Any]:
-    """The settings that differ from their default, as the readers below reads them."""
+    """The settings that differ from their default, as `read_settings` reads them."""
     values = ((name, getattr(settings, name), field.default) for name, field in settings.__dataclass_fields__.items())
     return {name: value for name, value, default in values if value != default}
 
