@@ -95,7 +95,10 @@ def test_settings_of_a_channel_that_was_just_used_are_the_defaults() -> None:
     ("settings", "text"),
     [
         (ChannelSettings(dead_letter="c"), "setting dead_letter is 'c', which is the channel itself"),
-        (ChannelSettings(dead_letter="c", overflow="dead_letter", max_messages=1), "setting dead_letter is 'c', which is the channel itself"),
+        (
+            ChannelSettings(dead_letter="c", overflow="dead_letter", max_messages=1),
+            "setting dead_letter is 'c', which is the channel itself",
+        ),
         (ChannelSettings(overflow="dead_letter", max_messages=1), "and setting dead_letter names no channel"),
     ],
 )
