@@ -13,10 +13,12 @@ from tests.unit.storage.support import append, change, run
 from zmqbroker.commands import Member
 from zmqbroker.config import NodeConfig
 from zmqbroker.errors import Corruption, StorageError
+from zmqbroker.server import data
 from zmqbroker.server.data import NodeData, moment
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.storage.crashes import CRASHES_NAME
 from zmqbroker.storage.distrust import NOTE_NAME
+from zmqbroker.storage.drop_behind import DropBehind
 from zmqbroker.storage.memory import MemoryLog
 from zmqbroker.storage.run_record import RUN_NAME, read_run, write_run
 
@@ -280,3 +282,26 @@ def test_tidy_deletes_what_is_of_no_use_and_bears_what_it_cannot(home: Home, cap
     (home.path / "stale-x" / "why.json").mkdir()  # cannot be read
     data.tidy()
     assert "cannot be deleted" in caplog.text
+
+
+def test_log_leaves_as_many_segments_in_the_page_cache_as_the_setting_has_room_for(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[int] = []
+    left: list[Path] = []
+
+    class Recorder(DropBehind):
+        def __init__(self, kept_segments: int) -> None:
+            super().__init__(kept_segments)
+            kept.append(kept_segments)
+
+        def left(self, path: Path) -> None:
+            left.append(path)
+
+    monkeypatch.setattr(data, "DropBehind", Recorder)
+    storage = NodeConfig.for_test({"node.name": "n1"}).storage
+    home.start()
+    home.fill(1, 2 * storage.segment_bytes // 3000)
+    assert kept == [storage.page_cache_bytes // storage.segment_bytes]
+    assert left == [home.segment(position) for position in range(len(left))]
+    assert left, "two segments are full"
