@@ -80,7 +80,7 @@ def test_golden_queue_entry_both_ways() -> None:
         DeleteChannel("orders"),
     )
     assert [item["name"] for item in golden["commands"]] == [type(command).__name__ for command in commands]
-    assert decode_entry(data) == (2, golden["time_unix_ns"], commands)
+    assert decode_entry(data) == (3, golden["time_unix_ns"], commands)
     builder = EntryBuilder()
     for command in commands:
         if isinstance(command, Publish):
@@ -119,7 +119,7 @@ def test_golden_audit_entry_both_ways() -> None:
     builder = EntryBuilder()
     builder.add(TakeAudit())
     assert builder.build(golden["time_unix_ns"]) == bytes.fromhex(golden["data"])
-    assert decode_entry(bytes.fromhex(golden["data"])) == (2, golden["time_unix_ns"], (TakeAudit(),))
+    assert decode_entry(bytes.fromhex(golden["data"])) == (3, golden["time_unix_ns"], (TakeAudit(),))
 
 
 def test_golden_snapshot_chunk_is_the_value_it_stands_for() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from zmqbroker.broker import Applied, snapshot
+from zmqbroker.broker import Applied, parts
 from zmqbroker.broker.producers import Producers
 from zmqbroker.commands import Result
 from zmqbroker.raft.messages import Entry
@@ -26,7 +26,7 @@ __all__ = [
 
 def drop_producers(patch: pytest.MonkeyPatch) -> None:
     """M16: a state that is read from the store, or comes as a snapshot, has no producers."""
-    patch.setitem(snapshot._READERS, snapshot.PRODUCER, lambda queue, producer, values: None)
+    patch.setitem(parts.READERS, parts.PRODUCER, lambda queue, producer, values: None)
 
 
 def own_clock_at_apply(patch: pytest.MonkeyPatch) -> None:

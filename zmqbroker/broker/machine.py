@@ -23,10 +23,11 @@ from zmqbroker.broker.audit import Audit, digest_of
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.claims import Assignment
 from zmqbroker.broker.limits import MachineLimits
-from zmqbroker.broker.managing import make_room, manage
+from zmqbroker.broker.managing import manage
 from zmqbroker.broker.moving import Served
+from zmqbroker.broker.publishing import open_producer, publish
 from zmqbroker.broker.queue import Queue
-from zmqbroker.broker.records import Moment, are_all_of
+from zmqbroker.broker.records import Moment
 from zmqbroker.broker.settling import give_back, settle
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
@@ -40,7 +41,6 @@ from zmqbroker.commands import (
     Extend,
     Nack,
     OpenProducer,
-    ProducerOpened,
     Publish,
     Published,
     QueueStats,
@@ -54,7 +54,7 @@ from zmqbroker.commands import (
     Trim,
     Waiting,
 )
-from zmqbroker.errors import Busy, Corruption, InvalidRequest
+from zmqbroker.errors import Busy, Corruption
 
 __all__ = ["Applied", "Machine"]
 
@@ -73,7 +73,7 @@ class Applied:
 class Machine:
     """All channels of one group."""
 
-    VERSION = 2  # raised with every change of what an entry does or how state is stored
+    VERSION = 3  # raised with every change of what an entry does or how state is stored
 
     def __init__(self, limits: MachineLimits | None = None) -> None:
         self._channels = Channels(MachineLimits() if limits is None else limits)
@@ -139,13 +139,13 @@ class Machine:
 
     def _dispatch(self, command: Command, moment: Moment, deliveries: list[Delivery]) -> Result:
         if isinstance(command, Publish):
-            return self._publish(command, moment, deliveries)
+            return publish(self._channels, command, moment, deliveries)
         if isinstance(command, Receive):
             return self._receive(command, moment, deliveries)
         if isinstance(command, Ack):
             return self._ack(command, moment, deliveries)
         if isinstance(command, OpenProducer):
-            return self._open_producer(command, moment)
+            return open_producer(self._channels, command, moment)
         if isinstance(command, Close):
             return self._close(command, moment, deliveries)
         if isinstance(command, TakeAudit):
@@ -158,33 +158,6 @@ class Machine:
         elif not isinstance(command, Tick):
             return manage(self._channels, command, moment, deliveries)
         return None
-
-    def _publish(self, command: Publish, moment: Moment, deliveries: list[Delivery]) -> Result:
-        header = command.header
-        if header.count < 1:
-            return InvalidRequest(f"a batch has at least 1 message, this one {header.count}")
-        if command.runs and not are_all_of(command.runs, header.count):
-            return InvalidRequest(f"the columns do not say something of each of the batch's {header.count} messages once")
-        queue = self._channels.find_or_create(header.channel, command.incarnation, moment)
-        if not isinstance(queue, Queue):
-            return queue
-        if header.producer:
-            answer = queue.producers.check(header)
-            if answer is not None:
-                return answer
-        others, settings = None, queue.settings
-        if settings.max_messages or settings.max_bytes:
-            others = Served()
-            full = make_room(self._channels, queue, command, moment, others)
-            if full is not None:
-                return full
-        first = queue.publish(command, moment)
-        if header.producer:
-            queue.producers.record(header, first, moment.now_unix_ns)
-        deliveries += queue.serve(moment)
-        if others is not None:  # got what made room
-            deliveries += others.deliver(moment)
-        return Published(first, header.count, False, moment.now_unix_ns)
 
     def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
         queue = self._channels.find_or_create(command.channel, command.incarnation, moment)
@@ -205,12 +178,6 @@ class Machine:
         if queue.settings.max_in_flight:  # others may be given as many now
             deliveries += queue.serve(moment)
         return result
-
-    def _open_producer(self, command: OpenProducer, moment: Moment) -> Result:
-        if command.producer < 1:
-            return InvalidRequest(f"a producer is a number from 1, not {command.producer}")
-        queue = self._channels.find_or_create(command.channel, command.incarnation, moment)
-        return ProducerOpened(queue.producers.open(command.producer)) if isinstance(queue, Queue) else queue
 
     def _close(self, command: Close, moment: Moment, deliveries: list[Delivery]) -> Closed:
         for waiter in self._claims.waiters(command.session):

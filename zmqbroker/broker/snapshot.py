@@ -26,20 +26,30 @@ of a channel's name. Checksums are the store's business.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, astuple
 from typing import Any, NamedTuple
 
 import msgpack
 
-from zmqbroker.broker.claims import Assignment, Waiter
 from zmqbroker.broker.counters import Counters
 from zmqbroker.broker.dirty import Dirty
-from zmqbroker.broker.producers import Producer, StoredBatch
-from zmqbroker.broker.queue import Later, Queue
-from zmqbroker.broker.ranges import Range
-from zmqbroker.broker.records import BatchRecord
-from zmqbroker.commands import ChannelSettings, Member, Origin, Receive, ReceiveKey, Roster
+from zmqbroker.broker.parts import (
+    ASSIGNMENT,
+    BATCH,
+    CHANNEL,
+    DELAYED,
+    META,
+    PRODUCER,
+    READERS,
+    READY,
+    ROSTER,
+    WAITING,
+    WRITERS,
+    pack,
+)
+from zmqbroker.broker.queue import Queue
+from zmqbroker.commands import ChannelSettings, Member, Roster
 from zmqbroker.errors import Corruption
 
 __all__ = [
@@ -62,8 +72,6 @@ __all__ = [
     "write_meta",
     "write_roster",
 ]
-
-META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED = range(9)
 
 _DEFAULTS = ChannelSettings()
 
@@ -100,13 +108,13 @@ class Channel(NamedTuple):
 
 def write_meta(meta: Meta) -> bytes:
     """The value of the meta key."""
-    return _pack(*meta)
+    return pack(*meta)
 
 
 def write_roster(roster: Roster) -> bytes:
     """The value of the roster's key."""
     members = [[member.id, member.name, member.uid, member.peer, member.voter, member.replaces] for member in roster.members]
-    return _pack(roster.index, roster.next_id, roster.membership, members)
+    return pack(roster.index, roster.next_id, roster.membership, members)
 
 
 def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
@@ -121,7 +129,7 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
         (PRODUCER, queue.producers),
     )
     for kind, ids in parts:
-        write = _WRITERS[kind]
+        write = WRITERS[kind]
         for part_id in ids:
             value = write(queue, part_id)
             assert value is not None
@@ -137,7 +145,7 @@ def queue_changes(queue: Queue) -> Iterator[tuple[bytes, bytes | None]]:
         yield key, None
     queue.is_stored = True
     for kind, dirty in _dirty_parts(queue):
-        write = _WRITERS[kind]
+        write = WRITERS[kind]
         for part_id in dirty.take():
             yield _PART_KEY.pack(kind, queue.number, part_id), write(queue, part_id)
 
@@ -158,78 +166,7 @@ def _header(queue: Queue) -> tuple[bytes, bytes]:
     settings = {name: value for name, value in asdict(queue.settings).items() if value != getattr(_DEFAULTS, name)}
     uses = queue.producers.uses
     channel = Channel(queue.name, queue.incarnation, queue.next_sequence, uses, counters, settings)
-    return _CHANNEL_KEY.pack(CHANNEL, queue.number), _pack(*channel)
-
-
-def _write_batch(queue: Queue, first: int) -> bytes | None:
-    part = queue.batches.get(first)
-    if part is None:
-        return None
-    record = part.value
-    frame = (record.index, record.position, record.size, record.body_bytes, record.body_size_max, record.time_unix_ns)
-    more = (record.low, record.share_bytes, record.priority, record.expires_unix_ns)
-    if record.origin is None and more == (0, record.size, 0, 0):
-        return _pack(part.last, *frame)
-    return _pack(part.last, *frame, *more, None if record.origin is None else list(astuple(record.origin)))
-
-
-def _write_ready(queue: Queue, first: int) -> bytes | None:
-    part = queue.ready.get(first)
-    return None if part is None else _pack(part.last, part.value)
-
-
-def _write_delayed(queue: Queue, first: int) -> bytes | None:
-    part = queue.delayed.get(first)
-    return None if part is None else _pack(part.last, *part.value)
-
-
-def _write_assignment(queue: Queue, order: int) -> bytes | None:
-    assignment = queue.assignments.get(order)
-    if assignment is None:
-        return None
-    key, held = assignment.key, [list(part) for part in assignment.held]
-    return _pack(assignment.deadline_unix_ns, key.session, key.consumer, key.request, assignment.assigning, held)
-
-
-def _write_waiter(queue: Queue, order: int) -> bytes | None:
-    waiter = queue.waiting.get(order)
-    if waiter is None:
-        return None
-    key, command = waiter.key, waiter.command
-    return _pack(
-        waiter.deadline_unix_ns,
-        key.session,
-        key.consumer,
-        key.request,
-        command.count_min,
-        command.count_max,
-        command.size_max,
-        command.wait_ms,
-        command.visibility_ms,
-        command.incarnation,
-    )
-
-
-def _write_producer(queue: Queue, producer_id: int) -> bytes | None:
-    producer = queue.producers.get(producer_id)
-    if producer is None:
-        return None
-    return _pack(producer.used, producer.last_sequence, [list(result) for result in producer.results.values()])
-
-
-_WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
-    BATCH: _write_batch,
-    READY: _write_ready,
-    DELAYED: _write_delayed,
-    ASSIGNMENT: _write_assignment,
-    WAITING: _write_waiter,
-    PRODUCER: _write_producer,
-}
-
-
-def _pack(*values: object) -> bytes:
-    packed: bytes = msgpack.packb(values)
-    return packed
+    return _CHANNEL_KEY.pack(CHANNEL, queue.number), pack(*channel)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -254,7 +191,7 @@ def read_roster(value: bytes) -> Roster:
 
 def number_of(key: bytes) -> int:
     """The channel number in a key that is not the meta key. Raises `Corruption` for what is no key of this module."""
-    sizes = {CHANNEL: _CHANNEL_KEY.size} | dict.fromkeys(_WRITERS, _PART_KEY.size)
+    sizes = {CHANNEL: _CHANNEL_KEY.size} | dict.fromkeys(WRITERS, _PART_KEY.size)
     if not key or sizes.get(key[0]) != len(key):
         raise Corruption(f"the state has an unknown key {key.hex()!r}")
     return int.from_bytes(key[1:5], "big")
@@ -296,7 +233,7 @@ def restore_channel(queue: Queue, channel: Channel) -> None:
 def restore_part(queue: Queue, key: bytes, value: bytes) -> None:
     """Add one batch, ready range, assignment, waiting receive or producer, in the order of keys."""
     kind, _, part_id = _PART_KEY.unpack(key)
-    _READERS[kind](queue, part_id, msgpack.unpackb(value))
+    READERS[kind](queue, part_id, msgpack.unpackb(value))
 
 
 def finish(queue: Queue) -> list[int]:
@@ -314,53 +251,3 @@ def finish(queue: Queue) -> list[int]:
     for _, dirty in _dirty_parts(queue):
         dirty.take()
     return [batch.value.index for batch in queue.batches]
-
-
-def _read_batch(queue: Queue, first: int, values: list[Any]) -> None:
-    last, index, position, size, body_bytes, body_size_max, time_unix_ns, *more = values
-    record = BatchRecord(index, position, size, body_bytes, body_size_max, time_unix_ns, live=0, share_bytes=size)
-    if more:
-        record.low, record.share_bytes, record.priority, record.expires_unix_ns, origin = more
-        record.origin = None if origin is None else Origin(*origin)
-    queue.add_batch(first, last, record)
-
-
-def _read_ready(queue: Queue, first: int, values: list[Any]) -> None:
-    last, delivery_count = values
-    queue.make_ready(first, last, delivery_count)
-
-
-def _read_delayed(queue: Queue, first: int, values: list[Any]) -> None:
-    last, due_unix_ns, delivery_count = values
-    queue.delay(first, last, Later(due_unix_ns, delivery_count))
-
-
-def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
-    deadline, session, consumer, request, assigning, held = values
-    parts = [Range[int](*part) for part in held]
-    queue.add_assignment(Assignment(order, queue.number, deadline, ReceiveKey(session, consumer, request), assigning, parts))
-
-
-def _read_waiter(queue: Queue, order: int, values: list[Any]) -> None:
-    deadline, session, consumer, request, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation = values
-    key = ReceiveKey(session, consumer, request)
-    command = Receive(key, queue.name, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation)
-    queue.add_waiter(Waiter(order, queue.number, deadline, command))
-
-
-def _read_producer(queue: Queue, producer_id: int, values: list[Any]) -> None:
-    used, last_sequence, results = values
-    producer = Producer(used, last_sequence)
-    for result in results:
-        producer.results[result[0]] = StoredBatch(*result)
-    queue.producers.restore(producer_id, producer)
-
-
-_READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
-    BATCH: _read_batch,
-    READY: _read_ready,
-    DELAYED: _read_delayed,
-    ASSIGNMENT: _read_assignment,
-    WAITING: _read_waiter,
-    PRODUCER: _read_producer,
-}

@@ -20,7 +20,7 @@ from zmqbroker.wire.frames import pack, shown, unpack
 __all__ = ["COMMANDS_MAX", "ENTRY_FORMAT", "MACHINE_VERSION", "DecodedEntry", "EntryBuilder", "decode_entry"]
 
 ENTRY_FORMAT = 1
-MACHINE_VERSION = 2
+MACHINE_VERSION = 3
 #: A receipt has 16 bits for the ordinal of a command in its entry.
 COMMANDS_MAX = 65_535
 

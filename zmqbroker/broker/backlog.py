@@ -1,0 +1,147 @@
+"""The messages of one channel that nobody holds: stored in batches, ready or delayed, until they are taken or finished.
+
+State is ranges of sequences, never single messages. Messages that were taken from here, or from their holder, are *live and
+nowhere* until they are put back, held or finished. Who receives them is the business of `queue`, and where a message goes that
+leaves for another channel that of `moving`.
+
+Source: docs/PROTOCOL.md §1 and §3, DESIGN §6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from zmqbroker.broker.counters import Counters
+from zmqbroker.broker.entries import LiveEntries
+from zmqbroker.broker.ranges import Range, TrackedRangeMap
+from zmqbroker.broker.ready import Ready
+from zmqbroker.broker.records import BatchRecord
+from zmqbroker.broker.timetable import Agenda, Span, Timetable
+
+__all__ = ["Backlog", "Later"]
+
+
+class Later(NamedTuple):
+    """Messages that will be ready."""
+
+    due_unix_ns: int
+    deliveries: int  # so far
+
+
+class Backlog:
+    """What a `Queue` is but for those who wait for its messages or hold them."""
+
+    def __init__(self, number: int, entries: LiveEntries, agenda: Agenda) -> None:
+        self.number = number  # of the channel, in the order of creation from 1; names the channel in the store
+        self.next_sequence = 1
+        self.counters = Counters()
+        self.size_bytes = 0  # of the batches in `batches`
+        self.batches: TrackedRangeMap[BatchRecord] = TrackedRangeMap()
+        self.ready = Ready()
+        self.delayed: TrackedRangeMap[Later] = TrackedRangeMap()
+        self.timetable = Timetable(number, agenda, self._spans)
+        self._entries = entries  # the machine's; this channel's part of them is kept up here
+        self._prioritized = 0  # records with a priority
+        self._expiring = 0  # records that expire
+
+    def append(self, record: BatchRecord, deliveries: int = 0, due_unix_ns: int = 0) -> None:
+        """Store the messages of a new record behind all others."""
+        first, last = self.next_sequence, self.next_sequence + record.live - 1
+        self.next_sequence = last + 1
+        self.add_batch(first, last, record)
+        self._entries.add(record.index)
+        if due_unix_ns:
+            self.delay(first, last, Later(due_unix_ns, deliveries))
+        else:
+            self.make_ready(first, last, deliveries)
+
+    def take_waiting(self, first: int, last: int) -> list[Range[int]]:
+        """Take messages that nobody holds, ready or delayed; with their delivery counts. They are live and nowhere now."""
+        delayed = (Range(part.first, part.last, part.value.deliveries) for part in self.delayed.cut(first, last))
+        return sorted([*self.ready.cut(first, last), *delayed])
+
+    def put_back(self, parts: Iterable[Range[int]], due_unix_ns: int = 0) -> None:
+        """Make messages that are live and nowhere ready in their places, or delay them."""
+        for part in parts:
+            if due_unix_ns:
+                self.delay(part.first, part.last, Later(due_unix_ns, part.value))
+            else:
+                self.make_ready(*part)
+
+    def unexpired(self, parts: Iterable[Range[int]], now_unix_ns: int) -> Iterator[Range[int]]:
+        """Of messages that are live and nowhere: those that have not expired; the others finish."""
+        for part in parts:
+            if not self._expiring:
+                yield part
+                continue
+            for batch in self.batches.overlapping(part.first, part.last):
+                piece = Range(max(part.first, batch.first), min(part.last, batch.last), part.value)
+                if batch.value.is_over(now_unix_ns):
+                    self.counters.expired += self.finish([piece])
+                else:
+                    yield piece
+
+    def fall_due(self, now_unix_ns: int) -> None:
+        """Make ready what was delayed until now, and finish what waits and has expired."""
+        spans = self.timetable.take_due(now_unix_ns)
+        for _, first, last in spans:
+            for part in self.delayed.overlapping(first, last):
+                if part.value.due_unix_ns <= now_unix_ns:
+                    self.delayed.cut(part.first, part.last)
+                    self.make_ready(part.first, part.last, part.value.deliveries)
+        for _, first, last in spans:
+            for batch in self.batches.overlapping(first, last):
+                if batch.value.is_over(now_unix_ns):
+                    self.counters.expired += self.finish(self.take_waiting(batch.first, batch.last))
+
+    def finish(self, parts: Iterable[Range[int]]) -> int:
+        """Finish messages that are live and nowhere, for good; returns how many."""
+        count = 0
+        for part in parts:
+            count += part.last - part.first + 1
+            for batch in self.batches.overlapping(part.first, part.last):
+                self._finish_in_batch(batch, min(part.last, batch.last) - max(part.first, batch.first) + 1)
+        return count
+
+    def add_batch(self, first: int, last: int, record: BatchRecord) -> None:
+        """Add a stored record; its messages become live by being added to `ready`, `delayed` or an assignment."""
+        self.batches.add(first, last, record)
+        self.size_bytes += record.share_bytes
+        if record.priority:
+            self._prioritized += 1
+        if record.expires_unix_ns:
+            self._expiring += 1
+            self.timetable.add(Span(record.expires_unix_ns, first, last), len(self.delayed) + self._expiring)
+
+    def make_ready(self, first: int, last: int, deliveries: int) -> None:
+        """Add messages that are live and nowhere to those that can be received."""
+        self.ready.add(first, last, deliveries)
+        if not self._prioritized:
+            return
+        for batch in self.batches.overlapping(first, last):
+            if batch.value.priority:
+                self.ready.prioritize(max(first, batch.first), min(last, batch.last), batch.value.priority, deliveries)
+
+    def delay(self, first: int, last: int, later: Later) -> None:
+        """Keep messages that are live and nowhere until they are due."""
+        self.delayed.add(first, last, later)
+        self.timetable.add(Span(later.due_unix_ns, first, last), len(self.delayed) + self._expiring)
+
+    def _spans(self) -> Iterator[Span]:
+        yield from (Span(part.value.due_unix_ns, part.first, part.last) for part in self.delayed)
+        for first, last, record in self.batches:
+            if record.expires_unix_ns:
+                yield Span(record.expires_unix_ns, first, last)
+
+    def _finish_in_batch(self, batch: Range[BatchRecord], count: int) -> None:
+        record = batch.value
+        record.live -= count
+        if record.live == 0:
+            self.batches.cut(batch.first, batch.last)
+            self.size_bytes -= record.share_bytes
+            if record.priority:
+                self._prioritized -= 1
+            if record.expires_unix_ns:
+                self._expiring -= 1
+            self._entries.remove(record.index)

@@ -1,0 +1,156 @@
+"""How each part of a channel is stored: kinds of keys, with a writer and a reader of values for each. `snapshot` has the table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import astuple
+from typing import Any
+
+import msgpack
+
+from zmqbroker.broker.backlog import Later
+from zmqbroker.broker.claims import Assignment, Waiter
+from zmqbroker.broker.producers import Producer, StoredBatch
+from zmqbroker.broker.queue import Queue
+from zmqbroker.broker.ranges import Range
+from zmqbroker.broker.records import BatchRecord
+from zmqbroker.commands import Origin, Receive, ReceiveKey
+
+__all__ = [
+    "ASSIGNMENT",
+    "BATCH",
+    "CHANNEL",
+    "DELAYED",
+    "META",
+    "PRODUCER",
+    "READERS",
+    "READY",
+    "ROSTER",
+    "WAITING",
+    "WRITERS",
+    "pack",
+]
+
+META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED = range(9)
+
+
+def pack(*values: object) -> bytes:
+    """The value of a key."""
+    packed: bytes = msgpack.packb(values)
+    return packed
+
+
+def _write_batch(queue: Queue, first: int) -> bytes | None:
+    part = queue.batches.get(first)
+    if part is None:
+        return None
+    record = part.value
+    frame = (record.index, record.position, record.size, record.body_bytes, record.body_size_max, record.time_unix_ns)
+    more = (record.low, record.share_bytes, record.priority, record.expires_unix_ns)
+    if record.origin is None and more == (0, record.size, 0, 0):
+        return pack(part.last, *frame)
+    return pack(part.last, *frame, *more, None if record.origin is None else list(astuple(record.origin)))
+
+
+def _write_ready(queue: Queue, first: int) -> bytes | None:
+    part = queue.ready.get(first)
+    return None if part is None else pack(part.last, part.value)
+
+
+def _write_delayed(queue: Queue, first: int) -> bytes | None:
+    part = queue.delayed.get(first)
+    return None if part is None else pack(part.last, *part.value)
+
+
+def _write_assignment(queue: Queue, order: int) -> bytes | None:
+    assignment = queue.assignments.get(order)
+    if assignment is None:
+        return None
+    key, held = assignment.key, [list(part) for part in assignment.held]
+    return pack(assignment.deadline_unix_ns, key.session, key.consumer, key.request, assignment.assigning, held)
+
+
+def _write_waiter(queue: Queue, order: int) -> bytes | None:
+    waiter = queue.waiting.get(order)
+    if waiter is None:
+        return None
+    key, command = waiter.key, waiter.command
+    return pack(
+        waiter.deadline_unix_ns,
+        key.session,
+        key.consumer,
+        key.request,
+        command.count_min,
+        command.count_max,
+        command.size_max,
+        command.wait_ms,
+        command.visibility_ms,
+        command.incarnation,
+    )
+
+
+def _write_producer(queue: Queue, producer_id: int) -> bytes | None:
+    producer = queue.producers.get(producer_id)
+    if producer is None:
+        return None
+    return pack(producer.used, producer.last_sequence, [list(result) for result in producer.results.values()])
+
+
+WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
+    BATCH: _write_batch,
+    READY: _write_ready,
+    DELAYED: _write_delayed,
+    ASSIGNMENT: _write_assignment,
+    WAITING: _write_waiter,
+    PRODUCER: _write_producer,
+}
+
+
+def _read_batch(queue: Queue, first: int, values: list[Any]) -> None:
+    last, index, position, size, body_bytes, body_size_max, time_unix_ns, *more = values
+    record = BatchRecord(index, position, size, body_bytes, body_size_max, time_unix_ns, live=0, share_bytes=size)
+    if more:
+        record.low, record.share_bytes, record.priority, record.expires_unix_ns, origin = more
+        record.origin = None if origin is None else Origin(*origin)
+    queue.add_batch(first, last, record)
+
+
+def _read_ready(queue: Queue, first: int, values: list[Any]) -> None:
+    last, delivery_count = values
+    queue.make_ready(first, last, delivery_count)
+
+
+def _read_delayed(queue: Queue, first: int, values: list[Any]) -> None:
+    last, due_unix_ns, delivery_count = values
+    queue.delay(first, last, Later(due_unix_ns, delivery_count))
+
+
+def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
+    deadline, session, consumer, request, assigning, held = values
+    parts = [Range[int](*part) for part in held]
+    queue.add_assignment(Assignment(order, queue.number, deadline, ReceiveKey(session, consumer, request), assigning, parts))
+
+
+def _read_waiter(queue: Queue, order: int, values: list[Any]) -> None:
+    deadline, session, consumer, request, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation = values
+    key = ReceiveKey(session, consumer, request)
+    command = Receive(key, queue.name, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation)
+    queue.add_waiter(Waiter(order, queue.number, deadline, command))
+
+
+def _read_producer(queue: Queue, producer_id: int, values: list[Any]) -> None:
+    used, last_sequence, results = values
+    producer = Producer(used, last_sequence)
+    for result in results:
+        producer.results[result[0]] = StoredBatch(*result)
+    queue.producers.restore(producer_id, producer)
+
+
+READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
+    BATCH: _read_batch,
+    READY: _read_ready,
+    DELAYED: _read_delayed,
+    ASSIGNMENT: _read_assignment,
+    WAITING: _read_waiter,
+    PRODUCER: _read_producer,
+}
