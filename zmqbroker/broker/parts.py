@@ -1,4 +1,4 @@
-"""How each part of a channel is stored: kinds of keys, with a writer and a reader of values for each. `snapshot` has the table."""
+"""How the parts of a channel are stored: kinds of keys, with a writer and a reader of values each. `snapshot` has the table."""
 
 from __future__ import annotations
 
