@@ -55,6 +55,7 @@ class Driver:
     """Runs one session. All methods are called on its loop."""
 
     def __init__(self, seeds: tuple[str, ...], client_id: str) -> None:
+        self.client_id = client_id
         self.closed = False
         self._loop = asyncio.get_running_loop()
         self._process_id = os.getpid()

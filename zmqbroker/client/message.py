@@ -159,6 +159,16 @@ class Content:
         """The sender's."""
         return self._headers().tags or {}
 
+    @property
+    def client_id(self) -> str:
+        """What its sender calls itself, empty for nothing."""
+        return self._headers().client_id or ""
+
+    @property
+    def trace(self) -> str:
+        """The sender's context of a distributed trace, empty for none."""
+        return self._headers().trace or ""
+
     def _headers(self) -> MessageHeaders:
         """Headers of a sender that the broker never looked at: what cannot be read counts as none."""
         headers = self.piece.headers
@@ -223,8 +233,7 @@ def check_channel(name: str) -> None:
 def encode_message(
     body: Buffer,
     id: str | None,
-    metadata: str | None,
-    tags: Mapping[str, str] | None,
+    headers: MessageHeaders,
     body_size_max: int,
     treatment: Treatment = NO_TREATMENT,
 ) -> Encoded:
@@ -241,9 +250,7 @@ def encode_message(
         raise LocalProtocolError(f"a message id has {len(encoded_id)} bytes, the limit is {ID_SIZE_MAX}")
     if treatment != NO_TREATMENT:
         _check_treatment(treatment)
-    if metadata is None and not tags:
-        return Encoded(data, encoded_id, b"", treatment)
-    return Encoded(data, encoded_id, encode_message_headers(MessageHeaders(metadata, tags)), treatment)
+    return Encoded(data, encoded_id, encode_message_headers(headers) if headers != NO_HEADERS else b"", treatment)
 
 
 def _check_treatment(treatment: Treatment) -> None:

@@ -136,11 +136,11 @@ def _put(column: list[Value] | None, place: int, value: Value, nothing: Value) -
 
 
 def split_bodies(
-    bodies: Sequence[bytes], size_max: int, count_max: int, body_size_max: int, now_ns: int, deadline_ns: int
+    bodies: Sequence[bytes], headers: bytes, size_max: int, count_max: int, body_size_max: int, now_ns: int, deadline_ns: int
 ) -> list[Parcel]:
     """Parcels with all these bodies in order, each as large as a batch may be; a body that is larger travels alone.
 
-    Raises LocalProtocolError or MessageTooLarge.
+    `headers` are those of each one. Raises LocalProtocolError or MessageTooLarge.
     """
     bodies = list(bodies)  # what was looked at is what is sent
     if not set(map(type, bodies)) <= {bytes}:
@@ -150,21 +150,31 @@ def split_bodies(
     largest = max(sizes, default=0)
     if largest > body_size_max:
         raise MessageTooLarge(f"a message has {largest} bytes, the limit is {body_size_max}", size=largest, limit=body_size_max)
-    return list(_split(bodies, sizes, size_max, count_max, largest, now_ns, deadline_ns))
+    return list(_split(bodies, sizes, headers, size_max, count_max, largest, now_ns, deadline_ns))
 
 
 def _split(
-    bodies: list[bytes], sizes: list[int], size_max: int, count_max: int, largest: int, now_ns: int, deadline_ns: int
+    bodies: list[bytes],
+    sizes: list[int],
+    headers: bytes,
+    size_max: int,
+    count_max: int,
+    largest: int,
+    now_ns: int,
+    deadline_ns: int,
 ) -> Iterator[Parcel]:
     # As many as fit whatever their sizes are, found without looking at each; then one by one as long as there is room.
-    step = min(count_max, max(1, size_max // (largest + OVERHEAD_BYTES)))
+    more = len(headers) + OVERHEAD_BYTES
+    step = min(count_max, max(1, size_max // (largest + more)))
     low = 0
     while low < len(bodies):
         high = min(low + step, len(bodies))
-        size = sum(sizes[low:high]) + OVERHEAD_BYTES * (high - low)
+        size = sum(sizes[low:high]) + more * (high - low)
         end = min(low + count_max, len(bodies))
-        while high < end and size + sizes[high] + OVERHEAD_BYTES <= size_max:
-            size += sizes[high] + OVERHEAD_BYTES
+        while high < end and size + sizes[high] + more <= size_max:
+            size += sizes[high] + more
             high += 1
-        yield Parcel(bodies[low:high], size, now_ns, deadline_ns)
+        parcel = Parcel(bodies[low:high], size, now_ns, deadline_ns)
+        parcel.headers = [headers] * parcel.count if headers else None
+        yield parcel
         low = high

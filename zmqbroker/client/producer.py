@@ -19,6 +19,7 @@ from zmqbroker.client.parcel import OVERHEAD_BYTES, Parcel, split_bodies
 from zmqbroker.client.pipeline import Pipeline, PipelineSettings
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import NO_TREATMENT, Treatment
+from zmqbroker.wire.headers import MessageHeaders, encode_message_headers
 
 __all__ = ["Producer", "Sender"]
 
@@ -65,7 +66,8 @@ class Sender:
         settings, now_ns = self.settings, time.monotonic_ns()
         size_max = min(settings.batch_bytes, settings.pending_bytes_max)
         deadline_ns, body_size_max = now_ns + timeout_ms * 1_000_000, self._driver.message_bytes_max
-        parcels = split_bodies(bodies, size_max, settings.batch_messages, body_size_max, now_ns, deadline_ns)
+        headers = encode_message_headers(MessageHeaders(client_id=self._driver.client_id or None))
+        parcels = split_bodies(bodies, headers, size_max, settings.batch_messages, body_size_max, now_ns, deadline_ns)
         for parcel in parcels:
             await self._let_in(parcel, share=False)
         return BatchConfirm(parcels)
@@ -156,6 +158,7 @@ class Producer:
         self.timeout_ms = timeout_ms
         self._pipeline = sender.pipeline
         self._driver = driver
+        self.client_id = driver.client_id or None  # which its messages carry
         self._active = active  # it is in there while its block is
 
     @property
@@ -170,6 +173,7 @@ class Producer:
         id: str | None = None,
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
+        trace: str | None = None,
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
@@ -177,10 +181,11 @@ class Producer:
     ) -> Confirm:
         """Send a message after all earlier ones; await the returned confirm for its result.
 
-        `delay_ms`, `expiry_ms` and `priority` are those of `Queue.send`.
+        `trace`, `delay_ms`, `expiry_ms` and `priority` are those of `Queue.send`.
         """
         parcel = self._pipeline.open
-        plain = id is None and metadata is None and tags is None and timeout_ms is None
+        plain = id is None and metadata is None and tags is None and trace is None and timeout_ms is None
+        plain = plain and self.client_id is None
         treated = delay_ms or expiry_ms or priority
         if plain and not treated and parcel is not None and type(body) is bytes:
             # `Parcel.takes` and `append` once more, since a call of either would cost as much as all of this.
@@ -190,8 +195,9 @@ class Producer:
                 bodies.append(body)
                 parcel.size = total
                 return Confirm(parcel, place)
+        headers = MessageHeaders(metadata, tags, self.client_id, trace)
         treatment = Treatment(delay_ms, expiry_ms, priority) if treated else NO_TREATMENT
-        encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max, treatment)
+        encoded = encode_message(body, id, headers, self._driver.message_bytes_max, treatment)
         return await self.sender.send(encoded, timeout_ms or self.timeout_ms, share=timeout_ms is None)
 
     async def send_batch(self, bodies: Sequence[bytes], *, timeout_ms: int | None = None) -> BatchConfirm:

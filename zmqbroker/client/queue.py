@@ -31,6 +31,7 @@ from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
 from zmqbroker.wire.frames import U32_MAX
+from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders
 from zmqbroker.wire.requests import (
     RECEIPTS_MAX,
     RECEIVE_SIZE_DEFAULT,
@@ -103,6 +104,7 @@ class Queue:
         id: str | None = None,
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
+        trace: str | None = None,
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
@@ -110,11 +112,13 @@ class Queue:
     ) -> SendResult:
         """Store one message and wait for the confirm.
 
-        It can be received after `delay_ms`, until `expiry_ms` after now (0: for ever), and before those of a lower `priority`
-        (0 to 9). Calls at the same time are stored in their order, and share batches when more wait than the window takes.
+        `trace` is the context of a distributed trace, for the receiver. It can be received after `delay_ms`, until `expiry_ms`
+        after now (0: for ever), and before those of a lower `priority` (0 to 9). Calls at the same time are stored in their
+        order, and share batches when more wait than the window takes.
         """
+        headers = MessageHeaders(metadata, tags, self._driver.client_id or None, trace)
         treatment = Treatment(delay_ms, expiry_ms, priority)
-        encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max, treatment)
+        encoded = encode_message(body, id, headers, self._driver.message_bytes_max, treatment)
         confirm = await self._sender.send(encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None)
         return await confirm
 
@@ -123,7 +127,7 @@ class Queue:
 
         Without a producer, so a retry after a lost answer may store it twice.
         """
-        data = encode_message(body, None, None, None, self._driver.message_bytes_max).body
+        data = encode_message(body, None, NO_HEADERS, self._driver.message_bytes_max).body
         started_ns = time.monotonic_ns()
         request = Send(self.name, data, forward=True, explain=True)
         fields = (await self._driver.submit(request, timeout_ms or self._timeout_ms)).fields

@@ -197,15 +197,16 @@ class SyncQueue:
         id: str | None = None,
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
+        trace: str | None = None,
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
         timeout_ms: int | None = None,
     ) -> SendResult:
         """Store one message and wait for the confirm; see `Queue.send`."""
-        treatment = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority}
-        sending = self._queue.send(body, id=id, metadata=metadata, tags=tags, timeout_ms=timeout_ms, **treatment)
-        return self._client.run(sending)
+        treatment: dict[str, Any] = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority}
+        headers: dict[str, Any] = {"id": id, "metadata": metadata, "tags": tags, "trace": trace}
+        return self._client.run(self._queue.send(body, **headers, **treatment, timeout_ms=timeout_ms))
 
     def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
         """Store one message by itself, and tell how long each step took; see `Queue.explain`."""

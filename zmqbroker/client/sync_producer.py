@@ -29,6 +29,7 @@ from zmqbroker.client.producer import Producer
 from zmqbroker.errors import BrokerError, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import NO_TREATMENT, Treatment
+from zmqbroker.wire.headers import MessageHeaders, encode_message_headers
 
 __all__ = ["SyncBatchConfirm", "SyncConfirm", "SyncProducer"]
 
@@ -54,6 +55,7 @@ class SyncProducer:
     def __init__(self, client: _LoopOwner, producer: Producer) -> None:
         self._client = client
         self._producer = producer
+        self._client_id = producer.client_id
         self._settings = producer.sender.settings
         self._lock = threading.Lock()  # of everything below
         self._change = threading.Condition(self._lock)  # notified when a parcel has ended, and when the line moves
@@ -73,6 +75,7 @@ class SyncProducer:
         id: str | None = None,
         metadata: str | None = None,
         tags: Mapping[str, str] | None = None,
+        trace: str | None = None,
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
@@ -80,7 +83,8 @@ class SyncProducer:
     ) -> SyncConfirm:
         """Send a message after all earlier ones, waiting only for room; the returned confirm has its result."""
         treated = delay_ms or expiry_ms or priority
-        plain = id is None and metadata is None and tags is None and timeout_ms is None
+        plain = id is None and metadata is None and tags is None and trace is None and timeout_ms is None
+        plain = plain and self._client_id is None
         if plain and not treated and type(body) is bytes:
             with self._lock:  # the short way of `Producer.send`
                 parcel = self._open
@@ -91,8 +95,9 @@ class SyncProducer:
                         bodies.append(body)
                         parcel.size = total
                         return SyncConfirm(self, parcel, place)
+        headers = MessageHeaders(metadata, tags, self._client_id, trace)
         treatment = Treatment(delay_ms, expiry_ms, priority) if treated else NO_TREATMENT
-        encoded = encode_message(body, id, metadata, tags, self._producer.message_bytes_max, treatment)
+        encoded = encode_message(body, id, headers, self._producer.message_bytes_max, treatment)
         parcel = Parcel([], 0, *self._times(timeout_ms))
         place = parcel.append(*encoded)
         parcel.seal()
@@ -103,7 +108,8 @@ class SyncProducer:
         """Send messages after all earlier ones, waiting only for room; see `Producer.send_batch`."""
         size_max = min(self._settings.batch_bytes, self._settings.pending_bytes_max)
         limits = size_max, self._settings.batch_messages, self._producer.message_bytes_max
-        parcels = split_bodies(bodies, *limits, *self._times(timeout_ms))
+        headers = encode_message_headers(MessageHeaders(client_id=self._client_id))
+        parcels = split_bodies(bodies, headers, *limits, *self._times(timeout_ms))
         for parcel in parcels:
             self._hand(parcel, share=False)
         return SyncBatchConfirm(self, parcels)

@@ -129,6 +129,7 @@ def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, An
             headers = _headers(contents.headers[number]) if contents.headers else NO_HEADERS
             origin = {"origin": _origin(piece.origin, number)} if piece.origin is not None else {}
             compressed = {"compressed": True} if contents.header.flags & 1 else {}
+            sender = {"client_id": headers.client_id, "trace": headers.trace}
             messages.append(
                 {
                     "sequence": piece.receipt.first + number,
@@ -140,6 +141,7 @@ def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, An
                     "tags": dict(headers.tags or {}),
                     **origin,
                     **compressed,
+                    **{name: value for name, value in sender.items() if value},
                 }
             )
             bodies.append(bytes(body))

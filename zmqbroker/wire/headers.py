@@ -13,7 +13,19 @@ from zmqbroker.errors import LocalProtocolError, MalformedFrame
 from zmqbroker.wire.batch import HEADERS_SIZE_MAX, Buffer
 from zmqbroker.wire.frames import pack, shown, unpack_map
 
-__all__ = ["NO_HEADERS", "MessageHeaders", "decode_message_headers", "encode_message_headers"]
+__all__ = [
+    "CLIENT_ID_SIZE_MAX",
+    "NO_HEADERS",
+    "TRACE_SIZE_MAX",
+    "MessageHeaders",
+    "decode_message_headers",
+    "encode_message_headers",
+]
+
+#: Bytes of a client's name for itself.
+CLIENT_ID_SIZE_MAX = 255
+#: Bytes of a trace context: a W3C traceparent has 55, and a tracestate behind it up to 512.
+TRACE_SIZE_MAX = 1024
 
 
 class MessageHeaders(NamedTuple):

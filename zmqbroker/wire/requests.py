@@ -15,6 +15,7 @@ from zmqbroker.commands import Receipt
 from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
 from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, SEQUENCE_MAX, Buffer
 from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, Request, binary, encode_header, flag, integer, text
+from zmqbroker.wire.headers import CLIENT_ID_SIZE_MAX
 from zmqbroker.wire.operator_requests import (
     AuditRequest,
     BackupRequest,
@@ -73,7 +74,6 @@ __all__ = [
 ]
 
 SESSION_SIZE = 16
-CLIENT_ID_SIZE_MAX = 255
 #: Bytes of bodies in one MESSAGES reply, when the first message is not larger.
 RECEIVE_SIZE_MAX = 16 << 20
 RECEIVE_SIZE_DEFAULT = 1 << 20

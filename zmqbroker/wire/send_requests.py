@@ -13,7 +13,7 @@ from zmqbroker.errors import InvalidRequest, LocalProtocolError
 from zmqbroker.wire.batch import ID_SIZE_MAX, SEQUENCE_MAX, Buffer
 from zmqbroker.wire.columns import PRIORITY_MAX, Treatment
 from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, flag, integer, shown, text
-from zmqbroker.wire.headers import MessageHeaders, encode_message_headers, is_tags
+from zmqbroker.wire.headers import CLIENT_ID_SIZE_MAX, TRACE_SIZE_MAX, MessageHeaders, encode_message_headers, is_tags
 from zmqbroker.wire.queue_requests import DELAY_MS_MAX, Fields, read_channel_name
 
 __all__ = ["Send", "SendBatch", "read_send", "read_send_batch"]
@@ -30,6 +30,8 @@ class Send:
     id: str = ""
     metadata: str | None = None
     tags: Mapping[str, str] | None = None
+    client_id: str | None = None  # who sends, for the receivers
+    trace: str | None = None  # context of a distributed trace
     delay_ms: int = 0
     expiry_ms: int = 0
     priority: int = 0
@@ -39,7 +41,7 @@ class Send:
     @property
     def headers(self) -> MessageHeaders:
         """What belongs into the headers column."""
-        return MessageHeaders(self.metadata, self.tags)
+        return MessageHeaders(self.metadata, self.tags, self.client_id, self.trace)
 
     @property
     def treatment(self) -> Treatment:
@@ -64,22 +66,27 @@ def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
     if (producer == 0) != (sequence == 0):
         raise InvalidRequest(f"field sequence is {sequence} with producer {producer}: both are 0 or neither is")
     identity = text(fields, "id", "", ID_SIZE_MAX)
-    metadata = text(fields, "metadata", None, REQUEST_HEADER_SIZE_MAX) if "metadata" in fields else None
+    metadata = _text_or_none(fields, "metadata", REQUEST_HEADER_SIZE_MAX)
     tags = fields.get("tags")
     if "tags" in fields and not is_tags(tags):
         raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
+    people = _text_or_none(fields, "client_id", CLIENT_ID_SIZE_MAX), _text_or_none(fields, "trace", TRACE_SIZE_MAX)
     treatment = (
         integer(fields, "delay_ms", 0, 0, DELAY_MS_MAX),
         integer(fields, "expiry_ms", 0, 0, DELAY_MS_MAX),
         integer(fields, "priority", 0, 0, PRIORITY_MAX),
     )
     flags = flag(fields, "forward"), flag(fields, "explain")
-    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *treatment, *flags)
+    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *people, *treatment, *flags)
     try:
         encode_message_headers(request.headers)
     except LocalProtocolError as error:
-        raise InvalidRequest(f"fields metadata and tags: {error}") from error
+        raise InvalidRequest(f"fields metadata, tags, client_id and trace: {error}") from error
     return request
+
+
+def _text_or_none(fields: Fields, name: str, size_max: int) -> str | None:
+    return text(fields, name, None, size_max) if name in fields else None
 
 
 def read_send_batch(fields: Fields, bodies: Sequence[Buffer]) -> SendBatch:

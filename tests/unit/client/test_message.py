@@ -12,6 +12,7 @@ from zmqbroker.client.message import Content, Encoded, Origin, encode_message, r
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
 from zmqbroker.wire.codec import crc32c, encode_batch
+from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders
 
 BATCH = encode_batch(b"q", [b"a", b"b"])
 ORIGIN = {"channel": "orders", "sequence": 6, "delivery_count": 5, "reason": "delivery_limit"}
@@ -63,7 +64,7 @@ def test_read_messages_that_are_none_is_the_nodes_fault(pieces: Any, bodies: lis
 
 
 def test_messages_of_one_piece_have_their_own_ids_and_headers() -> None:
-    headers = encode_message(b"", None, "m", {"a": "b"}, 10)[2]
+    headers = encode_message(b"", None, MessageHeaders("m", {"a": "b"}), 10)[2]
     frame = encode_batch(b"q", [b"a", b"b"], 0, 0, [b"one", b""], [b"", headers])
     first, second = read_messages(None, "q", {"pieces": [[7, 3, 4, 2, 99]]}, [frame], Content)
     assert (first.id, first.metadata, first.tags) == ("one", None, {})
@@ -138,11 +139,11 @@ def test_receipts_join_neighbours_in_the_order_of_the_messages() -> None:
 
 
 def test_encode_message_without_headers_has_an_empty_column() -> None:
-    assert encode_message(b"x", None, None, None, 10) == Encoded(b"x", b"", b"")
-    assert encode_message(b"x", None, None, {}, 10) == Encoded(b"x", b"", b"")
-    assert encode_message(b"x", "i", "m", None, 10)[2] != b""
+    assert encode_message(b"x", None, NO_HEADERS, 10) == Encoded(b"x", b"", b"")
+    assert encode_message(b"x", None, MessageHeaders(None, {}), 10) == Encoded(b"x", b"", b"")
+    assert encode_message(b"x", "i", MessageHeaders("m"), 10)[2] != b""
 
 
 def test_encode_message_body_that_is_not_bytes_is_refused() -> None:
     with pytest.raises(LocalProtocolError, match="str"):
-        encode_message("x", None, None, None, 10)  # type: ignore[arg-type]
+        encode_message("x", None, NO_HEADERS, 10)  # type: ignore[arg-type]

@@ -73,21 +73,25 @@ def test_parcel_failed_by_the_nodes_fault_says_so() -> None:
     sizes=st.lists(st.integers(0, 60), max_size=60),
     size_max=st.integers(1, 200),
     count_max=st.integers(1, 9),
+    headers=st.sampled_from([b"", b"id"]),
 )
-def test_split_keeps_every_body_in_order_and_every_parcel_full(sizes: list[int], size_max: int, count_max: int) -> None:
+def test_split_keeps_every_body_in_order_and_every_parcel_full(
+    sizes: list[int], size_max: int, count_max: int, headers: bytes
+) -> None:
     bodies = [bytes([number % 256]) * size for number, size in enumerate(sizes)]
-    parcels = split_bodies(bodies, size_max, count_max, 60, 3, 4)
+    parcels = split_bodies(bodies, headers, size_max, count_max, 60, 3, 4)
     assert [body for parcel in parcels for body in parcel.bodies] == bodies
     for parcel, following in zip_longest(parcels, parcels[1:]):
-        assert parcel.size == sum(map(len, parcel.bodies)) + OVERHEAD_BYTES * parcel.count
+        assert parcel.size == sum(map(len, parcel.bodies)) + (OVERHEAD_BYTES + len(headers)) * parcel.count
+        assert parcel.headers == ([headers] * parcel.count if headers else None)
         assert 1 <= parcel.count <= count_max
         assert parcel.count == 1 or parcel.size <= size_max
         assert (parcel.appended_ns, parcel.deadline_ns) == (3, 4)
         if following is not None and parcel.count < count_max:
-            assert parcel.size + len(following.bodies[0]) + OVERHEAD_BYTES > size_max
+            assert parcel.size + len(following.bodies[0]) + OVERHEAD_BYTES + len(headers) > size_max
 
 
 @pytest.mark.parametrize(("bodies", "error"), [([b"a", "b"], LocalProtocolError), ([b"a", b"x" * 11], MessageTooLarge)])
 def test_split_with_a_body_that_cannot_be_sent_is_refused(bodies: list[Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        split_bodies(bodies, 100, 10, 10, 0, 0)
+        split_bodies(bodies, b"", 100, 10, 10, 0, 0)

@@ -53,7 +53,13 @@ def sends(draw: st.DrawFn) -> Send:
     tags = draw(st.none() | st.dictionaries(TEXT, TEXT, max_size=2))
     return Send(
         *(draw(CHANNEL), draw(st.binary(max_size=9)), producer, sequence, draw(TEXT), draw(st.none() | TEXT), tags),
-        *(draw(DELAY_MS), draw(DELAY_MS), draw(st.integers(0, 9)), draw(st.booleans()), draw(st.booleans())),
+        client_id=draw(st.none() | TEXT),
+        trace=draw(st.none() | TEXT),
+        delay_ms=draw(DELAY_MS),
+        expiry_ms=draw(DELAY_MS),
+        priority=draw(st.integers(0, 9)),
+        forward=draw(st.booleans()),
+        explain=draw(st.booleans()),
     )
 
 
@@ -97,7 +103,20 @@ VALUES = (
 )
 NAMES = st.sampled_from(
     [
-        *("session", "client_id", "channel", "producer", "sequence", "id", "metadata", "tags", "forward", "min", "max"),
+        *(
+            "session",
+            "client_id",
+            "channel",
+            "producer",
+            "sequence",
+            "id",
+            "metadata",
+            "tags",
+            "trace",
+            "forward",
+            "min",
+            "max",
+        ),
         *("max_bytes", "wait_ms", "visibility_ms", "consumer", "plain", "receipts", "other"),
         *("action", "name", "by", "learner", "to"),
     ]
@@ -117,7 +136,9 @@ def test_request_without_fields_has_the_defaults_of_the_protocol() -> None:
     assert decode_request(Request.HELLO, {}, []) == Hello(None, "")
     assert decode_request(Request.PING, {"later": 1}, []) == Ping()
     assert decode_request(Request.INFO, {}, []) == Info()
-    assert decode_request(Request.SEND, {"channel": "q"}, [b"x"]) == Send("q", b"x", 0, 0, "", None, None, 0, 0, 0, False)
+    assert decode_request(Request.SEND, {"channel": "q"}, [b"x"]) == Send(
+        "q", b"x", 0, 0, "", None, None, None, None, 0, 0, 0, False
+    )
     assert decode_request(Request.SEND_BATCH, {}, [b"x"]) == SendBatch(b"x", False)
     expected = ReceiveRequest("q", 1, 1, 1_048_576, 0, 30_000, 0, False, False)
     assert decode_request(Request.RECEIVE, {"channel": "q"}, []) == expected
@@ -169,7 +190,11 @@ RANGES: list[tuple[Request, dict[str, Any], str]] = [
     (Request.SEND, {"id": "x" * 256}, "field id has 256 bytes, the limit is 255"),
     (Request.SEND, {"metadata": 1}, "field metadata must be text: 1"),
     (Request.SEND, {"metadata": None}, "field metadata must be text: None"),
-    (Request.SEND, {"metadata": "x" * 65_523}, "fields metadata and tags: headers of a message have 65536 bytes"),
+    (
+        Request.SEND,
+        {"metadata": "x" * 65_523},
+        "fields metadata, tags, client_id and trace: headers of a message",
+    ),
     (Request.SEND, {"tags": {"a": 1}}, "field tags must be a map of text: {'a': 1}"),
     (Request.SEND, {"tags": None}, "field tags must be a map of text: None"),
     (Request.SEND, {"tags": []}, "field tags must be a map of text: []"),
