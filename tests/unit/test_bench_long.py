@@ -89,6 +89,13 @@ def test_growth_short_run_has_its_points(tmp_path: Path) -> None:
     assert all(point["messages_per_s"] > 0 and point["refused"] == 0 for point in points)
 
 
+def test_channels_short_run_has_rates_memory_and_idle_shares(tmp_path: Path) -> None:
+    arguments = ("--busy", "5", "--idle", "20", "--messages", "5000", "--rounds", "1", "--idle-s", "0.1")
+    found = run_bench("bench.channels", tmp_path, *arguments)
+    assert found["one_and_busy_beside_idle"][0]["busy"]["messages_per_s"] > 0
+    assert [len(found["with_idle"][name]) for name in ("memory_mb", "idle_cores")] == [3, 3]
+
+
 def test_growth_table_has_rates_by_the_first_of_their_axis() -> None:
     points = [{"axis": axis, "point": n, "messages_per_s": rate} for axis, n, rate in (("a", 1, 50), ("a", 9, 25), ("b", 1, 7))]
     assert [point["to_first"] for point in table(points)] == [1, 0.5, 1]
