@@ -36,7 +36,7 @@ LIST_COUNT = 5_000
 #: Messages that are acked with one call.
 ACK_COUNT = 4_096
 #: What a consumer keeps ready; the time is longer than a case takes, so that no message comes twice.
-CONSUME = {"credit": 65_536, "max_bytes": 4 << 20, "visibility_ms": 600_000}
+CONSUME: dict[str, Any] = {"credit": 65_536, "max_bytes": 4 << 20, "visibility_ms": 600_000}
 
 
 @dataclass(slots=True)

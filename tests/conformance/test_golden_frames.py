@@ -138,7 +138,7 @@ REQUESTS: list[AnyRequest] = [
     SendBatch(BATCHES[2], True),
     Send("orders", b"hello", explain=True),
     ReceiveRequest("orders"),
-    ReceiveRequest("orders", 2, 100, 65_536, 5_000, 60_000, 3, True, True),
+    ReceiveRequest("orders", 2, 100, 65_536, 5_000, 60_000, 3, True, True, True),
     AckRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6))),
     OpenProducerRequest("orders", 0x0102030405060708),
     StatsRequest("orders"),

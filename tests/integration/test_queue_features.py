@@ -330,3 +330,15 @@ def test_defaults_of_a_channel_hold_for_messages_that_say_nothing(client: zmqbro
     queue.send(b"soon", delay_ms=10)
     assert bodies(queue, wait_ms=WAIT_MS) == [b"soon"]
     assert queue.stats()["delayed"] == 1
+
+
+def test_message_received_with_auto_ack_is_finished_as_it_is_delivered(client: zmqbroker.SyncClient) -> None:
+    queue = client.queue(unique_channel())
+    for number in range(3):
+        queue.send(b"%d" % number)
+    assert [message.body for message in queue.receive(2, auto_ack=True)] == [b"0", b"1"]
+    stats = queue.stats()
+    assert (stats["depth"], stats["in_flight"], stats["acked"]) == (1, 0, 2)
+    with queue.consume(auto_ack=True) as consumer:
+        assert next(iter(consumer)).body == b"2"
+    assert queue.stats()["depth"] == 0

@@ -86,6 +86,7 @@ def _write_waiter(queue: Queue, order: int) -> bytes | None:
         command.wait_ms,
         command.visibility_ms,
         command.incarnation,
+        command.auto_ack,
     )
 
 
@@ -132,9 +133,9 @@ def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
 
 
 def _read_waiter(queue: Queue, order: int, values: list[Any]) -> None:
-    deadline, session, consumer, request, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation = values
+    deadline, session, consumer, request, count_min, count_max, size_max, wait_ms, visibility_ms, *rest = values
     key = ReceiveKey(session, consumer, request)
-    command = Receive(key, queue.name, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation)
+    command = Receive(key, queue.name, count_min, count_max, size_max, wait_ms, visibility_ms, *rest)
     queue.add_waiter(Waiter(order, queue.number, deadline, command))
 
 

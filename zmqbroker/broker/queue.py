@@ -255,10 +255,19 @@ class Queue(Backlog):
                 self.counters.redelivered += last - first + 1
         if not held:
             return Delivery(command.key, self.name, ())
+        if command.auto_ack:
+            return self._hand_out(command.key, moment, held)
         deadline = deadline_after(moment.now_unix_ns, command.visibility_ms)
         assignment = Assignment(self._claims.take_order(), self.number, deadline, command.key, moment.assigning, held)
         self.add_assignment(assignment)
         return Delivery(command.key, self.name, pieces_of(self.batches, [assignment], prioritized=self._prioritized > 0))
+
+    def _hand_out(self, key: ReceiveKey, moment: Moment, parts: list[Range[int]]) -> Delivery:
+        """Finish messages as they are delivered: nobody holds them."""
+        nobody = Assignment(0, self.number, 0, key, moment.assigning, parts)
+        delivery = Delivery(key, self.name, pieces_of(self.batches, [nobody], prioritized=self._prioritized > 0))
+        self.counters.acked += self.finish(parts)
+        return delivery
 
     def _drop_assignment(self, assignment: Assignment) -> None:
         del self.assignments[assignment.order]

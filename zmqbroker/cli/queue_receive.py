@@ -26,7 +26,9 @@ __all__ = ["peek", "receive"]
 @click.option(
     "--max", "count_max", type=click.IntRange(1, COUNT_MAX), default=1, show_default=True, help="Most messages to take."
 )
-@click.option("--wait-ms", type=click.IntRange(0, 60_000), default=0, show_default=True, help="How long to wait for a message.")
+@click.option(
+    "--wait-ms", type=click.IntRange(0, 3_600_000), default=0, show_default=True, help="How long to wait for a message."
+)
 @click.option(
     "--visibility-ms",
     type=click.IntRange(100, 43_200_000),

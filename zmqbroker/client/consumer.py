@@ -102,13 +102,10 @@ class Consumer(Generic[Received]):
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @staticmethod
-    def requests(
-        channel: str, numbers: tuple[int, ...], credit: int, visibility_ms: int, size_max: int
-    ) -> tuple[ReceiveRequest, ...]:
+    def requests(ask: ReceiveRequest, numbers: tuple[int, ...], credit: int) -> tuple[ReceiveRequest, ...]:
         """What the lanes ask for: `credit` messages shared by consumers with these numbers."""
         share = max(1, credit // len(numbers))
-        ask = ReceiveRequest(channel, 1, share, size_max=size_max, wait_ms=_WAIT_MS, visibility_ms=visibility_ms)
-        return tuple(replace(ask, consumer=number) for number in numbers)
+        return tuple(replace(ask, count_max=share, wait_ms=_WAIT_MS, consumer=number) for number in numbers)
 
     def __aiter__(self) -> AsyncIterator[Received]:
         return self._iterate()

@@ -172,15 +172,16 @@ class Queue:
         wait_ms: int = 0,
         visibility_ms: int = VISIBILITY_MS_DEFAULT,
         max_bytes: int = RECEIVE_SIZE_DEFAULT,
+        auto_ack: bool = False,
         timeout_ms: int | None = None,
     ) -> list[Message]:
         """Up to `max` messages as soon as `min` are ready, or what there is after `wait_ms`.
 
         Each is in flight for `visibility_ms`, then it is ready again. When the call is cancelled or times out, what may have
-        been assigned to it goes back at once.
+        been assigned to it goes back at once. With `auto_ack` it is finished as it is delivered, at most once.
         """
         consumer = self._book.next_consumer()
-        request = ReceiveRequest(self.name, min, max, max_bytes, wait_ms, visibility_ms, consumer)
+        request = ReceiveRequest(self.name, min, max, max_bytes, wait_ms, visibility_ms, consumer, auto_ack=auto_ack)
         future = self._driver.submit(request, wait_ms + (timeout_ms or self._timeout_ms))
         try:
             answer = await future
@@ -190,12 +191,21 @@ class Queue:
         return list(read_messages(self._owner, self.name, *answer, self._make))
 
     def consume(
-        self, *, credit: int = 256, visibility_ms: int = VISIBILITY_MS_DEFAULT, max_bytes: int = RECEIVE_SIZE_DEFAULT
+        self,
+        *,
+        credit: int = 256,
+        visibility_ms: int = VISIBILITY_MS_DEFAULT,
+        max_bytes: int = RECEIVE_SIZE_DEFAULT,
+        auto_ack: bool = False,
     ) -> Consumer[Message]:
-        """An iterator over the queue's messages, with up to `credit` of them (`max_bytes` for each half) kept ready here."""
+        """An iterator over the queue's messages, with up to `credit` of them (`max_bytes` for each half) kept ready here.
+
+        With `auto_ack` they are finished as they are delivered: those that are kept here when this ends are lost.
+        """
         _check("credit", credit, 1, 2 * _BATCH_MESSAGES_MAX)
         numbers = (self._book.next_consumer(), self._book.next_consumer())[: 1 if credit == 1 else 2]
-        requests = Consumer.requests(self.name, numbers, credit, visibility_ms, max_bytes)
+        ask = ReceiveRequest(self.name, size_max=max_bytes, visibility_ms=visibility_ms, auto_ack=auto_ack)
+        requests = Consumer.requests(ask, numbers, credit)
         read = partial(read_messages, self._owner, self.name, make=self._make)
         return Consumer(self._driver, requests, self._timeout_ms, read, self._book.consumers)
 

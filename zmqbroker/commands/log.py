@@ -79,6 +79,7 @@ class Receive:
     wait_ms: int = 0
     visibility_ms: int = 30_000
     incarnation: int = ANY_INCARNATION
+    auto_ack: bool = False  # what is assigned is finished at once: delivered at most once
 
 
 @dataclass(slots=True, frozen=True)

@@ -298,6 +298,7 @@ class Desk:
             size_max=request.size_max,
             wait_ms=request.wait_ms,
             visibility_ms=request.visibility_ms,
+            auto_ack=request.auto_ack,
         )
         group.submit(command, Pending(pending.route, pending.request_id, pending.session, key, request.plain))
 

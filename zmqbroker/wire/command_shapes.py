@@ -106,7 +106,7 @@ def _receive_items(command: Receive) -> list[Any]:
     return [
         *(key.session, key.consumer, key.request, command.channel),
         *counts,
-        *(command.wait_ms, command.visibility_ms, command.incarnation),
+        *(command.wait_ms, command.visibility_ms, command.incarnation, command.auto_ack),
     ]
 
 
@@ -176,7 +176,7 @@ def _no_items(_command: Tick | TakeAudit) -> list[Any]:
 
 SHAPES: dict[type[SmallCommand], Shape] = {
     OpenProducer: Shape(2, (_is_channel, is_u64, is_u64), _open_producer_items, OpenProducer),
-    Receive: Shape(3, (_is_session, is_u64, is_u64, _is_channel, *(is_u64,) * 6), _receive_items, _receive),
+    Receive: Shape(3, (_is_session, is_u64, is_u64, _is_channel, *(is_u64,) * 6, _is_bool), _receive_items, _receive),
     Ack: Shape(4, (_is_session, _is_channel, _is_receipts), _ack_items, _ack),
     Close: Shape(5, (_is_session, _is_u64_or_nil), _close_items, Close),
     Tick: Shape(6, (), _no_items, Tick),

@@ -77,7 +77,7 @@ SESSION_SIZE = 16
 #: Bytes of bodies in one MESSAGES reply, when the first message is not larger.
 RECEIVE_SIZE_MAX = 16 << 20
 RECEIVE_SIZE_DEFAULT = 1 << 20
-WAIT_MS_MAX = 60_000
+WAIT_MS_MAX = 3_600_000
 VISIBILITY_MS_DEFAULT = 30_000
 
 
@@ -112,6 +112,7 @@ class ReceiveRequest:
     consumer: int = 0
     plain: bool = False
     forward: bool = False
+    auto_ack: bool = False
 
 
 @dataclass(slots=True, frozen=True)
@@ -213,6 +214,7 @@ def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:
         visibility_ms=integer(fields, "visibility_ms", VISIBILITY_MS_DEFAULT, VISIBILITY_MS_MIN, VISIBILITY_MS_MAX),
         consumer=integer(fields, "consumer", 0, 0, U32_MAX),
         plain=flag(fields, "plain"),
+        auto_ack=flag(fields, "auto_ack"),
         forward=flag(fields, "forward"),
     )
 

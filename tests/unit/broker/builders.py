@@ -90,11 +90,12 @@ def receive(
     size_max: int = 1 << 20,
     wait_ms: int = 0,
     visibility_ms: int = 30_000,
+    auto_ack: bool = False,
     incarnation: int = ANY_INCARNATION,
 ) -> Receive:
     """A receive of `ALICE` that does not wait."""
     receive_key = key(session, request, consumer)
-    return Receive(receive_key, channel, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation)
+    return Receive(receive_key, channel, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation, auto_ack)
 
 
 def receipts_of(delivery: Delivery) -> tuple[Receipt, ...]:

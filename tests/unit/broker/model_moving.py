@@ -53,16 +53,19 @@ class Movements:
         """End a wait with whatever is ready and fits."""
         channel.holds.remove(hold)
         taken = self.fitting(channel, hold.command)
-        if taken:
+        hold.assigning = self.assigning
+        if taken and not hold.command.auto_ack:
             channel.holds.append(hold)
             self.order += 1
-            hold.order, hold.assigning = self.order, self.assigning
+            hold.order = self.order
             hold.deadline = self.now + hold.command.visibility_ms * MILLISECOND
         for message in taken:
             channel.redelivered += message.deliveries > 0
             message.deliveries += 1
             message.hold = hold
         self.tell(channel, hold.key)
+        if hold.command.auto_ack:
+            channel.finish(taken, "acked")
 
     def fitting(self, channel: Channel, command: Receive) -> list[Message]:
         """Highest priority first, then oldest; a run costs its count times its largest body, or all the bytes of its part."""

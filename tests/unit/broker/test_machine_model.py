@@ -91,6 +91,7 @@ receives = st.builds(
     size_max=st.sampled_from([1, 3, 5, 1000, 1000]),
     wait_ms=st.sampled_from([0, 2, 3, 20]),
     visibility_ms=visibilities_ms,
+    auto_ack=st.sampled_from([False, False, True]),
     incarnation=incarnations,
 )
 sequence_ranges = st.tuples(st.integers(0, 12), st.integers(0, 12))

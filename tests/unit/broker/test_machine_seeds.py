@@ -107,6 +107,7 @@ class Commands:
             size_max=self.pick([3, 5, 1000, 1000]),
             wait_ms=self.pick([0, 0, 3, 20]),
             visibility_ms=self.pick([0, 2, 5, 15, 40]),
+            auto_ack=self.pick([False, False, False, True]),
         )
 
     def settle(self) -> Command:

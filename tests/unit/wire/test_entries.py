@@ -129,7 +129,9 @@ def test_entry_built_and_decoded_is_the_same(parts: list[SmallCommand | bytes], 
 
 def test_entry_of_a_small_command_has_the_bytes_of_the_protocol() -> None:
     assert build(OpenProducer("q", 7, 8)) == by_hand(2, msgpack.packb(["q", 7, 8]))
-    assert build(Receive(KEY, "q", 1, 2, 3, 4, 5, 6)) == by_hand(3, msgpack.packb([SESSION_1, 1, 2, "q", 1, 2, 3, 4, 5, 6]))
+    assert build(Receive(KEY, "q", 1, 2, 3, 4, 5, 6)) == by_hand(
+        3, msgpack.packb([SESSION_1, 1, 2, "q", 1, 2, 3, 4, 5, 6, False])
+    )
     assert build(Ack(SESSION_1, "q", (Receipt(1, 2, 3),))) == by_hand(4, msgpack.packb([SESSION_1, "q", [[1, 2, 3]]]))
     assert build(Close(SESSION_1)) == by_hand(5, msgpack.packb([SESSION_1, None]))
     assert build(Tick()) == by_hand(6, b"")
