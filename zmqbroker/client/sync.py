@@ -200,11 +200,12 @@ class SyncQueue:
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
+        group: str = "",
         timeout_ms: int | None = None,
     ) -> SendResult:
         """Store one message and wait for the confirm; see `Queue.send`."""
         treatment = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority}
-        sending = self._queue.send(body, id=id, metadata=metadata, tags=tags, timeout_ms=timeout_ms, **treatment)
+        sending = self._queue.send(body, id=id, metadata=metadata, tags=tags, group=group, timeout_ms=timeout_ms, **treatment)
         return self._client.run(sending)
 
     def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:

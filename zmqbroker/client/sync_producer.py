@@ -76,10 +76,11 @@ class SyncProducer:
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
+        group: str = "",
         timeout_ms: int | None = None,
     ) -> SyncConfirm:
         """Send a message after all earlier ones, waiting only for room; the returned confirm has its result."""
-        treated = delay_ms or expiry_ms or priority
+        treated = delay_ms or expiry_ms or priority or group
         plain = id is None and metadata is None and tags is None and timeout_ms is None
         if plain and not treated and type(body) is bytes:
             with self._lock:  # the short way of `Producer.send`
@@ -91,7 +92,7 @@ class SyncProducer:
                         bodies.append(body)
                         parcel.size = total
                         return SyncConfirm(self, parcel, place)
-        treatment = Treatment(delay_ms, expiry_ms, priority) if treated else NO_TREATMENT
+        treatment = Treatment(delay_ms, expiry_ms, priority, group) if treated else NO_TREATMENT
         encoded = encode_message(body, id, metadata, tags, self._producer.message_bytes_max, treatment)
         parcel = Parcel([], 0, *self._times(timeout_ms))
         place = parcel.append(*encoded)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from zmqbroker.errors import InvalidRequest, LocalProtocolError
 from zmqbroker.wire.batch import ID_SIZE_MAX, SEQUENCE_MAX, Buffer
-from zmqbroker.wire.columns import PRIORITY_MAX, Treatment
+from zmqbroker.wire.columns import GROUP_SIZE_MAX, PRIORITY_MAX, Treatment
 from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, flag, integer, shown, text
 from zmqbroker.wire.headers import MessageHeaders, encode_message_headers, is_tags
 from zmqbroker.wire.queue_requests import DELAY_MS_MAX, Fields, read_channel_name
@@ -35,6 +35,7 @@ class Send:
     priority: int = 0
     forward: bool = False
     explain: bool = False  # SENT tells how long each step took
+    group: str = ""
 
     @property
     def headers(self) -> MessageHeaders:
@@ -43,8 +44,8 @@ class Send:
 
     @property
     def treatment(self) -> Treatment:
-        """What belongs into the columns for delay, expiry and priority."""
-        return Treatment(self.delay_ms, self.expiry_ms, self.priority)
+        """What belongs into the columns for delay, expiry, priority and group."""
+        return Treatment(self.delay_ms, self.expiry_ms, self.priority, self.group)
 
 
 @dataclass(slots=True, frozen=True)
@@ -73,8 +74,8 @@ def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
         integer(fields, "expiry_ms", 0, 0, DELAY_MS_MAX),
         integer(fields, "priority", 0, 0, PRIORITY_MAX),
     )
-    flags = flag(fields, "forward"), flag(fields, "explain")
-    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *treatment, *flags)
+    rest = flag(fields, "forward"), flag(fields, "explain"), text(fields, "group", "", GROUP_SIZE_MAX)
+    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *treatment, *rest)
     try:
         encode_message_headers(request.headers)
     except LocalProtocolError as error:

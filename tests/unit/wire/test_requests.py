@@ -53,7 +53,7 @@ def sends(draw: st.DrawFn) -> Send:
     tags = draw(st.none() | st.dictionaries(TEXT, TEXT, max_size=2))
     return Send(
         *(draw(CHANNEL), draw(st.binary(max_size=9)), producer, sequence, draw(TEXT), draw(st.none() | TEXT), tags),
-        *(draw(DELAY_MS), draw(DELAY_MS), draw(st.integers(0, 9)), draw(st.booleans()), draw(st.booleans())),
+        *(draw(DELAY_MS), draw(DELAY_MS), draw(st.integers(0, 9)), draw(st.booleans()), draw(st.booleans()), draw(TEXT)),
     )
 
 
@@ -180,6 +180,8 @@ RANGES: list[tuple[Request, dict[str, Any], str]] = [
     (Request.SEND, {"expiry_ms": 1.5}, "field expiry_ms must be an integer: 1.5"),
     (Request.SEND, {"priority": 10}, "field priority is 10, allowed is 0 to 9"),
     (Request.SEND, {"priority": True}, "field priority must be an integer: True"),
+    (Request.SEND, {"group": "é" * 128}, "field group has 256 bytes, the limit is 255"),
+    (Request.SEND, {"group": None}, "field group must be text: None"),
     (Request.SEND, {"forward": 1}, "field forward must be true or false: 1"),
     (Request.SEND_BATCH, {"forward": None}, "field forward must be true or false: None"),
     (Request.RECEIVE, {"min": 0}, "field min is 0, allowed is 1 to 65535"),
