@@ -176,6 +176,7 @@ REQUESTS: list[AnyRequest] = [
     ManageRequest(DeleteChannel("orders")),
     ListChannels(),
     ListChannels("ord", "orders", 100, True),
+    Send("orders", b"hello", group="customer-7"),
 ]
 
 

@@ -56,8 +56,8 @@ def test_golden_batch_with_columns_both_ways(twin: ModuleType, item: dict[str, A
         assert add_columns(made, sum(map(len, values["bodies"])), treatments) == frame
 
 
-def _fields(run: Run) -> tuple[int, int, int, int]:
-    return run.count, run.delay_ms, run.expiry_ms, run.priority
+def _fields(run: Run) -> tuple[Any, ...]:
+    return run.count, run.delay_ms, run.expiry_ms, run.priority, run.group
 
 
 def test_golden_queue_entry_both_ways() -> None:

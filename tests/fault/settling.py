@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 
 from zmqbroker import Client
 from zmqbroker.client import Message, Queue
+from zmqbroker.client.message import Content
 from zmqbroker.errors import BrokerError
 
 __all__ = ["DELIVERY_LIMIT", "Seen", "Settling", "faults"]
@@ -26,6 +27,8 @@ TIMEOUT_MS = 60_000
 #: A leader's clock may be ahead of ours by a little, and ends a delay that much too early.
 EARLY_NS = 250_000_000
 WORK, DEAD, OTHER = "work", "work.dead", "work.other"
+#: Message groups; about half of all messages have none. A message that is forgotten holds its group up, so there are many.
+GROUPS = 24
 #: What a consumer does with a message, and how often.
 SHARES = {"ack": 50, "nack": 15, "later": 10, "behind": 5, "reject": 8, "requeue": 7, "forget": 5}
 
@@ -36,7 +39,9 @@ class Seen:
 
     sent: dict[int, tuple[int, int]] = field(default_factory=dict)  # confirmed: number -> (stored at, delay in ms)
     unknown: set[int] = field(default_factory=set)  # sends whose outcome nobody knows
+    groups: dict[int, str] = field(default_factory=dict)  # number -> group, of those that have one: they have no delay
     deliveries: list[tuple[int, int, int, int]] = field(default_factory=list)  # number, sequence, delivery count, unix ns
+    ending_ns: dict[tuple[int, int], int] = field(default_factory=dict)  # (number, sequence) -> when its turn may have ended
     acked_ns: dict[int, int] = field(default_factory=dict)  # number -> when its ack in WORK was confirmed
     doubtful: set[int] = field(default_factory=set)  # numbers of which a settlement ended in an error
     dead: list[tuple[int, str, int]] = field(default_factory=list)  # found in DEAD at the end: number, reason, deliveries
@@ -45,7 +50,7 @@ class Seen:
 
 def faults(seen: Seen) -> list[str]:
     """Broken promises, a sentence each."""
-    return [*_fates(seen), *_counts(seen), *_times(seen)]
+    return [*_fates(seen), *_counts(seen), *_times(seen), *_turns(seen)]
 
 
 def _fates(seen: Seen) -> Iterator[str]:
@@ -84,6 +89,24 @@ def _times(seen: Seen) -> Iterator[str]:
             yield f"message {number} came {stored_ns + delay_ms * 1_000_000 - at_ns} ns too early, at delivery {count}"
         if at_ns > seen.acked_ns.get(number, at_ns):
             yield f"message {number} came again, as {sequence}, after its ack was confirmed"
+
+
+def _turns(seen: Seen) -> Iterator[str]:
+    """Of each group one message at a time is given out, in order, until it is done."""
+    spent = {number for number, reason, _ in seen.dead if reason == "delivery_limit"}
+    before: dict[str, tuple[int, int, int]] = {}  # by group: the last delivery, without its time
+    for number, sequence, count, at_ns in seen.deliveries:
+        group = seen.groups.get(number)
+        if group is None:
+            continue
+        other, place, counted = before.get(group, (0, 0, 0))
+        if sequence < place:
+            yield f"message {number} came, as {sequence}, after {place} of the same group"
+        elif place and sequence > place:
+            is_over = counted >= DELIVERY_LIMIT or other in spent  # it leaves when it returns, whether it was seen or not
+            if not is_over and at_ns < seen.ending_ns.get((other, place), at_ns + 1):
+                yield f"message {number} came, as {sequence}, while it was the turn of {place}"
+        before[group] = number, sequence, count
 
 
 class Settling:
@@ -130,10 +153,14 @@ class Settling:
         number = 0
         while not self._stopping.is_set():
             number += 1
-            delay_ms = self._random.choice((0, 0, 0, 50, 400))
+            group = self._random.choice(("", f"group-{self._random.randrange(GROUPS)}"))
+            delay_ms = 0 if group else self._random.choice((0, 0, 50, 400))
+            if group:
+                self.seen.groups[number] = group
             self.seen.unknown.add(number)
+            priority, body = self._random.choice((0, 0, 5)), number.to_bytes(8, "big")
             try:
-                sent = await queue.send(number.to_bytes(8, "big"), delay_ms=delay_ms, priority=self._random.choice((0, 0, 5)))
+                sent = await queue.send(body, delay_ms=delay_ms, priority=priority, group=group)
             except BrokerError:
                 continue
             self.seen.unknown.discard(number)
@@ -144,16 +171,20 @@ class Settling:
         async with Client(self._url, timeout_ms=TIMEOUT_MS) as client:
             queue = client.queue(WORK)
             while True:
-                for message in await queue.receive(8, wait_ms=500, visibility_ms=VISIBILITY_MS):
-                    number, now_ns = _number(message), time.time_ns()
-                    self.seen.deliveries.append((number, message.sequence, message.delivery_count, now_ns))
+                messages = await queue.receive(8, wait_ms=500, visibility_ms=VISIBILITY_MS)
+                now_ns = time.time_ns()
+                for message in messages:
+                    self.seen.deliveries.append((_number(message), message.sequence, message.delivery_count, now_ns))
+                for message in messages:
                     what = "ack" if self._quiet.is_set() else chance.choices(list(SHARES), list(SHARES.values()))[0]
                     try:
                         await self._settle(message, what)
                     except BrokerError:
-                        self.seen.doubtful.add(number)
+                        self.seen.doubtful.add(_number(message))
 
     async def _settle(self, message: Message, what: str) -> None:
+        if what in ("ack", "behind", "reject", "requeue"):
+            self.seen.ending_ns.setdefault((_number(message), message.sequence), time.time_ns())
         match what:
             case "ack":
                 await message.ack()
@@ -170,13 +201,13 @@ class Settling:
                 await message.requeue(OTHER)
 
 
-async def _all_of(queue: Queue) -> list[Message]:
-    """Everything in a queue; it stays there."""
-    found: list[Message] = []
-    while messages := await queue.receive(1000, visibility_ms=600_000):
+async def _all_of(queue: Queue) -> list[Content]:
+    """Everything in a queue."""
+    found: list[Content] = []
+    while messages := await queue.peek(1000, first=found[-1].sequence + 1 if found else 1):
         found += messages
     return found
 
 
-def _number(message: Message) -> int:
+def _number(message: Content) -> int:
     return int.from_bytes(message.body, "big")

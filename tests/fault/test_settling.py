@@ -53,9 +53,11 @@ def test_settling_under_dying_leaders_gives_every_message_one_end(tmp_path: Path
             return running.result()
 
         seen = asyncio.run(main())
+        grouped = sum(number in seen.groups for number, *_ in seen.deliveries)
         note(
             f"{len(seen.sent)} confirmed, {len(seen.deliveries)} deliveries, {len(seen.acked_ns)} acked, "
-            f"{len(seen.dead)} dead, {len(seen.other)} requeued, {len(seen.doubtful)} settlements of unknown outcome"
+            f"{len(seen.dead)} dead, {len(seen.other)} requeued, {len(seen.doubtful)} settlements of unknown outcome, "
+            f"{grouped} deliveries of messages with a group"
         )
         assert faults(seen) == []
         assert seen.dead
@@ -69,6 +71,9 @@ def test_faults_of_a_run_are_found() -> None:
     )
     good.deliveries = [(1, 1, 1, 3), (2, 2, 1, 3), (2, 2, 2, 4), (2, 2, 3, 5)]
     assert faults(good) == []
+    good.groups = both = {1: "g", 2: "g"}
+    good.ending_ns = {(1, 1): 3}
+    assert faults(good) == []
     found = {
         "is nowhere": Seen(sent={1: (0, 0)}),
         "never sent": Seen(other=[1]),
@@ -78,6 +83,8 @@ def test_faults_of_a_run_are_found() -> None:
         "dead after 1": Seen(sent={1: (0, 0)}, dead=[(1, "delivery_limit", 1)]),
         "too early": Seen(sent={1: (10**9, 1000)}, deliveries=[(1, 1, 1, 10**9)], other=[1]),
         "after its ack": Seen(sent={1: (0, 0)}, acked_ns={1: 5}, deliveries=[(1, 1, 2, 6)]),
+        "while it was the turn of 1": Seen(groups=both, deliveries=[(1, 1, 1, 1), (2, 2, 1, 2)], ending_ns={(1, 1): 3}),
+        "after 2 of the same group": Seen(groups=both, deliveries=[(2, 2, 1, 1), (1, 1, 1, 2)], ending_ns={(2, 2): 1}),
     }
     for text, seen in found.items():
         (fault,) = faults(seen)

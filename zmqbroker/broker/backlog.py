@@ -1,4 +1,4 @@
-"""The messages of one channel that nobody holds: stored in batches, ready or delayed, until they are taken or finished.
+"""The messages of one channel that nobody holds: stored in batches, ready, delayed or parked, until they are taken or finished.
 
 State is ranges of sequences, never single messages. Messages that were taken from here, or from their holder, are *live and
 nowhere* until they are put back, held or finished. Who receives them is the business of `queue`, and where a message goes that
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from zmqbroker.broker.counters import Counters
 from zmqbroker.broker.entries import LiveEntries
+from zmqbroker.broker.groups import Groups, joined
 from zmqbroker.broker.ranges import Range, TrackedRangeMap
 from zmqbroker.broker.ready import Ready
 from zmqbroker.broker.records import BatchRecord
@@ -27,6 +28,7 @@ class Later(NamedTuple):
 
     due_unix_ns: int
     deliveries: int  # so far
+    is_current: bool = False  # they keep others of their groups from being ready meanwhile
 
 
 class Backlog:
@@ -40,8 +42,10 @@ class Backlog:
         self.batches: TrackedRangeMap[BatchRecord] = TrackedRangeMap()
         self.ready = Ready()
         self.delayed: TrackedRangeMap[Later] = TrackedRangeMap()
+        self.groups = Groups(self.batches)
         self.timetable = Timetable(number, agenda, self._spans)
         self._entries = entries  # the machine's; this channel's part of them is kept up here
+        self._grouped = 0  # records with a group
         self._prioritized = 0  # records with a priority
         self._expiring = 0  # records that expire
 
@@ -57,17 +61,35 @@ class Backlog:
             self.make_ready(first, last, deliveries)
 
     def take_waiting(self, first: int, last: int) -> list[Range[int]]:
-        """Take messages that nobody holds, ready or delayed; with their delivery counts. They are live and nowhere now."""
+        """Take messages that nobody holds, in whatever state; with their delivery counts. They are live and nowhere now."""
         delayed = (Range(part.first, part.last, part.value.deliveries) for part in self.delayed.cut(first, last))
-        return sorted([*self.ready.cut(first, last), *delayed])
+        due = self.ready.cut(first, last)
+        if self.groups.parked.count:
+            due = joined(sorted([*due, *self.groups.take(first, last)]))
+        return sorted([*due, *delayed])
+
+    def take_oldest(self, count: int) -> list[Range[int]]:
+        """The same of up to `count` neighbours of one record, the oldest of those that are due; none when there are none."""
+        ready, parked = next(iter(self.ready), None), next(iter(self.groups.parked), None)
+        oldest = min((part for part in (ready, parked) if part is not None), default=None)
+        if oldest is None:
+            return []
+        first, last, deliveries = oldest
+        end = min(self.batches.overlapping(first, first)[0].last, first + count - 1)
+        while last < end and (more := self.ready.get(last + 1) or self.groups.parked.get(last + 1)) is not None:
+            if more.value != deliveries:
+                break
+            last = more.last
+        return self.take_waiting(first, min(last, end))
 
     def put_back(self, parts: Iterable[Range[int]], due_unix_ns: int = 0) -> None:
         """Make messages that are live and nowhere ready in their places, or delay them."""
         for part in parts:
-            if due_unix_ns:
-                self.delay(part.first, part.last, Later(due_unix_ns, part.value))
-            else:
+            if not due_unix_ns:
                 self.make_ready(*part)
+                continue
+            for first, last, group in self._by_group(part.first, part.last):  # what returns is the current one of its group
+                self.delay(first, last, Later(due_unix_ns, part.value, is_current=group != ""))
 
     def unexpired(self, parts: Iterable[Range[int]], now_unix_ns: int) -> Iterator[Range[int]]:
         """Of messages that are live and nowhere: those that have not expired; the others finish."""
@@ -85,11 +107,13 @@ class Backlog:
     def fall_due(self, now_unix_ns: int) -> None:
         """Make ready what was delayed until now, and finish what waits and has expired."""
         spans = self.timetable.take_due(now_unix_ns)
+        due: list[Range[Later]] = []
         for _, first, last in spans:
             for part in self.delayed.overlapping(first, last):
                 if part.value.due_unix_ns <= now_unix_ns:
-                    self.delayed.cut(part.first, part.last)
-                    self.make_ready(part.first, part.last, part.value.deliveries)
+                    due += self.delayed.cut(part.first, part.last)
+        for part in sorted(due):  # into their groups by sequence, whatever spans the timetable has left
+            self.make_ready(part.first, part.last, part.value.deliveries)
         for _, first, last in spans:
             for batch in self.batches.overlapping(first, last):
                 if batch.value.is_over(now_unix_ns):
@@ -101,21 +125,43 @@ class Backlog:
         for part in parts:
             count += part.last - part.first + 1
             for batch in self.batches.overlapping(part.first, part.last):
-                self._finish_in_batch(batch, min(part.last, batch.last) - max(part.first, batch.first) + 1)
+                first, last = max(part.first, batch.first), min(part.last, batch.last)
+                self._finish_in_batch(batch, last - first + 1)
+                if batch.value.group and (following := self.groups.leave(batch.value.group, first, last)) is not None:
+                    self.add_ready(*following)
         return count
 
     def add_batch(self, first: int, last: int, record: BatchRecord) -> None:
-        """Add a stored record; its messages become live by being added to `ready`, `delayed` or an assignment."""
+        """Add a stored record; its messages become live by being added to ready, delayed or parked ones, or an assignment."""
         self.batches.add(first, last, record)
         self.size_bytes += record.share_bytes
+        if record.group:
+            self._grouped += 1
         if record.priority:
             self._prioritized += 1
         if record.expires_unix_ns:
             self._expiring += 1
             self.timetable.add(Span(record.expires_unix_ns, first, last), len(self.delayed) + self._expiring)
 
+    @property
+    def is_grouped(self) -> bool:
+        """True when a message has a group: one that finishes may make another one ready."""
+        return self._grouped > 0
+
     def make_ready(self, first: int, last: int, deliveries: int) -> None:
-        """Add messages that are live and nowhere to those that can be received."""
+        """Messages that are live and nowhere are due: they can be received, or are parked until others of their groups were."""
+        if not self._grouped:
+            self.add_ready(first, last, deliveries)
+            return
+        for batch in self.batches.overlapping(first, last):
+            low, high = max(first, batch.first), min(last, batch.last)
+            if not batch.value.group:
+                self.add_ready(low, high, deliveries)
+            elif self.groups.enter(batch, low, high, deliveries):
+                self.add_ready(low, low, deliveries)
+
+    def add_ready(self, first: int, last: int, deliveries: int) -> None:
+        """Add messages that are live and nowhere, and the current ones of their groups, to those that can be received."""
         self.ready.add(first, last, deliveries)
         if not self._prioritized:
             return
@@ -127,6 +173,13 @@ class Backlog:
         """Keep messages that are live and nowhere until they are due."""
         self.delayed.add(first, last, later)
         self.timetable.add(Span(later.due_unix_ns, first, last), len(self.delayed) + self._expiring)
+
+    def _by_group(self, first: int, last: int) -> Iterator[tuple[int, int, str]]:
+        if not self._grouped:
+            yield first, last, ""
+            return
+        for batch in self.batches.overlapping(first, last):
+            yield max(first, batch.first), min(last, batch.last), batch.value.group
 
     def _spans(self) -> Iterator[Span]:
         yield from (Span(part.value.due_unix_ns, part.first, part.last) for part in self.delayed)
@@ -140,6 +193,8 @@ class Backlog:
         if record.live == 0:
             self.batches.cut(batch.first, batch.last)
             self.size_bytes -= record.share_bytes
+            if record.group:
+                self._grouped -= 1
             if record.priority:
                 self._prioritized -= 1
             if record.expires_unix_ns:

@@ -8,7 +8,9 @@ Receipts. A message is assigned at most once per `assigning` number, so that an 
 within one command everything that returns to ready does so before anything is assigned (Close), or nothing returns at all
 (Publish, Receive); and what falls due at the start of an entry is collected first, so that a message which returns and is
 assigned there cannot return again before the next entry. The start of an entry uses the ordinal 65,535, which no command
-can have (docs/PROTOCOL.md §9 allows 65,535 commands, numbered from 0).
+can have (docs/PROTOCOL.md §9 allows 65,535 commands, numbered from 0). The next message of a group, which is ready when the one
+before it has finished, was never assigned before: it does not return, so that any command may assign it (Ack), and the start of
+an entry, whatever finished there.
 
 Source: DESIGN §6, docs/PROTOCOL.md §3, §4 and §9.
 """
@@ -135,7 +137,7 @@ class Machine:
                 give_back(self._channels, claim, moment, served)
                 deliveries += served.deliver(moment)
             elif claim in self._claims:  # else what fell due before it has served it
-                deliveries.append(self._channels.touch(claim.number).end_wait(claim, moment))
+                deliveries += self._channels.touch(claim.number).end_wait(claim, moment)
 
     def _dispatch(self, command: Command, moment: Moment, deliveries: list[Delivery]) -> Result:
         if isinstance(command, Publish):
@@ -168,6 +170,8 @@ class Machine:
             return answer
         if answer is not None:
             deliveries.append(answer)
+            if command.auto_ack and queue.is_grouped:  # the next of their groups are ready now
+                deliveries += queue.serve(moment)
         return Waiting()
 
     def _ack(self, command: Ack, moment: Moment, deliveries: list[Delivery]) -> Result:
@@ -175,7 +179,7 @@ class Machine:
         if not isinstance(queue, Queue):
             return queue
         result = queue.ack(command.session, command.receipts)
-        if queue.settings.max_in_flight:  # others may be given as many now
+        if queue.settings.max_in_flight or queue.is_grouped:  # others may be given as many, or the next of their groups, now
             deliveries += queue.serve(moment)
         return result
 

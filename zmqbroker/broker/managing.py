@@ -8,7 +8,7 @@ from typing import Any
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.moving import OVERFLOW, REDRIVEN, Served, dead_letter, move
 from zmqbroker.broker.queue import Queue
-from zmqbroker.broker.ranges import Range
+from zmqbroker.broker.ranges import RangeMap
 from zmqbroker.broker.records import Moment
 from zmqbroker.commands import (
     ANY_INCARNATION,
@@ -46,6 +46,7 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
             result = Counted(_purge(queue, in_flight=command.in_flight))
         case DeleteMessages():
             result = Counted(_delete(queue, command.sequences))
+            served.add(queue)  # the next of a group whose current message was delayed is ready
         case Redrive():
             result = _redrive(channels, queue, command, moment, served)
         case UpdateChannel():
@@ -102,38 +103,33 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
         if command.origin and (origin is None or origin.channel != command.origin):
             continue
         to = command.to or (origin.channel if origin is not None else "")
-        if to in ("", queue.name) or not (waiting := _waiting(queue, batch.first, batch.last)):
+        room = command.count_max - count if command.count_max else batch.last - batch.first + 1
+        if to in ("", queue.name) or not (last := _last_waiting(queue, batch.first, batch.last, room)):
             continue
         target = channels.find_or_create(to, ANY_INCARNATION, moment)
         if isinstance(target, RequestError):
             if not count:
                 return target
             break
-        room = command.count_max - count if command.count_max else batch.last - batch.first + 1
-        count += move(queue, _oldest(queue, waiting, room), target, REDRIVEN, served)
+        count += move(queue, queue.take_waiting(batch.first, last), target, REDRIVEN, served)
     queue.counters.moved += count
     return Counted(count)
 
 
-def _waiting(queue: Queue, first: int, last: int) -> list[Range[int]]:
-    """The messages of first .. last that nobody holds, ready or delayed, ascending."""
-    ready = ((part.first, part.last) for part in queue.ready.overlapping(first, last))
-    delayed = ((part.first, part.last) for part in queue.delayed.overlapping(first, last))
-    return sorted(Range(max(low, first), min(high, last), 0) for low, high in (*ready, *delayed))
-
-
-def _oldest(queue: Queue, waiting: list[Range[int]], count: int) -> list[Range[int]]:
-    """Take up to `count` of messages that nobody holds."""
-    taken: list[Range[int]] = []
-    for part in waiting:
+def _last_waiting(queue: Queue, first: int, last: int, count: int) -> int:
+    """The last one of the oldest `count` messages of first .. last that nobody holds, or of fewer; 0: there are none."""
+    states: tuple[RangeMap[Any], ...] = (queue.ready, queue.delayed, queue.groups.parked)
+    found = 0
+    for low, high in sorted(part[:2] for state in states for part in state.overlapping(first, last)):
         if count > 0:
-            taken += queue.take_waiting(part.first, min(part.last, part.first + count - 1))
-            count -= part.last - part.first + 1
-    return taken
+            low, high = max(low, first), min(high, last)
+            found = min(high, low + count - 1)
+            count -= high - low + 1
+    return found
 
 
 def make_room(channels: Channels, queue: Queue, command: Publish, moment: Moment, served: Served) -> ChannelFull | None:
-    """See that a batch fits the bounds of its channel: drop or dead-letter what is ready, oldest first, or refuse.
+    """See that a batch fits the bounds of its channel: drop or dead-letter what is ready or parked, oldest first, or refuse.
 
     What is in flight or delayed is never dropped. Where that leaves no room the batch is refused; nothing was dropped then,
     unless it takes so many bytes that nobody could tell before.
@@ -141,19 +137,19 @@ def make_room(channels: Channels, queue: Queue, command: Publish, moment: Moment
     settings, count, size = queue.settings, command.header.count, command.size
     if not _exceeds(queue, count, size):
         return None
-    kept = queue.depth - queue.ready.count
+    kept = queue.in_flight.count + queue.delayed.count
     if settings.overflow == "reject" or 0 < settings.max_messages < kept + count or 0 < settings.max_bytes < size:
         return _full(queue, count, size)
-    while _exceeds(queue, count, size) and (oldest := next(iter(queue.ready), None)) is not None:
-        batch = queue.batches.overlapping(oldest.first, oldest.first)[0]
+    while _exceeds(queue, count, size):
         over = queue.depth + count - settings.max_messages if settings.max_messages else 0
-        last = min(oldest.last, batch.last, oldest.first + over - 1 if over > 0 else batch.last)
-        parts = queue.take_waiting(oldest.first, last)
+        parts = queue.take_oldest(over if over > 0 else queue.depth)
+        if not parts:
+            return _full(queue, count, size)
         if settings.overflow == "drop_oldest":
             queue.counters.dropped += queue.finish(parts)
         elif not dead_letter(channels, queue, parts, OVERFLOW, moment, served):
             return _full(queue, count, size)
-    return _full(queue, count, size) if _exceeds(queue, count, size) else None
+    return None
 
 
 def _full(queue: Queue, count: int, size: int) -> ChannelFull:

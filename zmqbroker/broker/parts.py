@@ -22,6 +22,7 @@ __all__ = [
     "CHANNEL",
     "DELAYED",
     "META",
+    "PARKED",
     "PRODUCER",
     "READERS",
     "READY",
@@ -31,7 +32,7 @@ __all__ = [
     "pack",
 ]
 
-META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED = range(9)
+META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PARKED = range(10)
 
 
 def pack(*values: object) -> bytes:
@@ -47,9 +48,10 @@ def _write_batch(queue: Queue, first: int) -> bytes | None:
     record = part.value
     frame = (record.index, record.position, record.size, record.body_bytes, record.body_size_max, record.time_unix_ns)
     more = (record.low, record.share_bytes, record.priority, record.expires_unix_ns)
-    if record.origin is None and more == (0, record.size, 0, 0):
+    group = (record.group,) if record.group else ()
+    if record.origin is None and (*more, *group) == (0, record.size, 0, 0):
         return pack(part.last, *frame)
-    return pack(part.last, *frame, *more, None if record.origin is None else list(astuple(record.origin)))
+    return pack(part.last, *frame, *more, None if record.origin is None else list(astuple(record.origin)), *group)
 
 
 def _write_ready(queue: Queue, first: int) -> bytes | None:
@@ -59,7 +61,15 @@ def _write_ready(queue: Queue, first: int) -> bytes | None:
 
 def _write_delayed(queue: Queue, first: int) -> bytes | None:
     part = queue.delayed.get(first)
-    return None if part is None else pack(part.last, *part.value)
+    if part is None:
+        return None
+    due_unix_ns, deliveries, is_current = part.value
+    return pack(part.last, due_unix_ns, deliveries, True) if is_current else pack(part.last, due_unix_ns, deliveries)
+
+
+def _write_parked(queue: Queue, first: int) -> bytes | None:
+    part = queue.groups.parked.get(first)
+    return None if part is None else pack(part.last, part.value)
 
 
 def _write_assignment(queue: Queue, order: int) -> bytes | None:
@@ -101,6 +111,7 @@ WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     BATCH: _write_batch,
     READY: _write_ready,
     DELAYED: _write_delayed,
+    PARKED: _write_parked,
     ASSIGNMENT: _write_assignment,
     WAITING: _write_waiter,
     PRODUCER: _write_producer,
@@ -111,19 +122,34 @@ def _read_batch(queue: Queue, first: int, values: list[Any]) -> None:
     last, index, position, size, body_bytes, body_size_max, time_unix_ns, *more = values
     record = BatchRecord(index, position, size, body_bytes, body_size_max, time_unix_ns, live=0, share_bytes=size)
     if more:
-        record.low, record.share_bytes, record.priority, record.expires_unix_ns, origin = more
+        record.low, record.share_bytes, record.priority, record.expires_unix_ns, origin, *group = more
         record.origin = None if origin is None else Origin(*origin)
+        if group:
+            (record.group,) = group
+            _check_text(record.group)
     queue.add_batch(first, last, record)
+
+
+def _check_text(group: object) -> None:
+    if type(group) is not str or not group:
+        raise ValueError(f"a group is {group!r}")
 
 
 def _read_ready(queue: Queue, first: int, values: list[Any]) -> None:
     last, delivery_count = values
-    queue.make_ready(first, last, delivery_count)
+    queue.add_ready(first, last, delivery_count)
 
 
 def _read_delayed(queue: Queue, first: int, values: list[Any]) -> None:
-    last, due_unix_ns, delivery_count = values
-    queue.delay(first, last, Later(due_unix_ns, delivery_count))
+    last, due_unix_ns, delivery_count, *current = values
+    if current not in ([], [True]):
+        raise ValueError(f"a delayed range ends with {current!r}")
+    queue.delay(first, last, Later(due_unix_ns, delivery_count, bool(current)))
+
+
+def _read_parked(queue: Queue, first: int, values: list[Any]) -> None:
+    last, delivery_count = values
+    queue.groups.parked.add(first, last, delivery_count)
 
 
 def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
@@ -151,6 +177,7 @@ READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     BATCH: _read_batch,
     READY: _read_ready,
     DELAYED: _read_delayed,
+    PARKED: _read_parked,
     ASSIGNMENT: _read_assignment,
     WAITING: _read_waiter,
     PRODUCER: _read_producer,

@@ -16,7 +16,7 @@ NOBODY = 0
 def peek(queue: Queue, first: int, since_unix_ns: int, count_max: int, size_max: int) -> tuple[Piece, ...]:
     """Up to so many live messages from a sequence on, ascending, that were stored at an instant or later.
 
-    Ready, delayed and in flight alike, with their deliveries so far. The bodies have at most `size_max` bytes, but the first.
+    In whatever state, with their deliveries so far. The bodies have at most `size_max` bytes, but the first.
     """
     pieces: list[Piece] = []
     count, room = count_max, size_max
@@ -40,6 +40,7 @@ def _live(queue: Queue, first: int, last: int) -> list[Range[int]]:
     """The live messages of first .. last, each range with its deliveries."""
     found = [(part.first, part.last, part.value) for part in queue.ready.overlapping(first, last)]
     found += [(part.first, part.last, part.value.deliveries) for part in queue.delayed.overlapping(first, last)]
+    found += [(part.first, part.last, part.value) for part in queue.groups.parked.overlapping(first, last)]
     for held in queue.in_flight.overlapping(first, last):
         found += [part for part in held.value.held if part.first <= held.last and held.first <= part.last]
     clipped = (Range(max(low, first), min(high, last), deliveries) for low, high, deliveries in found)

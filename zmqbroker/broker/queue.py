@@ -1,12 +1,13 @@
-"""The messages of one channel: ready, delayed, in flight or finished.
+"""The messages of one channel: ready, delayed, parked, in flight or finished.
 
-State is ranges of sequences, never single messages: `batches` says where the bodies are; `ready`, `delayed` and `in_flight`
-divide the live sequences between them, and a sequence below `next_sequence` that is in none of them is finished for good. A
+State is ranges of sequences, never single messages: `batches` says where the bodies are; `ready`, `delayed`, `groups.parked`
+and `in_flight` divide the live sequences between them, and one below `next_sequence` that is in none is finished for good. A
 returned message keeps its place. Nothing here decides when something is due, which commands a channel accepts or where a
 message goes that leaves for another channel (`machine`, `settling`, `managing` do), and nobody looks at bodies.
 
-Invariants: ready, delayed and in_flight are disjoint; together they are the live sequences; every live sequence lies in one
-batch and every batch has a live one; each assignment's `held` is its part of in_flight; no waiter could be served.
+Invariants: ready, delayed, parked and in_flight are disjoint; together they are the live sequences; every live sequence lies
+in one batch and every batch has a live one; each assignment's `held` is its part of in_flight; no waiter could be served; of
+each group at most one message is current (ready, in flight, or delayed as such), and one is when any is parked.
 Source: docs/PROTOCOL.md §1 and §3, DESIGN §6.
 """
 
@@ -14,6 +15,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import chain
+from typing import Any
 
 from zmqbroker.broker.assigning import pieces_of, take_fitting
 from zmqbroker.broker.backlog import Backlog
@@ -131,7 +134,7 @@ class Queue(Backlog):
     @property
     def depth(self) -> int:
         """Live messages."""
-        return self.ready.count + self.in_flight.count + self.delayed.count
+        return self.ready.count + self.in_flight.count + self.delayed.count + self.groups.parked.count
 
     def serve(self, moment: Moment) -> list[Delivery]:
         """Assign to waiting receives, oldest first, until none can be served."""
@@ -145,10 +148,10 @@ class Queue(Backlog):
             deliveries.append(self._assign(waiter.command, moment, available))
         return deliveries
 
-    def end_wait(self, waiter: Waiter, moment: Moment) -> Delivery:
-        """Answer a waiting receive with what is ready."""
+    def end_wait(self, waiter: Waiter, moment: Moment) -> list[Delivery]:
+        """Answer a waiting receive with what is ready, and others with what that makes ready."""
         self.drop_waiter(waiter)
-        return self._assign(waiter.command, moment, self.available)
+        return [self._assign(waiter.command, moment, self.available), *self.serve(moment)]
 
     def drop_waiter(self, waiter: Waiter) -> None:
         """End a wait without an answer."""
@@ -212,6 +215,7 @@ class Queue(Backlog):
             size_bytes=self.size_bytes,
             delayed=self.delayed.count,
             oldest_unix_ns=oldest.value.time_unix_ns if oldest else 0,
+            parked=self.groups.parked.count,
             **asdict(self.counters),
         )
 
@@ -234,12 +238,21 @@ class Queue(Backlog):
         assert isinstance(claims, list)
         claims.append(assignment)
 
+    def restore_groups(self) -> bool:
+        """Derive the state of groups, once all messages are there; False when no such state is possible."""
+        if not (self.is_grouped or self.groups.parked.count):
+            return True
+        delayed = (part for part in self.delayed if part.value.is_current)
+        return self.groups.restore(chain[Range[Any]](self.ready, self.in_flight, delayed))
+
     def is_held(self, session: bytes, receipt: Receipt) -> bool:
         """True when every message of the receipt is in flight under it, or finished."""
         first, last = receipt.first, receipt.last
         if not 1 <= first <= last < self.next_sequence or self.ready.overlaps(first, last):
             return False
         if self.delayed.count and self.delayed.overlaps(first, last):
+            return False
+        if self.groups.parked.count and self.groups.parked.overlaps(first, last):
             return False
         return all(
             part.value.assigning == receipt.assigning and part.value.key.session == session

@@ -97,6 +97,10 @@ class SortedKeys:
         else:
             del self._chunks[position], self._lowest[position]
 
+    def __bool__(self) -> bool:
+        """True when there is a key."""
+        return bool(self._chunks)
+
     def floor(self, key: int) -> int | None:
         """The largest key that is not above `key`."""
         position = bisect_right(self._lowest, key) - 1
@@ -154,6 +158,14 @@ class RangeMap(Generic[Value]):
                 break
             found.append(self._ranges[key])
         return found
+
+    def next_from(self, low: int) -> Range[Value] | None:
+        """The first range that reaches `low` or beyond."""
+        below = self._keys.floor(low)
+        if below is not None and self._ranges[below].last >= low:
+            return self._ranges[below]
+        above = next(self._keys.start_from(low), None)
+        return None if above is None else self._ranges[above]
 
     def overlaps(self, first: int, last: int) -> bool:
         """True when any sequence of first..last is in a range."""

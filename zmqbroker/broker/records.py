@@ -59,6 +59,7 @@ class BatchRecord:
     priority: int = 0
     expires_unix_ns: int = 0  # 0: never
     origin: Origin | None = None  # of the first message, when they were moved here
+    group: str = ""  # "": none
 
     def fitting(self, count: int, room: int) -> int:
         """How many of `count` messages surely have at most `room` bytes of bodies together; below 1 for none."""
@@ -106,7 +107,7 @@ def records_of(command: Publish, settings: ChannelSettings, moment: Moment) -> I
     whole = record_of(command, moment)
     for run in command.runs or (Run(header.count),):
         record = whole.part(low, run.count, header.count) if run.count < header.count else whole
-        record.priority = run.priority
+        record.priority, record.group = run.priority, run.group
         if expiry_ms := run.expiry_ms or settings.expiry_ms:
             record.expires_unix_ns = instant_after(now_unix_ns, expiry_ms)
         delay_ms = run.delay_ms or settings.delay_ms

@@ -15,10 +15,12 @@ not among the keys: the store keeps it and moves it together with them.
 | 5 waiting receive | number u32, order u64 | deadline_unix_ns, receive key, the other fields of the `Receive` in its order |
 | 6 producer | number u32, producer u64 | used, last_sequence, [[base_sequence, count, first_sequence, time_unix_ns], …] |
 | 7 roster | – | index, next_id, membership, [[id, name, uid, peer, voter, replaces], …] |
-| 8 delayed range | number u32, first u64 | last, due_unix_ns, delivery_count |
+| 8 delayed range | number u32, first u64 | last, due_unix_ns, delivery_count, more … |
+| 9 parked range | number u32, first u64 | last, delivery_count |
 
 Counters are those of `Counters`, settings a map of what differs from the default. A batch that is not like a whole one has
-more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason].
+more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason]; and the group of
+its messages, if they have one. More of a delayed range is true: its messages are the current ones of their groups.
 A receive key is session, consumer, request, in the same array. Every key of the store is at most 13 bytes, whatever the length
 of a channel's name. Checksums are the store's business.
 """
@@ -40,6 +42,7 @@ from zmqbroker.broker.parts import (
     CHANNEL,
     DELAYED,
     META,
+    PARKED,
     PRODUCER,
     READERS,
     READY,
@@ -124,6 +127,7 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
         (BATCH, (part.first for part in queue.batches)),
         (READY, (part.first for part in queue.ready)),
         (DELAYED, (part.first for part in queue.delayed)),
+        (PARKED, (part.first for part in queue.groups.parked)),
         (ASSIGNMENT, queue.assignments),
         (WAITING, (waiter.order for waiter in queue.waiting)),
         (PRODUCER, queue.producers),
@@ -155,6 +159,7 @@ def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
         (BATCH, queue.batches.dirty),
         (READY, queue.ready.dirty),
         (DELAYED, queue.delayed.dirty),
+        (PARKED, queue.groups.parked.dirty),
         (ASSIGNMENT, queue.dirty_assignments),
         (WAITING, queue.waiting.dirty),
         (PRODUCER, queue.producers.dirty),
@@ -197,7 +202,7 @@ def number_of(key: bytes) -> int:
     return int.from_bytes(key[1:5], "big")
 
 
-_KIND_NAMES = ("", "", "batch", "ready range", "assignment", "waiting receive", "producer", "", "delayed range")
+_KIND_NAMES = ("", "", "batch", "ready range", "assignment", "waiting receive", "producer", "", "delayed range", "parked range")
 
 
 def describe(key: bytes) -> tuple[int, str]:
@@ -239,14 +244,16 @@ def restore_part(queue: Queue, key: bytes, value: bytes) -> None:
 def finish(queue: Queue) -> list[int]:
     """Derive what is not stored, once all parts are there; returns the entry index of each live batch.
 
-    Raises `Corruption` unless every live message lies in a batch and every batch has a live message.
+    Raises `Corruption` unless every live message lies in a batch, every batch has a live message, and its groups are possible.
     """
-    for part in (*queue.ready, *queue.delayed, *queue.in_flight):
+    for part in (*queue.ready, *queue.delayed, *queue.groups.parked, *queue.in_flight):
         for batch in queue.batches.overlapping(part.first, part.last):
             batch.value.live += min(part.last, batch.last) - max(part.first, batch.first) + 1
     lives = [batch.value.live for batch in queue.batches]
     if 0 in lives or sum(lives) != queue.depth:
         raise Corruption(f"channel {queue.name!r}: batches and live messages do not fit each other")
+    if not queue.restore_groups():
+        raise Corruption(f"channel {queue.name!r}: its groups and their messages do not fit each other")
     queue.producers.sort_by_use()
     for _, dirty in _dirty_parts(queue):
         dirty.take()

@@ -98,7 +98,7 @@ def peek(
     timeout_ms: int,
     as_json: bool,
 ) -> int:
-    """Show messages of CHANNEL without touching them: ready, delayed and in flight alike.
+    """Show messages of CHANNEL without touching them, in whatever state they are.
 
     Ends with status 4 when there are none. `deliveries` is how often each was delivered so far.
     """
@@ -145,6 +145,7 @@ def _show_lines(messages: Sequence[Content]) -> None:
                 "delivery_count": message.delivery_count,
                 "time_unix_ns": message.time_unix_ns,
                 "id": message.id,
+                "group": message.group,
                 "metadata": message.metadata,
                 "tags": message.tags,
                 "origin": message.origin._asdict() if message.origin is not None else None,
@@ -163,6 +164,7 @@ def _show_table(messages: Sequence[Content], *, stored: bool = False) -> None:
         columns.append(("stored (UTC)", lambda message: instant_text(message.time_unix_ns)))
     optional: list[tuple[str, Callable[[Content], str]]] = [
         ("id", lambda message: plain_text(message.id)),
+        ("group", lambda message: plain_text(message.group)),
         ("metadata", lambda message: plain_text(message.metadata or "")),
         ("tags", lambda message: plain_text(", ".join(f"{key}={value}" for key, value in message.tags.items()))),
         ("origin", lambda message: _origin_text(message.origin)),

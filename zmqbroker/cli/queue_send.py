@@ -49,6 +49,7 @@ _UNDER_WAY_MAX = 1_024
     show_default=True,
     help="They come before those of a lower priority.",
 )
+@click.option("--group", default="", help="Of the messages of a group one at a time is received, in their order.")
 @click.option("--id", help="An id of your own, for a single message.")
 @click.option("--metadata", help="A text that goes with each.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of each; may be repeated.")

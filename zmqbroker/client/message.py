@@ -20,7 +20,7 @@ from zmqbroker.errors import (
 )
 from zmqbroker.wire.batch import ID_SIZE_MAX, BatchContents, Buffer
 from zmqbroker.wire.codec import decode_batch
-from zmqbroker.wire.columns import NO_TREATMENT, PRIORITY_MAX, Treatment
+from zmqbroker.wire.columns import GROUP_SIZE_MAX, NO_TREATMENT, PRIORITY_MAX, Treatment, read_groups
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers, encode_message_headers
 from zmqbroker.wire.queue_requests import DELAY_MS_MAX
@@ -83,16 +83,19 @@ class Piece:
 
     __slots__ = (
         *("assigning", "channel", "compressed", "delivery_count", "first"),
-        *("headers", "ids", "origin", "owner", "time_unix_ns"),
+        *("groups", "headers", "ids", "origin", "owner", "time_unix_ns"),
     )
 
-    def __init__(self, owner: Any, channel: str, row: Sequence[Any], batch: BatchContents) -> None:
+    def __init__(
+        self, owner: Any, channel: str, row: Sequence[Any], batch: BatchContents, groups: list[str] | None = None
+    ) -> None:
         self.owner = owner  # what acks its messages
         self.channel = channel
         numbers: list[int] = list(row[:5])
         self.assigning, self.first, _, self.delivery_count, self.time_unix_ns = numbers
         self.origin = Origin(*(row[5][name] for name in Origin._fields)) if len(row) > 5 else None  # of the first message
         self.ids = batch.ids
+        self.groups = groups
         self.headers = batch.headers
         self.compressed = bool(batch.header.flags & 1)
 
@@ -148,6 +151,12 @@ class Content:
         """The sender's, empty for none."""
         ids = self.piece.ids
         return ids[self.place].decode() if ids is not None else ""
+
+    @property
+    def group(self) -> str:
+        """The sender's: of its messages one at a time is received. Empty for none."""
+        groups = self.piece.groups
+        return groups[self.place] if groups is not None else ""
 
     @property
     def metadata(self) -> str | None:
@@ -254,10 +263,18 @@ def encode_message(
 
 
 def _check_treatment(treatment: Treatment) -> None:
-    limits = Treatment(DELAY_MS_MAX, DELAY_MS_MAX, PRIORITY_MAX)
-    for name, value, high in zip(Treatment._fields, treatment, limits, strict=True):
+    *numbers, group = treatment
+    for name, value, high in zip(Treatment._fields, numbers, (DELAY_MS_MAX, DELAY_MS_MAX, PRIORITY_MAX), strict=False):
         if type(value) is not int or not 0 <= value <= high:
             raise LocalProtocolError(f"{name} is {value!r}, allowed is 0 to {high}")
+    if type(group) is not str:
+        raise LocalProtocolError(f"group must be text, not {type(group).__name__}")
+    try:
+        size = len(group.encode())
+    except UnicodeEncodeError as error:
+        raise LocalProtocolError(f"group {group!r} cannot be encoded as UTF-8") from error
+    if size > GROUP_SIZE_MAX:
+        raise LocalProtocolError(f"a group has {size} bytes, the limit is {GROUP_SIZE_MAX}")
 
 
 def read_messages(
@@ -273,7 +290,7 @@ def read_messages(
     parts = []
     for row, frame in zip(pieces, bodies, strict=True):
         batch = _read_piece(row, frame)
-        parts.append((Piece(owner, channel, row, batch), batch.bodies))
+        parts.append((Piece(owner, channel, row, batch, read_groups(frame, batch.header)), batch.bodies))
     return Messages(parts, make)
 
 

@@ -24,9 +24,9 @@ __all__ = ["OVERHEAD_BYTES", "Parcel", "split_bodies"]
 
 Value = TypeVar("Value")
 
-#: Bytes that a message may take in a batch beside body, id and headers: three sizes of u32, two times u64 and a priority of u8.
-#: The columns are there for all messages of a batch when one of them needs them.
-OVERHEAD_BYTES = 29
+#: Bytes that a message may take in a batch beside body, id, headers and group: four sizes of u32, two times u64 and a priority
+#: of u8. The columns are there for all messages of a batch when one of them needs them.
+OVERHEAD_BYTES = 33
 
 
 class Parcel:
@@ -85,6 +85,7 @@ class Parcel:
             self.headers = _put(self.headers, place, headers, b"")
         if treatment != NO_TREATMENT:
             self.treatments = _put(self.treatments, place, treatment, NO_TREATMENT)
+            self.size += len(treatment.group.encode())
         self.size += len(body) + len(id) + len(headers) + OVERHEAD_BYTES
         return place
 

@@ -177,16 +177,17 @@ class Producer:
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
+        group: str = "",
         timeout_ms: int | None = None,
     ) -> Confirm:
         """Send a message after all earlier ones; await the returned confirm for its result.
 
-        `trace`, `delay_ms`, `expiry_ms` and `priority` are those of `Queue.send`.
+        `trace`, `delay_ms`, `expiry_ms`, `priority` and `group` are those of `Queue.send`.
         """
         parcel = self._pipeline.open
         plain = id is None and metadata is None and tags is None and trace is None and timeout_ms is None
         plain = plain and self.client_id is None
-        treated = delay_ms or expiry_ms or priority
+        treated = delay_ms or expiry_ms or priority or group
         if plain and not treated and parcel is not None and type(body) is bytes:
             # `Parcel.takes` and `append` once more, since a call of either would cost as much as all of this.
             bodies, size = parcel.bodies, len(body)
@@ -196,7 +197,7 @@ class Producer:
                 parcel.size = total
                 return Confirm(parcel, place)
         headers = MessageHeaders(metadata, tags, self.client_id, trace)
-        treatment = Treatment(delay_ms, expiry_ms, priority) if treated else NO_TREATMENT
+        treatment = Treatment(delay_ms, expiry_ms, priority, group) if treated else NO_TREATMENT
         encoded = encode_message(body, id, headers, self._driver.message_bytes_max, treatment)
         return await self.sender.send(encoded, timeout_ms or self.timeout_ms, share=timeout_ms is None)
 

@@ -108,16 +108,18 @@ class Queue:
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
+        group: str = "",
         timeout_ms: int | None = None,
     ) -> SendResult:
         """Store one message and wait for the confirm.
 
         `trace` is the context of a distributed trace, for the receiver. It can be received after `delay_ms`, until `expiry_ms`
-        after now (0: for ever), and before those of a lower `priority` (0 to 9). Calls at the same time are stored in their
-        order, and share batches when more wait than the window takes.
+        after now (0: for ever), and before those of a lower `priority` (0 to 9). Of the messages of a `group` one at a time is
+        received, in their order; "": it is in none. Calls at the same time are stored in their order, and share batches when
+        more wait than the window takes.
         """
         headers = MessageHeaders(metadata, tags, self._driver.client_id or None, trace)
-        treatment = Treatment(delay_ms, expiry_ms, priority)
+        treatment = Treatment(delay_ms, expiry_ms, priority, group)
         encoded = encode_message(body, id, headers, self._driver.message_bytes_max, treatment)
         confirm = await self._sender.send(encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None)
         return await confirm
@@ -264,7 +266,7 @@ class Queue:
     ) -> list[Content]:
         """Up to `max` messages from a sequence on, stored at an instant or later, without touching them.
 
-        Ready, delayed and in flight alike. Raises ChannelNotFound.
+        In whatever state they are. Raises ChannelNotFound.
         """
         request = PeekRequest(self.name, first, since_unix_ns, max, max_bytes, forward=True)
         answer = await self._driver.submit(request, self._timeout_ms)

@@ -201,10 +201,11 @@ class SyncQueue:
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
+        group: str = "",
         timeout_ms: int | None = None,
     ) -> SendResult:
         """Store one message and wait for the confirm; see `Queue.send`."""
-        treatment: dict[str, Any] = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority}
+        treatment: dict[str, Any] = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority, "group": group}
         headers: dict[str, Any] = {"id": id, "metadata": metadata, "tags": tags, "trace": trace}
         return self._client.run(self._queue.send(body, **headers, **treatment, timeout_ms=timeout_ms))
 

@@ -79,10 +79,11 @@ class SyncProducer:
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
+        group: str = "",
         timeout_ms: int | None = None,
     ) -> SyncConfirm:
         """Send a message after all earlier ones, waiting only for room; the returned confirm has its result."""
-        treated = delay_ms or expiry_ms or priority
+        treated = delay_ms or expiry_ms or priority or group
         plain = id is None and metadata is None and tags is None and trace is None and timeout_ms is None
         plain = plain and self._client_id is None
         if plain and not treated and type(body) is bytes:
@@ -96,7 +97,7 @@ class SyncProducer:
                         parcel.size = total
                         return SyncConfirm(self, parcel, place)
         headers = MessageHeaders(metadata, tags, self._client_id, trace)
-        treatment = Treatment(delay_ms, expiry_ms, priority) if treated else NO_TREATMENT
+        treatment = Treatment(delay_ms, expiry_ms, priority, group) if treated else NO_TREATMENT
         encoded = encode_message(body, id, headers, self._producer.message_bytes_max, treatment)
         parcel = Parcel([], 0, *self._times(timeout_ms))
         place = parcel.append(*encoded)

@@ -45,6 +45,7 @@ class Run:
     delay_ms: int = 0  # 0: not said
     expiry_ms: int = 0  # the same
     priority: int = 0  # 0 to 9, higher ones are received first
+    group: str = ""  # of its messages one at a time is received; "": none
 
 
 @dataclass(slots=True, frozen=True)

@@ -128,7 +128,7 @@ class Delivery:
 
 @dataclass(slots=True, frozen=True)
 class QueueStats:
-    """A channel's counters. depth = ready + in_flight + delayed."""
+    """A channel's counters. depth = ready + in_flight + delayed + parked."""
 
     channel: str
     incarnation: int
@@ -146,3 +146,4 @@ class QueueStats:
     moved: int = 0  # to other channels or behind all others, by command, ever
     dropped: int = 0  # finished since somebody wanted it so, or to make room for others, ever
     oldest_unix_ns: int = 0  # when the oldest live batch was stored; 0: there is none
+    parked: int = 0  # due, and behind another message of their group

@@ -48,6 +48,7 @@ def _channel(machine: Machine | None, channel: str) -> dict[str, Any]:
         "ready": stats.ready,
         "in_flight": stats.in_flight,
         "delayed": stats.delayed,
+        "parked": stats.parked,
         "waiting_receives": stats.waiting_receives,
         "last_sequence": stats.last_sequence,
         "acked": stats.acked,

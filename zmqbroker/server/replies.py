@@ -21,6 +21,7 @@ from zmqbroker.commands import (
 from zmqbroker.errors import MalformedFrame
 from zmqbroker.server.membership import membership_of
 from zmqbroker.wire import codec
+from zmqbroker.wire.columns import read_groups
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers
 
@@ -125,11 +126,13 @@ def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, An
     bodies: list[bytes] = []
     for piece, frame in zip(pieces, frames, strict=True):
         contents = codec.decode_batch(frame)
+        groups = read_groups(frame, contents.header)
         for number, body in enumerate(contents.bodies):
             headers = _headers(contents.headers[number]) if contents.headers else NO_HEADERS
             origin = {"origin": _origin(piece.origin, number)} if piece.origin is not None else {}
             compressed = {"compressed": True} if contents.header.flags & 1 else {}
             sender = {"client_id": headers.client_id, "trace": headers.trace}
+            group = {"group": groups[number]} if groups and groups[number] else {}
             messages.append(
                 {
                     "sequence": piece.receipt.first + number,
@@ -142,6 +145,7 @@ def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, An
                     **origin,
                     **compressed,
                     **{name: value for name, value in sender.items() if value},
+                    **group,
                 }
             )
             bodies.append(bytes(body))

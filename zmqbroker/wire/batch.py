@@ -70,8 +70,8 @@ COLUMNS = (
     Column("group", 0, 255, True),
     Column("key", 0, 255, True),
 )
-#: Bit set of the columns that this version serves: id, headers, delay, expiry, priority.
-COLUMNS_SERVED = 0x001F
+#: Bit set of the columns that this version serves: id, headers, delay, expiry, priority, group.
+COLUMNS_SERVED = 0x003F
 
 
 class BatchContents(NamedTuple):

@@ -1,5 +1,5 @@
-"""The columns of a batch that say how its messages are to be treated: delay, expiry, priority. Neither twin of the codec makes
-or reads them: few batches have them, and then they cost a pass in Python per batch.
+"""The columns of a batch that say how its messages are to be treated: delay, expiry, priority, group. Neither twin of the codec
+makes or reads them: few batches have them, and then they cost a pass in Python per batch.
 
 A batch that `codec.read_batch` accepted is taken for granted here. Source: docs/PROTOCOL.md §5.
 """
@@ -8,31 +8,32 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from itertools import groupby, repeat
-from typing import NamedTuple
+from itertools import accumulate, groupby, pairwise, repeat
+from typing import Any, NamedTuple
 
 from zmqbroker.commands import BatchHeader, Run
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import COLUMNS, HEADER_SIZE, SEQUENCE_MAX, Buffer
 from zmqbroker.wire.codec import crc32c
 
-__all__ = ["NO_TREATMENT", "Treatment", "add_columns", "read_runs"]
+__all__ = ["NO_TREATMENT", "Treatment", "add_columns", "read_groups", "read_runs"]
 
-ID, HEADERS, DELAY, EXPIRY, PRIORITY = range(5)
+DELAY, EXPIRY, PRIORITY, GROUP = range(2, 6)
 #: Bit set of the columns that make runs.
-TREATED = 1 << DELAY | 1 << EXPIRY | 1 << PRIORITY
-PRIORITY_MAX = COLUMNS[PRIORITY].limit
+TREATED = 1 << DELAY | 1 << EXPIRY | 1 << PRIORITY | 1 << GROUP
+PRIORITY_MAX, GROUP_SIZE_MAX = COLUMNS[PRIORITY].limit, COLUMNS[GROUP].limit
 
 _SIZE_AT, _COLUMNS_AT, _CRC_AT = 8, 32, 4
 _U16, _U32 = struct.Struct("<H"), struct.Struct("<I")
 
 
 class Treatment(NamedTuple):
-    """How one message is to be treated; zeros say nothing."""
+    """How one message is to be treated; zeros and "" say nothing."""
 
     delay_ms: int = 0
     expiry_ms: int = 0
     priority: int = 0
+    group: str = ""
 
 
 NO_TREATMENT = Treatment()
@@ -43,18 +44,40 @@ def read_runs(data: Buffer, position: int, header: BatchHeader) -> tuple[Run, ..
     if not header.columns & TREATED:
         return ()
     count, columns = header.count, header.columns
-    at = position + HEADER_SIZE + len(header.channel.encode()) + 4 * count
-    for bit in (ID, HEADERS):
-        if columns >> bit & 1:
-            at += 4 * count + sum(struct.unpack_from(f"<{count}I", data, at))
-    values: list[Iterable[int]] = []
+    at = _start_of(data, position, header, DELAY)
+    values: list[Iterable[Any]] = []
     for bit, form in ((DELAY, "Q"), (EXPIRY, "Q"), (PRIORITY, "B")):
         if columns >> bit & 1:
             values.append(struct.unpack_from(f"<{count}{form}", data, at))
             at += COLUMNS[bit].width * count
         else:
             values.append(repeat(0, count))
+    if columns >> GROUP & 1:
+        values.append(_texts(data, at, count))
     return tuple(Run(len(list(run)), *treatment) for treatment, run in groupby(zip(*values, strict=True)))
+
+
+def read_groups(data: Buffer, header: BatchHeader) -> list[str] | None:
+    """The group of each message of a batch frame, "" for none; None when no message has one."""
+    if not header.columns >> GROUP & 1:
+        return None
+    return _texts(data, _start_of(data, 0, header, GROUP), header.count)
+
+
+def _start_of(data: Buffer, position: int, header: BatchHeader, column: int) -> int:
+    """Where a column lies, or would lie."""
+    count = header.count
+    at = position + HEADER_SIZE + len(header.channel.encode()) + 4 * count
+    for bit in range(column):
+        if header.columns >> bit & 1:
+            at += COLUMNS[bit].width * count or 4 * count + sum(struct.unpack_from(f"<{count}I", data, at))
+    return at
+
+
+def _texts(data: Buffer, at: int, count: int) -> list[str]:
+    """The values of a text column that begins at data[at]."""
+    sizes = struct.unpack_from(f"<{count}I", data, at)
+    return [str(data[low:high], "utf-8") for low, high in pairwise(accumulate(sizes, initial=at + 4 * count))]
 
 
 def add_columns(frame: bytes, body_bytes: int, treatments: Sequence[Treatment]) -> bytes:
@@ -65,14 +88,18 @@ def add_columns(frame: bytes, body_bytes: int, treatments: Sequence[Treatment]) 
     parts: list[bytes] = []
     columns, size = _U16.unpack_from(frame, _COLUMNS_AT)[0], len(frame)
     for bit, form, high in ((DELAY, "Q", SEQUENCE_MAX), (EXPIRY, "Q", SEQUENCE_MAX), (PRIORITY, "B", PRIORITY_MAX)):
-        values = [treatment[bit - DELAY] for treatment in treatments]
+        values: list[int] = [treatment[bit - DELAY] for treatment in treatments]  # type: ignore[misc]
         if not any(values):
             continue
-        if not 0 <= min(values) <= max(values) <= high:
-            wrong = next(value for value in values if not 0 <= value <= high)
-            raise LocalProtocolError(f"{COLUMNS[bit].name} is {wrong}, allowed is 0 to {high}")
+        _check_range(COLUMNS[bit].name, values, high)
         parts.append(struct.pack(f"<{len(values)}{form}", *values))
         columns |= 1 << bit
+    groups = [treatment.group.encode() for treatment in treatments]
+    if any(groups):
+        sizes = list(map(len, groups))
+        _check_range("size of a group", sizes, GROUP_SIZE_MAX)
+        parts += (struct.pack(f"<{len(sizes)}I", *sizes), *groups)
+        columns |= 1 << GROUP
     if not parts:
         return frame
     made = bytearray(b"".join((frame[: size - body_bytes], *parts, frame[size - body_bytes :])))
@@ -80,3 +107,9 @@ def add_columns(frame: bytes, body_bytes: int, treatments: Sequence[Treatment]) 
     _U16.pack_into(made, _COLUMNS_AT, columns)
     _U32.pack_into(made, _CRC_AT, crc32c(memoryview(made)[_SIZE_AT:]))
     return bytes(made)
+
+
+def _check_range(name: str, values: list[int], high: int) -> None:
+    if not 0 <= min(values) <= max(values) <= high:
+        wrong = next(value for value in values if not 0 <= value <= high)
+        raise LocalProtocolError(f"{name} is {wrong}, allowed is 0 to {high}")

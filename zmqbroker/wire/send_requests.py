@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from zmqbroker.errors import InvalidRequest, LocalProtocolError
 from zmqbroker.wire.batch import ID_SIZE_MAX, SEQUENCE_MAX, Buffer
-from zmqbroker.wire.columns import PRIORITY_MAX, Treatment
+from zmqbroker.wire.columns import GROUP_SIZE_MAX, PRIORITY_MAX, Treatment
 from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, flag, integer, shown, text
 from zmqbroker.wire.headers import CLIENT_ID_SIZE_MAX, TRACE_SIZE_MAX, MessageHeaders, encode_message_headers, is_tags
 from zmqbroker.wire.queue_requests import DELAY_MS_MAX, Fields, read_channel_name
@@ -37,6 +37,7 @@ class Send:
     priority: int = 0
     forward: bool = False
     explain: bool = False  # SENT tells how long each step took
+    group: str = ""
 
     @property
     def headers(self) -> MessageHeaders:
@@ -45,8 +46,8 @@ class Send:
 
     @property
     def treatment(self) -> Treatment:
-        """What belongs into the columns for delay, expiry and priority."""
-        return Treatment(self.delay_ms, self.expiry_ms, self.priority)
+        """What belongs into the columns for delay, expiry, priority and group."""
+        return Treatment(self.delay_ms, self.expiry_ms, self.priority, self.group)
 
 
 @dataclass(slots=True, frozen=True)
@@ -65,19 +66,26 @@ def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
     sequence = integer(fields, "sequence", 0, 0, SEQUENCE_MAX)
     if (producer == 0) != (sequence == 0):
         raise InvalidRequest(f"field sequence is {sequence} with producer {producer}: both are 0 or neither is")
-    identity = text(fields, "id", "", ID_SIZE_MAX)
-    metadata = _text_or_none(fields, "metadata", REQUEST_HEADER_SIZE_MAX)
     tags = fields.get("tags")
     if "tags" in fields and not is_tags(tags):
         raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
-    people = _text_or_none(fields, "client_id", CLIENT_ID_SIZE_MAX), _text_or_none(fields, "trace", TRACE_SIZE_MAX)
-    treatment = (
-        integer(fields, "delay_ms", 0, 0, DELAY_MS_MAX),
-        integer(fields, "expiry_ms", 0, 0, DELAY_MS_MAX),
-        integer(fields, "priority", 0, 0, PRIORITY_MAX),
+    request = Send(
+        channel,
+        bytes(bodies[0]),
+        producer,
+        sequence,
+        id=text(fields, "id", "", ID_SIZE_MAX),
+        metadata=_text_or_none(fields, "metadata", REQUEST_HEADER_SIZE_MAX),
+        tags=tags,
+        client_id=_text_or_none(fields, "client_id", CLIENT_ID_SIZE_MAX),
+        trace=_text_or_none(fields, "trace", TRACE_SIZE_MAX),
+        delay_ms=integer(fields, "delay_ms", 0, 0, DELAY_MS_MAX),
+        expiry_ms=integer(fields, "expiry_ms", 0, 0, DELAY_MS_MAX),
+        priority=integer(fields, "priority", 0, 0, PRIORITY_MAX),
+        group=text(fields, "group", "", GROUP_SIZE_MAX),
+        forward=flag(fields, "forward"),
+        explain=flag(fields, "explain"),
     )
-    flags = flag(fields, "forward"), flag(fields, "explain")
-    request = Send(channel, bytes(bodies[0]), producer, sequence, identity, metadata, tags, *people, *treatment, *flags)
     try:
         encode_message_headers(request.headers)
     except LocalProtocolError as error:

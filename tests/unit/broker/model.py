@@ -95,6 +95,7 @@ class Model(Movements):
             for message in channel.messages:
                 if message.due <= self.now:
                     message.due = 0
+            channel.take_turns()
             channel.finish([m for m in channel.messages if m.waits and m.has_expired(self.now)], "expired")
             self.serve(channel)
         for _, _, channel, hold in due:
@@ -178,7 +179,7 @@ class Model(Movements):
         place_in_frame = 0
         for run in command.runs or (Run(header.count),):
             part = whole.cut(place_in_frame, run.count) if run.count < header.count else whole
-            part.priority = run.priority
+            part.priority, part.group = run.priority, run.group
             delay_ms = run.delay_ms or channel.settings.delay_ms
             expiry_ms = run.expiry_ms or channel.settings.expiry_ms
             if expiry_ms:
@@ -187,6 +188,7 @@ class Model(Movements):
             for place in range(run.count):
                 channel.messages.append(Message(len(channel.messages) + 1, part, place, place_in_frame, due=due))
                 place_in_frame += 1
+        channel.take_turns()
 
     def repeated(self, producer: KnownProducer, base: int, count: int) -> Result:
         if base == producer.last + 1:
@@ -298,6 +300,7 @@ class Model(Movements):
         return Counted(channel.finish([m for m in channel.live() if command.in_flight or m.waits], "dropped"))
 
     def delete_messages(self, channel: Channel, command: DeleteMessages) -> Counted:
+        self.to_serve.append(channel)
         parts = [channel.between(first, last) for first, last in command.sequences]
         return Counted(sum(channel.finish([m for m in part if m.waits], "dropped") for part in parts))
 

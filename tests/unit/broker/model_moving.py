@@ -45,9 +45,8 @@ class Movements:
             self.serve(channel)
 
     def serve(self, channel: Channel) -> None:
-        for hold in channel.waiters():
-            if channel.available() >= hold.command.count_min:
-                self.answer(channel, hold)
+        while served := [hold for hold in channel.waiters() if channel.available() >= hold.command.count_min]:
+            self.answer(channel, served[0])
 
     def answer(self, channel: Channel, hold: Hold) -> None:
         """End a wait with whatever is ready and fits."""
@@ -66,6 +65,7 @@ class Movements:
         self.tell(channel, hold.key)
         if hold.command.auto_ack:
             channel.finish(taken, "acked")
+            self.serve(channel)  # what was behind them in their groups is ready
 
     def fitting(self, channel: Channel, command: Receive) -> list[Message]:
         """Highest priority first, then oldest; a run costs its count times its largest body, or all the bytes of its part."""
@@ -154,6 +154,8 @@ class Movements:
                     new.origin = Origin(source.name, old.sequence, old.deliveries, reason)
                 target.messages.append(new)
                 old.finished = finished
+            target.take_turns()
+            source.take_turns()
 
     # --- bounds -------------------------------------------------------------------------------------------------------
 
@@ -167,12 +169,12 @@ class Movements:
 
     def make_room(self, channel: Channel, count: int, size: int) -> ChannelFull | None:
         settings = channel.settings
-        kept = len(channel.live()) - len(channel.ready())
+        kept = len(channel.live()) - len(self.droppable(channel))
         never = 0 < settings.max_messages < kept + count or 0 < settings.max_bytes < size
         if self.exceeds(channel, count, size) and (never or settings.overflow == "reject"):
             return self.full(channel)
-        while self.exceeds(channel, count, size) and channel.ready():
-            run = runs_of(channel.ready())[0]
+        while self.exceeds(channel, count, size) and self.droppable(channel):
+            run = runs_of(self.droppable(channel))[0]
             if (over := self.over(channel, count)) > 0:
                 run = run[:over]
             if settings.overflow == "drop_oldest":
@@ -180,6 +182,9 @@ class Movements:
             elif not self.dead_letter(channel, [run], "overflow"):
                 return self.full(channel)
         return self.full(channel) if self.exceeds(channel, count, size) else None
+
+    def droppable(self, channel: Channel) -> list[Message]:
+        return [m for m in channel.messages if m.is_due]
 
     def full(self, channel: Channel) -> ChannelFull:
         fields: dict[str, Any] = {"depth": len(channel.live()), "size_bytes": channel.size_bytes()}

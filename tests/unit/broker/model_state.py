@@ -56,6 +56,7 @@ class Part:
     share: int  # of the frame's bytes
     priority: int = 0
     expires: int = 0
+    group: str = ""
 
     @classmethod
     def of_frame(cls, header: BatchHeader, position: int, size: int, index: int, time: int) -> Part:
@@ -70,7 +71,8 @@ class Part:
         """The part that `count` messages are, from the one at place `first` on, when they are on their own."""
         share = self.share * (first + count) // self.count - self.share * first // self.count
         common = self.index, self.position, self.size, self.time
-        return Part(*common, count, self.bytes_of(count), self.body_size_max, share, self.priority, self.expires)
+        said = self.priority, self.expires, self.group
+        return Part(*common, count, self.bytes_of(count), self.body_size_max, share, *said)
 
 
 @dataclass(eq=False)
@@ -89,7 +91,7 @@ class Hold:
 
 @dataclass(eq=False)
 class Message:
-    """One message: finished (says how), held, delayed (due is not 0), or else ready."""
+    """One message: finished (says how), held, delayed (due is not 0), parked (of a group, and not its turn), or else ready."""
 
     sequence: int
     part: Part
@@ -100,6 +102,7 @@ class Message:
     origin: Origin | None = None
     hold: Hold | None = None
     finished: str = ""
+    has_turn: bool = False  # of the messages of its group; from then on until it is finished
 
     @property
     def is_live(self) -> bool:
@@ -108,6 +111,14 @@ class Message:
     @property
     def waits(self) -> bool:
         return not self.finished and self.hold is None
+
+    @property
+    def is_due(self) -> bool:
+        return self.waits and self.due == 0
+
+    @property
+    def is_ready(self) -> bool:
+        return self.is_due and (self.has_turn or not self.part.group)
 
     def has_expired(self, now: int) -> bool:
         return self.part.expires != 0 and self.part.expires <= now
@@ -157,7 +168,18 @@ class Channel:
         return [m for m in self.messages if m.is_live]
 
     def ready(self) -> list[Message]:
-        return [m for m in self.messages if m.waits and not m.due]
+        return [m for m in self.messages if m.is_ready]
+
+    def parked(self) -> list[Message]:
+        return [m for m in self.messages if m.is_due and not m.is_ready]
+
+    def take_turns(self) -> None:
+        """In every group without a message that has the turn, the oldest that is due gets it."""
+        taken = {m.part.group for m in self.messages if m.is_live and m.has_turn}
+        for message in self.messages:
+            if message.part.group and message.is_due and message.part.group not in taken:
+                message.has_turn = True
+                taken.add(message.part.group)
 
     def in_flight(self) -> list[Message]:
         return [m for m in self.messages if m.is_live and m.hold is not None]
@@ -194,6 +216,7 @@ class Channel:
         self.release(messages)
         for message in messages:
             message.finished = how
+        self.take_turns()
         return len(messages)
 
     def stats(self) -> QueueStats:
@@ -215,4 +238,5 @@ class Channel:
             moved=finished["moved"],
             dropped=finished["dropped"],
             oldest_unix_ns=self.live()[0].part.time if self.live() else 0,
+            parked=len(self.parked()),
         )

@@ -173,6 +173,16 @@ def test_overflow_to_the_dead_letter_channel_serves_who_waits_on_either() -> Non
     assert (delivery.channel, ranges(delivery)) == ("dead", [(1, 1, 1)])
 
 
+def test_overflow_that_moves_some_and_refuses_all_the_same_serves_who_waits_for_what_moved() -> None:
+    node = ruled(max_bytes=12, overflow="dead_letter", dead_letter="dead")
+    node.entry(publish(size=9))
+    node.entry(receive(), publish(size=3))
+    node.entry(receive(channel="dead", wait_ms=1000, session=BOB))
+    applied = node.entry(publish(size=9))
+    assert isinstance(applied.results[0], ChannelFull)
+    assert [ranges(delivery) for delivery in applied.deliveries] == [[(1, 1, 1)]]
+
+
 def test_overflow_refuses_where_no_dead_letter_channel_can_be_made() -> None:
     node = ruled(MachineLimits(channels_max=1), max_messages=2, overflow="dead_letter", dead_letter="dead")
     node.entry(publish(2))

@@ -44,6 +44,7 @@ runs = st.builds(
     delay_ms=st.sampled_from([0, 0, 1, 10, 15]),
     expiry_ms=st.sampled_from([0, 0, 5, 10, 30]),
     priority=st.sampled_from([0, 0, 1, 9]),
+    group=st.sampled_from(["", "", "g", "g", "h"]),
 )
 rules = st.builds(
     ChannelSettings,

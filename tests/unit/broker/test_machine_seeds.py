@@ -78,7 +78,13 @@ class Commands:
 
     def publish(self) -> Command:
         runs = [
-            Run(self.pick([1, 1, 2, 3]), self.pick([0, 0, 0, 10, 15]), self.pick([0, 0, 10, 30]), self.pick([0, 0, 1, 9]))
+            Run(
+                self.pick([1, 1, 2, 3]),
+                self.pick([0, 0, 0, 10, 15]),
+                self.pick([0, 0, 10, 30]),
+                self.pick([0, 0, 1, 9]),
+                self.pick(["", "", "g", "g", "h"]),
+            )
             for _ in range(self.pick([0, 0, 1, 2, 3]))
         ]
         count = sum(run.count for run in runs) or self.pick([1, 2, 4])

@@ -98,3 +98,21 @@ def test_range_map_appended_neighbours_of_equal_value_are_one_range() -> None:
     for first in range(1, 1001, 10):
         ranges_map.add(first, first + 9, 0)
     assert list(ranges_map) == [Range(1, 1000, 0)]
+
+
+def test_next_range_from_a_sequence_on() -> None:
+    ranges: RangeMap[int] = RangeMap()
+    assert ranges.next_from(1) is None
+    ranges.add(3, 5, 0)
+    ranges.add(8, 8, 0)
+    found = [ranges.next_from(low) for low in (1, 3, 5, 6, 8, 9)]
+    assert found == [Range(3, 5, 0), Range(3, 5, 0), Range(3, 5, 0), Range(8, 8, 0), Range(8, 8, 0), None]
+
+
+def test_keys_are_true_while_there_is_one() -> None:
+    keys = SortedKeys()
+    assert not keys
+    keys.add(1)
+    assert keys
+    keys.remove(1)
+    assert not keys

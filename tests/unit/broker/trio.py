@@ -124,4 +124,4 @@ class Trio:
             assert stats is not None
             gone = stats.acked + stats.expired + stats.dropped + stats.dead_lettered + stats.moved
             assert stats.last_sequence == gone + stats.depth
-            assert stats.depth == stats.ready + stats.in_flight + stats.delayed
+            assert stats.depth == stats.ready + stats.in_flight + stats.delayed + stats.parked

@@ -80,6 +80,7 @@ class FakeMessage:
     delivery_count: int = 1
     time_unix_ns: int = 1_700_000_000_000_000_000
     id: str = ""
+    group: str = ""
     metadata: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     origin: Origin | None = None

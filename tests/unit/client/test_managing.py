@@ -192,19 +192,20 @@ def test_sync_channels_create_update_describe_list_delete() -> None:
 # --- how a message wants to be treated ----------------------------------------------------------------------------------
 
 
-def test_queue_send_says_delay_expiry_and_priority() -> None:
+def test_queue_send_says_delay_expiry_priority_and_group() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         orders = client.queue("q")
         await orders.send(b"plain")
         await orders.send(b"x", delay_ms=5, expiry_ms=6, priority=7)
         await orders.send(b"x", priority=9, id="i", metadata="m")
+        await orders.send(b"x", group="g")
 
     channel = run(test).broker.channel("q")
-    assert channel.runs == [Run(1, 5, 6, 7), Run(1, 0, 0, 9)]
+    assert channel.runs == [Run(1, 5, 6, 7), Run(1, 0, 0, 9), Run(1, group="g")]
     assert channel.messages[2].id == b"i"
 
 
-def test_producer_send_says_delay_expiry_and_priority() -> None:
+def test_producer_send_says_delay_expiry_priority_and_group() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         async with client.queue("q").producer(linger_ms=1_000) as producer:
             await producer.send(b"1")
@@ -212,25 +213,28 @@ def test_producer_send_says_delay_expiry_and_priority() -> None:
             await producer.send(b"3", delay_ms=5)
             await producer.send(b"4", expiry_ms=6, priority=7)
             await producer.send(b"5")
+            await producer.send(b"6", group="g")
 
     channel = run(test).broker.channel("q")
-    assert channel.runs == [Run(1), Run(2, 5), Run(1, 0, 6, 7), Run(1)]
-    assert channel.bodies == [b"1", b"2", b"3", b"4", b"5"]
+    assert channel.runs == [Run(1), Run(2, 5), Run(1, 0, 6, 7), Run(1), Run(1, group="g")]
+    assert channel.bodies == [b"1", b"2", b"3", b"4", b"5", b"6"]
 
 
-def test_sync_sends_say_delay_expiry_and_priority() -> None:
+def test_sync_sends_say_delay_expiry_priority_and_group() -> None:
     with FakeServer() as server, SyncClient(server.endpoint) as client:
         orders = client.queue("q")
-        orders.send(b"0", delay_ms=1, expiry_ms=2, priority=3)
+        orders.send(b"0", delay_ms=1, expiry_ms=2, priority=3, group="g")
         with orders.producer(linger_ms=1_000) as producer:
             producer.send(b"1")
             producer.send(b"2", delay_ms=5, expiry_ms=6, priority=7)
             producer.send(b"3")
+            producer.send(b"4", group="h")
     channel = server.broker.channel("q")
-    assert channel.runs[0] == Run(1, 1, 2, 3)
+    assert channel.runs[0] == Run(1, 1, 2, 3, "g")
     spelled = [(run.delay_ms, run.expiry_ms, run.priority) for run in channel.runs[1:] for _ in range(run.count)]
     assert (5, 6, 7) in spelled
-    assert channel.bodies == [b"0", b"1", b"2", b"3"]
+    assert channel.runs[-1].group == "h"
+    assert channel.bodies == [b"0", b"1", b"2", b"3", b"4"]
 
 
 DELAY_MAX = 315_576_000_000
@@ -244,6 +248,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"priority": -1}, "priority is -1, allowed is 0 to 9"),
     ({"priority": 10}, "priority is 10, allowed is 0 to 9"),
     ({"priority": True}, "priority is True, allowed is 0 to 9"),
+    ({"group": "é" * 128}, "a group has 256 bytes, the limit is 255"),
+    ({"group": b"g"}, "group must be text, not bytes"),
+    ({"group": "\ud800"}, "group '\\ud800' cannot be encoded as UTF-8"),
 ]
 
 

@@ -12,6 +12,7 @@ from zmqbroker.client.message import Content, Encoded, Origin, encode_message, r
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
 from zmqbroker.wire.codec import crc32c, encode_batch
+from zmqbroker.wire.columns import Treatment, add_columns
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders
 
 BATCH = encode_batch(b"q", [b"a", b"b"])
@@ -81,6 +82,13 @@ def test_messages_that_were_moved_tell_where_they_were() -> None:
         None,
         None,
     ]
+
+
+def test_messages_tell_their_groups() -> None:
+    grouped = add_columns(encode_batch(b"q", [b"a", b"b"], ids=[b"i", b""]), 2, [Treatment(5), Treatment(group="é")])
+    rows = [[7, 3, 4, 2, 99], [7, 5, 6, 2, 99]]
+    messages = read_messages(None, "q", {"pieces": rows}, [BATCH, memoryview(grouped)], Content)
+    assert [message.group for message in messages] == ["", "", "", "é"]
 
 
 def test_messages_tell_whether_their_sender_compressed_them() -> None:

@@ -97,7 +97,7 @@ def test_pipeline_full_batch_fits_the_smallest_limit_whatever_columns_it_has() -
     simulation = Simulation(1)
     pipeline = pipeline_of(simulation, batch_bytes=1_000_000, batch_messages=65_535)
     parcel = Parcel([], 0, simulation.now_ns, simulation.now_ns + 10_000 * MS)
-    parcel.append(b"", b"i", b"h", Treatment(1, 2, 3))  # all others have these columns too
+    parcel.append(b"", b"i", b"h", Treatment(1, 2, 3, "g"))  # all others have these columns too
     while parcel.size + OVERHEAD_BYTES <= 1_000_000:
         parcel.append(b"", b"", b"")
     parcel.seal()

@@ -23,6 +23,7 @@ from zmqbroker.commands import (
 from zmqbroker.raft import Membership
 from zmqbroker.server.replies import messages_reply, result_reply
 from zmqbroker.wire import codec
+from zmqbroker.wire.columns import Treatment, add_columns
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import MessageHeaders, encode_message_headers
 from zmqbroker.wire.membership import encode_membership
@@ -144,6 +145,12 @@ def test_delivery_in_plain_form_of_moved_messages_tells_the_origin_of_each() -> 
     assert [first["origin"], second["origin"]] == [{**origin, "sequence": 40}, {**origin, "sequence": 41}]
     assert "origin" not in third
     assert bodies == [b"b", b"c", b"a"]
+
+
+def test_delivery_in_plain_form_names_the_group_of_those_that_have_one() -> None:
+    batch = add_columns(codec.encode_batch(b"c", [b"a", b"b", b"c"]), 3, [Treatment(group=name) for name in ("g", "", "é")])
+    fields, _ = messages_reply((piece(batch, last=3), piece(batch, last=2, low=1)), lambda index: entry(batch), plain=True)
+    assert [one.get("group") for one in fields["messages"]] == ["g", None, "é", None, "é"]
 
 
 def test_delivery_in_plain_form_says_which_bodies_their_producer_compressed() -> None:

@@ -71,7 +71,7 @@ def test_batch_encoded_and_decoded_is_the_same(codec: Codec, arguments: dict[str
     assert codec.read_batch(inside, 6, len(frame)) == contents.header
 
 
-# The columns that cannot be produced yet: delay, expiry, priority, group and key of two messages, and a compressed flag.
+# The columns that this codec does not make: delay, expiry, priority, group and key of two messages, and a compressed flag.
 ALL_COLUMNS = (
     *(u32(1, 2), u32(0, 2), b"id", u32(1, 0), b"\x80", struct.pack("<QQ", 5, 6), struct.pack("<QQ", 7, 8), b"\x09\x00"),
     *(u32(2, 0), "é".encode(), u32(0, 1), b"k", b"abb"),

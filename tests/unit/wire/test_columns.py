@@ -1,4 +1,4 @@
-"""The columns for delay, expiry and priority: made and read beside either codec (docs/PROTOCOL.md §5)."""
+"""The columns for delay, expiry, priority and group: made and read beside either codec (docs/PROTOCOL.md §5)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from tests.unit.wire.samples import TWINS, batches, damaged, hand_made, load, resealed
 from zmqbroker.commands import Publish, Run
 from zmqbroker.errors import ChecksumMismatch, LocalProtocolError, MalformedFrame
-from zmqbroker.wire.columns import NO_TREATMENT, Treatment, add_columns, read_runs
+from zmqbroker.wire.columns import NO_TREATMENT, Treatment, add_columns, read_groups, read_runs
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 
 INSTANT = st.integers(0, 3) | st.integers(0, 2**64 - 1)
-TREATMENT = st.just(NO_TREATMENT) | st.builds(Treatment, INSTANT, INSTANT, st.integers(0, 9))
+GROUP = st.sampled_from(["", "g"]) | st.text(max_size=60)
+TREATMENT = st.just(NO_TREATMENT) | st.builds(Treatment, INSTANT, INSTANT, st.integers(0, 9), GROUP)
 
 
 @st.composite
@@ -36,7 +37,7 @@ def frame_of(codec: Any, arguments: dict[str, Any], treatments: list[Treatment])
 
 def spelled_out(runs: tuple[Run, ...]) -> list[Treatment]:
     """The treatment of each message."""
-    return [Treatment(run.delay_ms, run.expiry_ms, run.priority) for run in runs for _ in range(run.count)]
+    return [Treatment(run.delay_ms, run.expiry_ms, run.priority, run.group) for run in runs for _ in range(run.count)]
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -53,14 +54,16 @@ def test_columns_added_and_read_are_the_same(twin: str, sample: tuple[dict[str, 
     else:
         assert runs == ()
         assert frame == codec.encode_batch(**arguments)
+    groups = [treatment.group for treatment in treatments]
+    assert read_groups(memoryview(frame), header) == (groups if any(groups) else None)
     contents = codec.decode_batch(frame)
     assert (contents.bodies, contents.ids, contents.headers) == (arguments["bodies"], arguments["ids"], arguments["headers"])
     assert (header.producer, header.base_sequence) == (arguments["producer"], arguments["base_sequence"])
 
 
-def fields(run: Run) -> tuple[int, int, int, int]:
+def fields(run: Run) -> tuple[int, int, int, int, str]:
     """A run as a tuple, its count first."""
-    return run.count, run.delay_ms, run.expiry_ms, run.priority
+    return run.count, run.delay_ms, run.expiry_ms, run.priority, run.group
 
 
 @pytest.mark.parametrize("twin", TWINS)
@@ -91,6 +94,13 @@ def test_columns_have_the_bytes_of_the_protocol() -> None:
     assert add_columns(frame, 3, [Treatment(priority=9), NO_TREATMENT]) == hand_made(
         columns=0b10000, rest=sizes + priority + bodies
     )
+    group = struct.pack("<2I", 2, 0) + "é".encode()
+    assert add_columns(frame, 3, [Treatment(priority=9, group="é"), NO_TREATMENT]) == hand_made(
+        columns=0b110000, rest=sizes + priority + group + bodies
+    )
+    assert add_columns(frame, 3, [Treatment(group="é"), NO_TREATMENT]) == hand_made(
+        columns=0b100000, rest=sizes + group + bodies
+    )
 
 
 def test_columns_that_say_nothing_leave_the_frame_as_it_is() -> None:
@@ -111,6 +121,7 @@ def test_columns_of_nothing_but_zeros_are_one_run() -> None:
         (Treatment(expiry_ms=-5), "expiry_ms is -5"),
         (Treatment(priority=10), "priority is 10, allowed is 0 to 9"),
         (Treatment(priority=-1), "priority is -1"),
+        (Treatment(group="é" * 128), "size of a group is 256, allowed is 0 to 255"),
     ],
 )
 def test_columns_with_a_value_out_of_its_range_are_not_made(treatment: Treatment, said: str) -> None:
@@ -123,7 +134,7 @@ def test_columns_with_a_value_out_of_its_range_are_not_made(treatment: Treatment
 def test_columns_damaged_anywhere_give_named_errors_only(twin: str) -> None:
     codec = load(twin)
     arguments = {"channel": b"q", "bodies": [b"a", b"bb"], "ids": [b"i", b""], "headers": [b"", b"h"]}
-    frame = frame_of(codec, arguments, [Treatment(1, 2, 3), Treatment(4, 5, 6)])
+    frame = frame_of(codec, arguments, [Treatment(1, 2, 3, "g"), Treatment(4, 5, 6, "h")])
     for changed in damaged(frame):
         with pytest.raises((MalformedFrame, ChecksumMismatch)):
             codec.read_batch(changed)
@@ -136,7 +147,7 @@ def test_columns_damaged_anywhere_give_named_errors_only(twin: str) -> None:
         except MalformedFrame:
             continue
         runs = read_runs(again, 0, header)
-        assert sum(run.count for run in runs) == (header.count if header.columns & 0b11100 else 0)
+        assert sum(run.count for run in runs) == (header.count if header.columns & 0b111100 else 0)
         assert all(0 <= run.priority <= 9 for run in runs)
 
 

@@ -60,6 +60,7 @@ def sends(draw: st.DrawFn) -> Send:
         priority=draw(st.integers(0, 9)),
         forward=draw(st.booleans()),
         explain=draw(st.booleans()),
+        group=draw(TEXT),
     )
 
 
@@ -205,6 +206,8 @@ RANGES: list[tuple[Request, dict[str, Any], str]] = [
     (Request.SEND, {"expiry_ms": 1.5}, "field expiry_ms must be an integer: 1.5"),
     (Request.SEND, {"priority": 10}, "field priority is 10, allowed is 0 to 9"),
     (Request.SEND, {"priority": True}, "field priority must be an integer: True"),
+    (Request.SEND, {"group": "é" * 128}, "field group has 256 bytes, the limit is 255"),
+    (Request.SEND, {"group": None}, "field group must be text: None"),
     (Request.SEND, {"forward": 1}, "field forward must be true or false: 1"),
     (Request.SEND_BATCH, {"forward": None}, "field forward must be true or false: None"),
     (Request.RECEIVE, {"min": 0}, "field min is 0, allowed is 1 to 65535"),
