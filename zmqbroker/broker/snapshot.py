@@ -16,6 +16,7 @@ not among the keys: the store keeps it and moves it together with them.
 | 6 producer | number u32, producer u64 | used, last_sequence, [[base_sequence, count, first_sequence, time_unix_ns], …] |
 | 7 roster | – | index, next_id, membership, [[id, name, uid, peer, voter, replaces], …] |
 | 8 delayed range | number u32, first u64 | last, due_unix_ns, delivery_count |
+| 10 ids of a batch | number u32, first u64 | time_unix_ns, [id, empty for none, …], [[place, sequence], …] of duplicates |
 
 Counters are those of `Counters`, settings a map of what differs from the default. A batch that is not like a whole one has
 more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason].
@@ -44,6 +45,7 @@ from zmqbroker.broker.parts import (
     READERS,
     READY,
     ROSTER,
+    SEEN,
     WAITING,
     WRITERS,
     pack,
@@ -127,6 +129,7 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
         (ASSIGNMENT, queue.assignments),
         (WAITING, (waiter.order for waiter in queue.waiting)),
         (PRODUCER, queue.producers),
+        (SEEN, queue.seen),
     )
     for kind, ids in parts:
         write = WRITERS[kind]
@@ -158,6 +161,7 @@ def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
         (ASSIGNMENT, queue.dirty_assignments),
         (WAITING, queue.waiting.dirty),
         (PRODUCER, queue.producers.dirty),
+        (SEEN, queue.seen.dirty),
     )
 
 
@@ -197,7 +201,19 @@ def number_of(key: bytes) -> int:
     return int.from_bytes(key[1:5], "big")
 
 
-_KIND_NAMES = ("", "", "batch", "ready range", "assignment", "waiting receive", "producer", "", "delayed range")
+_KIND_NAMES = (
+    "",
+    "",
+    "batch",
+    "ready range",
+    "assignment",
+    "waiting receive",
+    "producer",
+    "",
+    "delayed range",
+    "",
+    "batch of ids",
+)
 
 
 def describe(key: bytes) -> tuple[int, str]:
@@ -248,6 +264,7 @@ def finish(queue: Queue) -> list[int]:
     if 0 in lives or sum(lives) != queue.depth:
         raise Corruption(f"channel {queue.name!r}: batches and live messages do not fit each other")
     queue.producers.sort_by_use()
+    queue.note_window()
     for _, dirty in _dirty_parts(queue):
         dirty.take()
     return [batch.value.index for batch in queue.batches]
