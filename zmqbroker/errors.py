@@ -246,10 +246,12 @@ class UnknownProducer(RequestError):
 
 
 class OutOfSequence(RequestError):
-    """A batch does not follow the producer's last one; `expected` is the base sequence that would."""
+    """A batch does not follow the producer's last one; `expected` is the base sequence that would.
+
+    The same batch alone is refused again: send from `expected` on, or under a new producer.
+    """
 
     code = "OUT_OF_SEQUENCE"
-    retryable = True
 
     @property
     def expected(self) -> int:
