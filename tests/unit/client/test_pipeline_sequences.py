@@ -261,11 +261,11 @@ def test_conditional_sends_under_any_faults_never_lie(steps: list[tuple[str, int
     simulation.run(20_000)
     found = [int(body) for body in stored(simulation)]
     assert len(found) == len(set(found)), "stored twice"
-    for token, last in enumerate(expected):
+    for token, place in enumerate(expected):
         end = simulation.result(token)
         if isinstance(end, SendResult):
             assert found[end.sequence - 1] == token
-            assert last in (None, end.sequence - 1), "stored in another place"
+            assert place in (None, end.sequence - 1), "stored in another place"
         elif isinstance(end, RequestError) and not end.outcome_unknown:
             assert token not in found, f"{token} is stored, but {end!r} says that it is not"
     assert simulation.session._batches == {}
