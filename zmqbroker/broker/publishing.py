@@ -10,7 +10,16 @@ from zmqbroker.broker.managing import make_room
 from zmqbroker.broker.moving import Served
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import BatchRecord, Moment, are_all_of, record_of, records_of
-from zmqbroker.commands import BatchHeader, Delivery, OpenProducer, ProducerOpened, Publish, Published, Result
+from zmqbroker.commands import (
+    BatchHeader,
+    ChannelSettings,
+    Delivery,
+    OpenProducer,
+    ProducerOpened,
+    Publish,
+    Published,
+    Result,
+)
 from zmqbroker.errors import InvalidRequest, SequenceMismatch
 
 __all__ = ["open_producer", "publish", "stored"]
@@ -18,9 +27,11 @@ __all__ = ["open_producer", "publish", "stored"]
 
 def publish(channels: Channels, command: Publish, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Store a batch, or say why not; what others get by it is added to `deliveries`."""
-    header = command.header
-    if refusal := _contradiction(command) or _unmade(channels, command):
+    header, expected = command.header, command.expected_sequence
+    if (header.count < 1 or command.runs or command.ids) and (refusal := _contradiction(command)):
         return refusal
+    if expected and not header.producer and channels.named(header.channel) is None:
+        return _mismatch(command, 0)  # it makes no channel; a producer is told that it is not known there, as ever
     queue = channels.find_or_create(header.channel, command.incarnation, moment)
     if not isinstance(queue, Queue):
         return queue
@@ -28,11 +39,12 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
         answer = queue.producers.check(header)
         if answer is not None:
             return _told(queue, answer) if isinstance(answer, Published) else answer
-    if command.expected_sequence not in (None, queue.next_sequence - 1):
+    if expected is not None and expected != queue.next_sequence - 1:
         return _mismatch(command, queue.next_sequence - 1)
-    duplicates = queue.duplicates(command)
-    records = _records(command, queue, moment, duplicates)
     others, settings = None, queue.settings
+    seeing = settings.dedup_window_ms and command.ids
+    duplicates = queue.seen.duplicates(command.ids, queue.next_sequence) if seeing else ()
+    records = _records(command, settings, moment, duplicates)
     if records and (settings.max_messages or settings.max_bytes):
         others = Served()
         count, size = sum(record.live for record, _ in records), sum(record.share_bytes for record, _ in records)
@@ -40,7 +52,8 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
         if full is not None:
             return full
     first = queue.publish(records, header.count)
-    queue.note_ids(command, first, duplicates, moment)
+    if seeing:
+        queue.note_ids(command, first, duplicates, moment)
     if header.producer:
         queue.producers.record(header, first, moment.now_unix_ns)
     deliveries += queue.serve(moment)
@@ -61,23 +74,16 @@ def _contradiction(command: Publish) -> InvalidRequest | None:
     return None
 
 
-def _unmade(channels: Channels, command: Publish) -> SequenceMismatch | None:
-    """A send that is refused makes no channel; a producer is told that it is not known there, as ever."""
-    header = command.header
-    if not command.expected_sequence or header.producer or channels.named(header.channel) is not None:
-        return None
-    return _mismatch(command, 0)
-
-
 def _mismatch(command: Publish, last_sequence: int) -> SequenceMismatch:
     expected = command.expected_sequence
     text = f"the last sequence of channel {command.header.channel!r} is {last_sequence} and not {expected}"
     return SequenceMismatch(text, expected=expected, last_sequence=last_sequence)
 
 
-def _records(command: Publish, queue: Queue, moment: Moment, duplicates: Duplicates) -> list[tuple[BatchRecord, int]]:
+def _records(
+    command: Publish, settings: ChannelSettings, moment: Moment, duplicates: Duplicates
+) -> list[tuple[BatchRecord, int]]:
     """What is to be stored of a batch, each record with the instant at which it is ready."""
-    settings = queue.settings
     if not (duplicates or command.runs or settings.delay_ms or settings.expiry_ms):  # as a rule
         return [(record_of(command, moment), 0)]
     records = records_of(command, settings, moment)

@@ -86,17 +86,12 @@ class Queue(Backlog):
         self.next_sequence = first + count
         return first
 
-    def duplicates(self, command: Publish) -> Duplicates:
-        """The messages of a batch that are not to be stored, since others with their ids are."""
-        seeing = self.settings.dedup_window_ms and command.ids
-        return self.seen.duplicates(command.ids, self.next_sequence) if seeing else ()
-
     def note_ids(self, command: Publish, first: int, duplicates: Duplicates, moment: Moment) -> None:
         """A batch is stored: its ids are known from now on."""
         self.counters.deduplicated += len(duplicates)
-        if self.settings.dedup_window_ms and command.ids:
-            self.seen.note(first, moment.now_unix_ns, command.ids, duplicates, repeatable=command.header.producer > 0)
-            self.note_window()
+        repeatable = command.header.producer > 0
+        self.seen.note(first, moment.now_unix_ns, command.ids, duplicates, repeatable=repeatable)
+        self.note_window()
 
     def receive(self, command: Receive, moment: Moment) -> Delivery | Busy | None:
         """Assign now, answer again what the same receive holds, refuse, or (None) wait."""

@@ -162,5 +162,7 @@ def _decode_publish(data: bytes, start: int, size: int, *, expects: bool) -> Pub
     (expected,) = _U64.unpack_from(data, start + _U64.size) if expects else (None,)
     position, batch_size = start + head_size, size - head_size
     header = codec.read_batch(data, position, batch_size, verify=False)
-    columns = read_runs(data, position, header), read_ids(data, position, header)
-    return Publish(header, position, batch_size, incarnation, *columns, expected)
+    if not header.columns:  # as a rule
+        return Publish(header, position, batch_size, incarnation, expected_sequence=expected)
+    runs, ids = read_runs(data, position, header), read_ids(data, position, header)
+    return Publish(header, position, batch_size, incarnation, runs, ids, expected)
