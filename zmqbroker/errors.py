@@ -16,6 +16,7 @@
     │   ├── ChannelNotFound, InvalidChannel, InvalidRequest, MessageTooLarge
     │   ├── MalformedFrame, ChecksumMismatch, UnsupportedVersion, UnknownCommand, Unsupported
     │   ├── UnknownProducer, OutOfSequence, Duplicate
+    │   ├── SequenceMismatch     expected, last_sequence
     │   ├── StaleReceipt
     │   └── StorageFull
     ├── RemovedFromCluster       the cluster goes on without this node
@@ -64,6 +65,7 @@ __all__ = [
     "RemoteProtocolError",
     "RemovedFromCluster",
     "RequestError",
+    "SequenceMismatch",
     "StaleReceipt",
     "StorageError",
     "StorageFull",
@@ -244,15 +246,35 @@ class UnknownProducer(RequestError):
 
 
 class OutOfSequence(RequestError):
-    """A batch does not follow the producer's last one; `expected` is the base sequence that would."""
+    """A batch does not follow the producer's last one; `expected` is the base sequence that would.
+
+    The same batch alone is refused again: send from `expected` on, or under a new producer.
+    """
 
     code = "OUT_OF_SEQUENCE"
-    retryable = True
 
     @property
     def expected(self) -> int:
         """The only base sequence that would be accepted now."""
         value = self.fields.get("expected", 0)
+        return value if isinstance(value, int) else 0
+
+
+class SequenceMismatch(RequestError):
+    """A send was only for a channel whose last sequence is another one; nothing was stored."""
+
+    code = "SEQUENCE_MISMATCH"
+
+    @property
+    def expected(self) -> int:
+        """What the send said."""
+        value = self.fields.get("expected", 0)
+        return value if isinstance(value, int) else 0
+
+    @property
+    def last_sequence(self) -> int:
+        """That of the channel; 0: it has had no message."""
+        value = self.fields.get("last_sequence", 0)
         return value if isinstance(value, int) else 0
 
 

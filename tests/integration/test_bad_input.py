@@ -96,6 +96,22 @@ def test_command_that_does_not_exist_is_unknown(solo: Cluster, command: int) -> 
         (SEND, {"trace": "x" * 1025}, "field trace has 1025 bytes"),
         (SEND, {"trace": None}, "field trace must be text: None"),
         (SEND, {"forward": "yes"}, "field forward must be true or false: 'yes'"),
+        *(
+            (command, {name: value}, said)
+            for command in (SEND, Request.SEND_BATCH)
+            for name, value, said in (
+                ("expected_sequence", -1, "field expected_sequence is -1, allowed is 0 to"),
+                ("expected_sequence", None, "field expected_sequence must be an integer: None"),
+                ("expected_sequence", "7", "field expected_sequence must be an integer: '7'"),
+                ("expected_sequence", 1.5, "field expected_sequence must be an integer: 1.5"),
+                ("confirm", "", "field confirm is '', it must be one of quorum, none"),
+                ("confirm", " none", "field confirm is ' none', it must be one of quorum, none"),
+                ("confirm", "x" * 300, "field confirm is 'xxx"),
+                ("confirm", False, "field confirm must be text: False"),
+            )
+        ),
+        (SEND, {"confirm": "none", "explain": True}, "field explain is true with confirm 'none'"),
+        (SEND, {"confirm": "none", "producer": 5, "sequence": 1}, "field confirm is 'none' with producer 5"),
         (RECEIVE, {"min": 0}, "field min is 0, allowed is 1 to 65535"),
         (RECEIVE, {"max": 0}, "field max is 0, allowed is 1 to 65535"),
         (RECEIVE, {"min": 65_536}, "field min is 65536"),
@@ -132,7 +148,7 @@ def test_field_that_breaks_its_rule_is_named_with_its_value(
     solo: Cluster, command: Request, fields: dict[str, Any], said: str
 ) -> None:
     given_fields = fields if "missing" in said else {"channel": "orders", **fields}
-    bodies = [b"body"] if command == SEND else []
+    bodies = [b"body"] if command in (SEND, Request.SEND_BATCH) else []
     assert said in refusal(only_node(solo), "INVALID_REQUEST", command, given_fields, bodies).fields["message"]
 
 

@@ -88,7 +88,7 @@ class Channels:
     def remove(self, queue: Queue, moment: Moment) -> list[Delivery]:
         """Delete a queue with all that is in it; those who wait there get nothing."""
         queue.clear()
-        deliveries = [queue.end_wait(waiter, moment) for waiter in list(queue.waiting)]
+        deliveries = [delivery for waiter in list(queue.waiting) for delivery in queue.end_wait(waiter, moment)]
         self.agenda.put(queue.number, None)
         del self._by_number[queue.number], self._by_name[queue.name]
         return deliveries

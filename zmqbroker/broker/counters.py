@@ -9,7 +9,7 @@ __all__ = ["Counters"]
 
 @dataclass(slots=True)
 class Counters:
-    """Messages, counted. What was ever stored is acked, expired, dropped, dead-lettered, moved, or still there."""
+    """Messages, counted. What ever came is acked, expired, dropped, dead-lettered, moved, deduplicated, or still there."""
 
     acked: int = 0
     expired: int = 0  # their time was over
@@ -17,3 +17,4 @@ class Counters:
     dead_lettered: int = 0  # now in the dead-letter channel
     moved: int = 0  # requeued or redriven: elsewhere, or behind all others
     redelivered: int = 0  # assignments of a message beyond its first
+    deduplicated: int = 0  # finished as they came, since a message with the same id is stored

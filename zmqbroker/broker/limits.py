@@ -18,5 +18,6 @@ class MachineLimits:
     results_kept: int = 128  # per producer; docs/PROTOCOL.md §4 allows that many unanswered batches
     producers_max: int = 10_000  # per channel (PROTOCOL §4); at 128 results each about 30 MB of state
     channels_max: int = 250_000  # per group; a channel costs about 4 KB of memory even when it is empty
+    dedup_ids_max: int = 1_000_000  # messages whose ids a channel keeps
     waiting_max: int = 10_000  # waiting receives per channel; ten full connections of 1024 requests each
     retry_ms: int = 1_000  # hint of the BUSY answers; waits and channels end slowly, so asking sooner is no use

@@ -27,7 +27,7 @@ from zmqbroker.broker.claims import Assignment
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.managing import manage
 from zmqbroker.broker.moving import Served
-from zmqbroker.broker.publishing import open_producer, publish
+from zmqbroker.broker.publishing import open_producer, publish, stored
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
 from zmqbroker.broker.settling import give_back, settle
@@ -261,7 +261,7 @@ class Machine:
     def stored(self, header: BatchHeader) -> Published | None:
         """The result of an earlier attempt to send this batch, if it is kept: what `apply` would answer. Changes nothing."""
         queue = self._channels.named(header.channel)
-        return queue.producers.stored(header) if queue is not None else None
+        return stored(queue, header) if queue is not None else None
 
     def stats(self, channel: str) -> QueueStats | None:
         """The counters of a channel, None when nobody has used it."""

@@ -19,7 +19,6 @@ from zmqbroker.commands import (
     DeleteMessages,
     Delivery,
     Manage,
-    Publish,
     Purge,
     Redrive,
     Result,
@@ -52,6 +51,7 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
         case UpdateChannel():
             result = ChannelChanged(queue.name, queue.settings != command.settings)
             queue.settings = command.settings
+            queue.forget_ids(moment.now_unix_ns)
             served.add(queue)
         case _:
             deliveries += channels.remove(queue, moment)
@@ -128,13 +128,13 @@ def _last_waiting(queue: Queue, first: int, last: int, count: int) -> int:
     return found
 
 
-def make_room(channels: Channels, queue: Queue, command: Publish, moment: Moment, served: Served) -> ChannelFull | None:
-    """See that a batch fits the bounds of its channel: drop or dead-letter what is ready or parked, oldest first, or refuse.
+def make_room(channels: Channels, queue: Queue, count: int, size: int, moment: Moment, served: Served) -> ChannelFull | None:
+    """See that messages fit the bounds of their channel: drop or dead-letter what is ready or parked, oldest first, or refuse.
 
     What is in flight or delayed is never dropped. Where that leaves no room the batch is refused; nothing was dropped then,
     unless it takes so many bytes that nobody could tell before.
     """
-    settings, count, size = queue.settings, command.header.count, command.size
+    settings = queue.settings
     if not _exceeds(queue, count, size):
         return None
     kept = queue.in_flight.count + queue.delayed.count

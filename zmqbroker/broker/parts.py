@@ -10,6 +10,7 @@ import msgpack
 
 from zmqbroker.broker.backlog import Later
 from zmqbroker.broker.claims import Assignment, Waiter
+from zmqbroker.broker.dedup import SeenBatch
 from zmqbroker.broker.producers import Producer, StoredBatch
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
@@ -27,12 +28,13 @@ __all__ = [
     "READERS",
     "READY",
     "ROSTER",
+    "SEEN",
     "WAITING",
     "WRITERS",
     "pack",
 ]
 
-META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PARKED = range(10)
+META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PARKED, SEEN = range(11)
 
 
 def pack(*values: object) -> bytes:
@@ -107,6 +109,11 @@ def _write_producer(queue: Queue, producer_id: int) -> bytes | None:
     return pack(producer.used, producer.last_sequence, [list(result) for result in producer.results.values()])
 
 
+def _write_seen(queue: Queue, first: int) -> bytes | None:
+    batch = queue.seen.get(first)
+    return None if batch is None else pack(*batch)
+
+
 WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     BATCH: _write_batch,
     READY: _write_ready,
@@ -115,6 +122,7 @@ WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     ASSIGNMENT: _write_assignment,
     WAITING: _write_waiter,
     PRODUCER: _write_producer,
+    SEEN: _write_seen,
 }
 
 
@@ -173,6 +181,11 @@ def _read_producer(queue: Queue, producer_id: int, values: list[Any]) -> None:
     queue.producers.restore(producer_id, producer)
 
 
+def _read_seen(queue: Queue, first: int, values: list[Any]) -> None:
+    time_unix_ns, ids, duplicates = values
+    queue.seen.restore(first, SeenBatch(time_unix_ns, tuple(ids), tuple((place, stored) for place, stored in duplicates)))
+
+
 READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     BATCH: _read_batch,
     READY: _read_ready,
@@ -181,4 +194,5 @@ READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     ASSIGNMENT: _read_assignment,
     WAITING: _read_waiter,
     PRODUCER: _read_producer,
+    SEEN: _read_seen,
 }

@@ -13,7 +13,7 @@ Source: docs/PROTOCOL.md §1 and §3, DESIGN §6.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, replace
 from itertools import chain
 from typing import Any
@@ -21,13 +21,14 @@ from typing import Any
 from zmqbroker.broker.assigning import pieces_of, take_fitting
 from zmqbroker.broker.backlog import Backlog
 from zmqbroker.broker.claims import Assignment, Claims, Waiter
+from zmqbroker.broker.dedup import Duplicates, SeenIds
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.producers import Producers
 from zmqbroker.broker.ranges import Range, RangeMap, cut_from_list
-from zmqbroker.broker.records import Moment, deadline_after, record_of, records_of
-from zmqbroker.broker.timetable import Agenda
+from zmqbroker.broker.records import BatchRecord, Moment, deadline_after
+from zmqbroker.broker.timetable import Agenda, Span
 from zmqbroker.broker.waiting import WaitingReceives
 from zmqbroker.commands import (
     Acked,
@@ -67,6 +68,8 @@ class Queue(Backlog):
         self.dirty_assignments: Dirty[int] = Dirty()
         self.waiting = WaitingReceives()
         self.producers = Producers(limits)
+        self.seen = SeenIds(limits)
+        self._window_ends_unix_ns = 0  # when ids are forgotten next, as far as the timetable knows; 0: never
         self._limits = limits
         self._claims = claims  # the machine's; this channel's part of them is kept up here
         # A receive waits or holds messages; these are several assignments when a part of them was extended.
@@ -74,15 +77,24 @@ class Queue(Backlog):
 
     # --- commands ---------------------------------------------------------------------------------------------------
 
-    def publish(self, command: Publish, moment: Moment) -> int:
-        """Append a batch of at least one message; returns the sequence of its first."""
-        first, settings = self.next_sequence, self.settings
-        if not (command.runs or settings.delay_ms or settings.expiry_ms):  # as a rule
-            self.append(record_of(command, moment))
-            return first
-        for record, due_unix_ns in records_of(command, settings, moment):
+    def publish(self, records: Iterable[tuple[BatchRecord, int]], count: int) -> int:
+        """Append a batch of `count` messages: its records, each with the instant at which it is ready, 0: at once.
+
+        Messages that are in none of the records take their sequences and are finished. Returns the sequence of the first.
+        """
+        first = self.next_sequence
+        for record, due_unix_ns in records:
+            self.next_sequence = first + record.low
             self.append(record, due_unix_ns=due_unix_ns)
+        self.next_sequence = first + count
         return first
+
+    def note_ids(self, command: Publish, first: int, duplicates: Duplicates, moment: Moment) -> None:
+        """A batch is stored: its ids are known from now on."""
+        self.counters.deduplicated += len(duplicates)
+        repeatable = command.header.producer > 0
+        self.seen.note(first, moment.now_unix_ns, command.ids, duplicates, repeatable=repeatable)
+        self.note_window()
 
     def receive(self, command: Receive, moment: Moment) -> Delivery | Busy | None:
         """Assign now, answer again what the same receive holds, refuse, or (None) wait."""
@@ -135,6 +147,24 @@ class Queue(Backlog):
     def depth(self) -> int:
         """Live messages."""
         return self.ready.count + self.in_flight.count + self.delayed.count + self.groups.parked.count
+
+    def fall_due(self, now_unix_ns: int) -> None:
+        """As `Backlog`; and forget the ids whose window is over."""
+        super().fall_due(now_unix_ns)
+        self.forget_ids(now_unix_ns)
+
+    def forget_ids(self, now_unix_ns: int) -> None:
+        """Forget the ids whose window, which may be another one now, is over."""
+        self.seen.forget(now_unix_ns, self.settings.dedup_window_ms)
+        self.note_window()
+
+    def note_window(self) -> None:
+        """See that `fall_due` is called when the next ids are to be forgotten."""
+        if not self.seen:
+            self._window_ends_unix_ns = 0
+        elif (ends_unix_ns := self.seen.ends_unix_ns(self.settings.dedup_window_ms)) != self._window_ends_unix_ns:
+            self._window_ends_unix_ns = ends_unix_ns
+            self.timetable.add(Span(ends_unix_ns, 0, 0), len(self.delayed) + self._expiring + 1)
 
     def serve(self, moment: Moment) -> list[Delivery]:
         """Assign to waiting receives, oldest first, until none can be served."""
@@ -190,6 +220,7 @@ class Queue(Backlog):
         self.finish(self.take_waiting(1, self.next_sequence))
         self.timetable.clear()
         self.producers.clear()
+        self.seen.clear()
 
     def lose(self, is_lost: Callable[[int], bool]) -> int:
         """Finish the messages of all batches whose entries are lost; returns how many there were."""
@@ -258,6 +289,11 @@ class Queue(Backlog):
             part.value.assigning == receipt.assigning and part.value.key.session == session
             for part in self.in_flight.overlapping(first, last)
         )
+
+    def _spans(self) -> Iterator[Span]:
+        yield from super()._spans()
+        if self.seen:
+            yield Span(self._window_ends_unix_ns, 0, 0)  # of no message
 
     def _assign(self, command: Receive, moment: Moment, available: int) -> Delivery:
         held: list[Range[int]] = []

@@ -17,6 +17,7 @@ not among the keys: the store keeps it and moves it together with them.
 | 7 roster | – | index, next_id, membership, [[id, name, uid, peer, voter, replaces], …] |
 | 8 delayed range | number u32, first u64 | last, due_unix_ns, delivery_count, more … |
 | 9 parked range | number u32, first u64 | last, delivery_count |
+| 10 ids of a batch | number u32, first u64 | time_unix_ns, [id, empty for none, …], [[place, sequence], …] of duplicates |
 
 Counters are those of `Counters`, settings a map of what differs from the default. A batch that is not like a whole one has
 more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason]; and the group of
@@ -47,6 +48,7 @@ from zmqbroker.broker.parts import (
     READERS,
     READY,
     ROSTER,
+    SEEN,
     WAITING,
     WRITERS,
     pack,
@@ -131,6 +133,7 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
         (ASSIGNMENT, queue.assignments),
         (WAITING, (waiter.order for waiter in queue.waiting)),
         (PRODUCER, queue.producers),
+        (SEEN, queue.seen),
     )
     for kind, ids in parts:
         write = WRITERS[kind]
@@ -163,6 +166,7 @@ def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
         (ASSIGNMENT, queue.dirty_assignments),
         (WAITING, queue.waiting.dirty),
         (PRODUCER, queue.producers.dirty),
+        (SEEN, queue.seen.dirty),
     )
 
 
@@ -202,7 +206,19 @@ def number_of(key: bytes) -> int:
     return int.from_bytes(key[1:5], "big")
 
 
-_KIND_NAMES = ("", "", "batch", "ready range", "assignment", "waiting receive", "producer", "", "delayed range", "parked range")
+_KIND_NAMES = (
+    "",
+    "",
+    "batch",
+    "ready range",
+    "assignment",
+    "waiting receive",
+    "producer",
+    "",
+    "delayed range",
+    "parked range",
+    "batch of ids",
+)
 
 
 def describe(key: bytes) -> tuple[int, str]:
@@ -255,6 +271,7 @@ def finish(queue: Queue) -> list[int]:
     if not queue.restore_groups():
         raise Corruption(f"channel {queue.name!r}: its groups and their messages do not fit each other")
     queue.producers.sort_by_use()
+    queue.note_window()
     for _, dirty in _dirty_parts(queue):
         dirty.take()
     return [batch.value.index for batch in queue.batches]

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, together, url_option
 from zmqbroker.cli.output import emit_json, emit_line
+from zmqbroker.wire.batch import SEQUENCE_MAX
 from zmqbroker.wire.columns import PRIORITY_MAX
 from zmqbroker.wire.queue_requests import DELAY_MS_MAX
+from zmqbroker.wire.send_requests import CONFIRMS, NO_CONFIRM, QUORUM
 
 if TYPE_CHECKING:
     from zmqbroker.client import Confirm, Producer, SendResult
@@ -23,6 +25,8 @@ __all__ = ["send"]
 
 #: Sends under way at once; the client's own window bounds what is on the wire.
 _UNDER_WAY_MAX = 1_024
+#: Messages that nobody confirms, until a node must have read them: fewer than the client lets wait.
+_UNCONFIRMED_MAX = 500
 
 
 @click.command()
@@ -51,6 +55,18 @@ _UNDER_WAY_MAX = 1_024
 )
 @click.option("--group", default="", help="Of the messages of a group one at a time is received, in their order.")
 @click.option("--id", help="An id of your own, for a single message.")
+@click.option(
+    "--expected-sequence",
+    type=click.IntRange(0, SEQUENCE_MAX),
+    help="Send a single message only if this is the channel's last sequence; 0: it has had no message.",
+)
+@click.option(
+    "--confirm",
+    type=click.Choice(CONFIRMS),
+    default=QUORUM,
+    show_default=True,
+    help="none: send each once, and do not ask what became of it.",
+)
 @click.option("--metadata", help="A text that goes with each.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of each; may be repeated.")
 @url_option
@@ -68,19 +84,26 @@ def send(
     url: str,
     timeout_ms: int,
     as_json: bool,
+    expected_sequence: int | None,
+    confirm: str,
     **attributes: Any,
 ) -> None:
     """Send messages to CHANNEL, one per BODY, and wait until each is confirmed."""
     if (bool(bodies), lines, path is not None).count(True) != 1:
         raise click.UsageError("give either bodies, --stdin or --file")
-    if attributes["id"] is not None and (lines or len(bodies) > 1):
-        raise click.UsageError("--id is of one message, not of several")
+    for option, value in (("--id", attributes["id"]), ("--expected-sequence", expected_sequence)):
+        if value is not None and (lines or len(bodies) > 1):
+            raise click.UsageError(f"{option} is of one message, not of several")
     attributes["tags"] = _read_tags(tags)
     if lines:
         source = _standard_input()
     else:
         source = _given([path.read()] if path is not None else [body.encode("utf-8", "surrogateescape") for body in bodies])
-    asyncio.run(_send(context, url, channel, source, attributes, timeout_ms, as_json))
+    if expected_sequence is not None or confirm == NO_CONFIRM:
+        attributes |= {"expected_sequence": expected_sequence, "confirm": confirm}
+        asyncio.run(_send_singly(context, url, channel, source, attributes, timeout_ms, as_json))
+    else:
+        asyncio.run(_send(context, url, channel, source, attributes, timeout_ms, as_json))
 
 
 def _read_tags(pairs: tuple[str, ...]) -> dict[str, str] | None:
@@ -149,8 +172,35 @@ async def _send(
         await together(produce(producer), show())
 
 
-def _show_sent(result: SendResult, channel: str, as_json: bool) -> None:
-    if as_json:
+async def _send_singly(
+    context: CommandContext,
+    url: str,
+    channel: str,
+    source: AsyncIterator[bytes],
+    attributes: dict[str, Any],
+    timeout_ms: int,
+    as_json: bool,
+) -> None:
+    """Send one after the other, and print what is confirmed; what is not was read by a node at the end."""
+    async with context.connect(url, timeout_ms) as client:
+        queue = client.queue(channel)
+        send: Callable[..., Awaitable[SendResult | None]] = queue.send
+        sent = 0
+        async for body in source:
+            _show_sent(await send(body, **attributes), channel, as_json)
+            sent += 1
+            if sent % _UNCONFIRMED_MAX == 0:
+                await queue.wait_idle()
+        await queue.wait_idle()
+
+
+def _show_sent(result: SendResult | None, channel: str, as_json: bool) -> None:
+    if result is None:
+        if as_json:
+            emit_json({"channel": channel, "confirm": NO_CONFIRM})
+        else:
+            emit_line(f"{channel}: message sent, without a confirm")
+    elif as_json:
         emit_json(
             {
                 "channel": channel,
@@ -158,7 +208,9 @@ def _show_sent(result: SendResult, channel: str, as_json: bool) -> None:
                 "time_unix_ns": result.time_unix_ns,
                 "duplicate": result.duplicate,
                 "confirm": result.confirm,
+                **({"duplicate_of": result.duplicate_of} if result.duplicate_of else {}),
             }
         )
     else:
-        emit_line(f"{channel}: message {result.sequence} confirmed by {result.confirm}")
+        known = f", a duplicate of message {result.duplicate_of}" if result.duplicate_of else ""
+        emit_line(f"{channel}: message {result.sequence} confirmed by {result.confirm}{known}")

@@ -100,12 +100,20 @@ class Connection:
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send a message, or keep it until the pipe has room."""
-        if not self._looking:
-            self._looking = True  # after the last send of this pass, one of which may swallow the sign that something came
-            self._loop.call_soon(self.look_again)
+        self._look_soon()
         if self._outbox or not self._try_send(frames):
             self._outbox.append(frames)
             self._retry_later()
+
+    def offer(self, frames: Sequence[Buffer]) -> bool:
+        """Send a message if the pipe has room now, behind all that were to be sent before."""
+        self._look_soon()
+        return not self._outbox and self._try_send(frames)
+
+    def _look_soon(self) -> None:
+        if not self._looking:
+            self._looking = True  # after the last send of this pass, one of which may swallow the sign that something came
+            self._loop.call_soon(self.look_again)
 
     def look_again(self) -> None:
         """See whether something came without a sign."""

@@ -21,16 +21,19 @@ import zmq
 from zmqbroker.client.connection import Connection
 from zmqbroker.client.parcel import Parcel
 from zmqbroker.client.pipeline import FOREVER_NS, Pipeline, PipelineSettings
+from zmqbroker.client.posting import Posts
 from zmqbroker.client.session import Answer, Session
 from zmqbroker.client.url import split_endpoint
-from zmqbroker.errors import BrokerError, LocalProtocolError
-from zmqbroker.wire.requests import AnyRequest
+from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
+from zmqbroker.wire.requests import AnyRequest, Info, Send, encode_request
 
 __all__ = ["Driver"]
 
 #: The pause before a new connection to a node, doubled with every failure in a row.
 _RECONNECT_S = 0.05
 _RECONNECT_MAX_S = 1.0
+#: Messages without a confirm are offered again after this when a full pipe has not taken them, or when there is no connection.
+_OFFER_FULL_S, _OFFER_CLOSED_S = 0.005, 0.05
 
 
 class _Link:
@@ -62,6 +65,9 @@ class Driver:
         self._session = Session(seeds, os.urandom(16), client_id, SystemRandom(), time.monotonic_ns())
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._links: dict[str, _Link] = {}
+        self._posts = Posts()
+        self._posted: list[asyncio.Future[None]] = []  # waiting until there are none
+        self._offering: asyncio.TimerHandle | None = None  # set while posts wait for room in a pipe
         self._settling = False  # whether a call of _settle is on its way
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = FOREVER_NS  # when the timer fires
@@ -87,6 +93,24 @@ class Driver:
         self._session.submit(request, future, time.monotonic_ns() + timeout_ms * 1_000_000)
         self._settle_soon()
         return future
+
+    def post(self, request: Send) -> None:
+        """Send a request once, which nobody answers; without a connection it waits for one. Raises Busy."""
+        self.check_usable()
+        self._posts.add(encode_request(self._session.new_id(), request))
+        self._settle_soon()
+
+    async def wait_posted(self, timeout_ms: int) -> None:
+        """Wait until a node has read every post so far. Raises BrokerError."""
+        if self._posts:
+            posted: asyncio.Future[None] = self._loop.create_future()
+            self._posted.append(posted)
+            try:
+                async with asyncio.timeout(timeout_ms / 1000):
+                    await posted
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"{len(self._posts)} messages without a confirm still wait for a connection") from error
+        await self.submit(Info(), timeout_ms)  # what one connection brings is read in order
 
     def forget(self, future: asyncio.Future[Answer]) -> None:
         """Nobody waits for that request any more."""
@@ -132,8 +156,11 @@ class Driver:
             return  # the sockets are the parent's
         self._session.abort()
         self._complete()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._offering):
+            if timer is not None:
+                timer.cancel()
+        for posted in self._posted:
+            posted.cancel()
         tasks = [link.connecting for link in self._links.values() if link.connecting is not None]
         for link in self._links.values():
             link.close()
@@ -225,9 +252,31 @@ class Driver:
             link = self._links.get(endpoint)
             if link is not None and link.connection is not None:
                 link.connection.send(frames)
+        if self._posts:
+            self._send_posts()
         self._connect_wanted()
         self._complete()
         self._set_timer()
+
+    def _send_posts(self) -> None:
+        """Let a connection take what is sent without a confirm, as much as its pipe has room for."""
+        link = self._links.get(self._session.open_target(time.monotonic_ns()) or "")
+        connection = link.connection if link is not None else None
+        if connection is not None:
+            self._posts.send(connection.offer)
+        if self._posts:
+            if self._offering is None:
+                pause_s = _OFFER_CLOSED_S if connection is None else _OFFER_FULL_S
+                self._offering = self._loop.call_later(pause_s, self._offer_again)
+            return
+        for posted in self._posted:
+            if not posted.done():
+                posted.set_result(None)
+        self._posted.clear()
+
+    def _offer_again(self) -> None:
+        self._offering = None
+        self._settle()
 
     def _complete(self) -> None:
         completions = self._session.take_completions()

@@ -18,12 +18,13 @@ from zmqbroker.errors import (
     RemoteProtocolError,
     RequestError,
 )
-from zmqbroker.wire.batch import ID_SIZE_MAX, BatchContents, Buffer
+from zmqbroker.wire.batch import ID_SIZE_MAX, SEQUENCE_MAX, BatchContents, Buffer
 from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.columns import GROUP_SIZE_MAX, NO_TREATMENT, PRIORITY_MAX, Treatment, read_groups
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers, encode_message_headers
 from zmqbroker.wire.queue_requests import DELAY_MS_MAX
+from zmqbroker.wire.send_requests import CONFIRMS
 
 __all__ = [
     "Content",
@@ -35,6 +36,7 @@ __all__ = [
     "Received",
     "SendResult",
     "check_channel",
+    "check_send",
     "encode_message",
     "read_messages",
     "receipts_of",
@@ -50,6 +52,7 @@ class SendResult(NamedTuple):
     time_unix_ns: int  # when it was stored
     duplicate: bool  # True: an earlier attempt of the same send had stored it
     confirm: str  # "quorum", or "quorum+fsync" when a majority has it on disk
+    duplicate_of: int = 0  # sequence of the message with the same id that is stored in its place; 0: it is stored itself
 
 
 class Explained(NamedTuple):
@@ -275,6 +278,14 @@ def _check_treatment(treatment: Treatment) -> None:
         raise LocalProtocolError(f"group {group!r} cannot be encoded as UTF-8") from error
     if size > GROUP_SIZE_MAX:
         raise LocalProtocolError(f"a group has {size} bytes, the limit is {GROUP_SIZE_MAX}")
+
+
+def check_send(expected_sequence: int | None, confirm: str) -> None:
+    """Raises LocalProtocolError when a send cannot be asked for so."""
+    if expected_sequence is not None and not (type(expected_sequence) is int and 0 <= expected_sequence <= SEQUENCE_MAX):
+        raise LocalProtocolError(f"expected_sequence is {expected_sequence!r}, allowed is 0 to {SEQUENCE_MAX}")
+    if confirm not in CONFIRMS:
+        raise LocalProtocolError(f"confirm is {confirm!r}, allowed is {' or '.join(CONFIRMS)}")
 
 
 def read_messages(

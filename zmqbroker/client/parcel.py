@@ -12,7 +12,7 @@ the caller's: `size_max` and `count_max` are what may be put into it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from zmqbroker.client.exchange import with_outcome
@@ -20,13 +20,16 @@ from zmqbroker.client.message import SendResult
 from zmqbroker.errors import BrokerError, LocalProtocolError, MessageTooLarge, RequestError
 from zmqbroker.wire.columns import NO_TREATMENT, Treatment
 
-__all__ = ["OVERHEAD_BYTES", "Parcel", "split_bodies"]
+__all__ = ["NO_DUPLICATES", "OVERHEAD_BYTES", "Parcel", "split_bodies"]
 
 Value = TypeVar("Value")
 
 #: Bytes that a message may take in a batch beside body, id, headers and group: four sizes of u32, two times u64 and a priority
 #: of u8. The columns are there for all messages of a batch when one of them needs them.
 OVERHEAD_BYTES = 33
+
+#: Of a parcel whose messages are all stored.
+NO_DUPLICATES: Mapping[int, int] = {}
 
 
 class Parcel:
@@ -42,7 +45,9 @@ class Parcel:
         "deadline_ns",
         "done",
         "duplicate",
+        "duplicates",
         "error",
+        "expected_sequence",
         "first",
         "headers",
         "ids",
@@ -61,6 +66,7 @@ class Parcel:
         self.ids: list[bytes] | None = None  # shorter than `bodies` when the last messages have none
         self.headers: list[bytes] | None = None  # values of the headers column, as short
         self.treatments: list[Treatment] | None = None  # as short
+        self.expected_sequence: int | None = None  # what the channel's last one must be; then it travels alone
         self.appended_ns = now_ns
         self.deadline_ns = deadline_ns
         self.done = False  # whether it has ended: then `error` is set, or the fields of the confirm are
@@ -68,6 +74,7 @@ class Parcel:
         self.first = 0  # sequence of the first message in the channel
         self.time_unix_ns = 0
         self.duplicate = False
+        self.duplicates = NO_DUPLICATES  # places of messages that are not stored, with the sequences of those that are
         self.confirm = ""
         self.watchers: list[Callable[[], object]] = []  # to be called when it has ended
 
@@ -93,9 +100,12 @@ class Parcel:
         """It takes no more."""
         self.count, self.count_max = len(self.bodies), 0
 
-    def stored(self, first: int, time_unix_ns: int, duplicate: bool, confirm: str) -> None:
-        """All are stored, the first one with that sequence."""
+    def stored(
+        self, first: int, time_unix_ns: int, duplicate: bool, confirm: str, duplicates: Mapping[int, int] = NO_DUPLICATES
+    ) -> None:
+        """All have their sequences, the first one that; those in `duplicates` are not stored."""
         self.first, self.time_unix_ns, self.duplicate, self.confirm = first, time_unix_ns, duplicate, confirm
+        self.duplicates = duplicates
         self._end()
 
     def failed(self, error: BrokerError) -> None:
@@ -118,7 +128,8 @@ class Parcel:
         error = self.exception()
         if error is not None:
             raise error
-        return SendResult(self.first + place, self.time_unix_ns, self.duplicate, self.confirm)
+        duplicate_of = self.duplicates.get(place, 0)
+        return SendResult(self.first + place, self.time_unix_ns, self.duplicate, self.confirm, duplicate_of)
 
     def exception(self) -> BrokerError | None:
         """A new object for each that asks, since raising one adds to its traceback; None when they are stored."""

@@ -12,7 +12,11 @@ When a batch is given up (its deadline, or a refusal that repeating cannot cure)
 * It may have been stored: its senders have been told "outcome unknown", and it stays, repeated in the background, while a
   later batch still waits for its answer, because those can only be stored after it. When nobody waits any more all are
   dropped, and the next send opens a new producer.
-* UNKNOWN_PRODUCER while it may have been stored: nobody can tell any more, for it and for every later batch that was sent.
+* UNKNOWN_PRODUCER, or OUT_OF_SEQUENCE that no unanswered batch explains, since the channel is not the one that it was (a
+  backup was restored): if it may have been stored nobody can tell any more, for it and for every later batch that was sent.
+
+A batch with an `expected_sequence` travels alone, and nothing is sent behind it before it is answered: when it is refused its
+numbers are free again.
 
 It reads no clock and sends nothing; `session` does. Bounds: `window` batches of `batch_bytes` under way; `pending_bytes_max`
 in all, which the caller keeps by asking `has_room`.
@@ -22,13 +26,21 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
+from zmqbroker.client.batch import Batch, PipelineSettings, closes_gap, is_settled, read_sent
 from zmqbroker.client.exchange import Exchange, not_sent, with_outcome
 from zmqbroker.client.parcel import Parcel
-from zmqbroker.errors import BrokerError, Duplicate, RemoteProtocolError, RequestError, UnknownProducer
+from zmqbroker.errors import (
+    BrokerError,
+    Duplicate,
+    OutOfSequence,
+    RemoteProtocolError,
+    RequestError,
+    SequenceMismatch,
+    UnknownProducer,
+)
 from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.columns import NO_TREATMENT, add_columns
 from zmqbroker.wire.requests import SendBatch, encode_request
@@ -49,29 +61,6 @@ class Completion(NamedTuple):
     token: Any
     value: Any
     error: BrokerError | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineSettings:
-    """How a producer batches."""
-
-    linger_ns: int = 0  # how long a message may wait for company
-    batch_bytes: int = 256 << 10  # bodies and columns; a larger message travels alone
-    batch_messages: int = 4096
-    window: int = 64  # unanswered batches
-    pending_bytes_max: int = 16 << 20  # everything not yet answered
-
-
-class _Batch:
-    """Parcels that were sent together, with the numbers they have for good."""
-
-    __slots__ = ("count", "exchange", "flight", "parcels")
-
-    def __init__(self, exchange: Exchange, parcels: list[Parcel], count: int) -> None:
-        self.exchange = exchange
-        self.parcels = parcels
-        self.count = count  # of their messages
-        self.flight = 0  # the flight in which it was last sent
 
 
 class Pipeline:
@@ -100,7 +89,7 @@ class Pipeline:
         self._queue: deque[Parcel] = deque()  # never sent under the present producer
         self._queue_bytes = 0
         self._queue_count = 0  # messages
-        self._unanswered: list[_Batch] = []  # in order; those of the current flight are a prefix
+        self._unanswered: list[Batch] = []  # in order; those of the current flight are a prefix
         self._flight = 1
         self._endpoint: str | None = None  # where the current flight goes
         self._hold_ns = 0  # nothing is sent before this instant
@@ -206,7 +195,9 @@ class Pipeline:
 
     def _may_number(self) -> bool:
         room = len(self._unanswered) < self.settings.window
-        return room and bool(self._queue) and self._producer is not None and not self._retiring
+        if not room or not self._queue or self._producer is None or self._retiring:
+            return False
+        return not (self._unanswered and self._unanswered[-1].is_conditional)
 
     def _may_form(self, now_ns: int) -> bool:
         return self._may_number() and self._is_ripe(now_ns)
@@ -217,13 +208,15 @@ class Pipeline:
             return True
         return self._queue_bytes >= settings.batch_bytes or now_ns >= self._queue[0].appended_ns + settings.linger_ns
 
-    def _form(self, request_id: int) -> _Batch:
+    def _form(self, request_id: int) -> Batch:
         """Number the first parcels of the queue."""
         parcels = [self._queue.popleft()]
         size, count, settings = parcels[0].size, parcels[0].count, self.settings
         while self._queue:
             parcel = self._queue[0]
             if size + parcel.size > settings.batch_bytes or count + parcel.count > settings.batch_messages:
+                break
+            if parcel.expected_sequence is not None or parcels[0].expected_sequence is not None:
                 break
             parcels.append(self._queue.popleft())
             size, count = size + parcel.size, count + parcel.count
@@ -241,9 +234,10 @@ class Pipeline:
         treatments = _column([(parcel.treatments, parcel.count) for parcel in parcels], NO_TREATMENT)
         if treatments is not None:
             frame = add_columns(frame, sum(map(len, bodies)), treatments)
+        request = SendBatch(frame, expected_sequence=parcels[0].expected_sequence)
+        exchange = Exchange(request_id, encode_request(request_id, request), f"a send to {self.channel!r}")
+        batch = Batch(exchange, parcels, count, self._next_sequence)
         self._next_sequence += count
-        what = f"a send to {self.channel!r}"
-        batch = _Batch(Exchange(request_id, encode_request(request_id, SendBatch(frame)), what), parcels, count)
         self._unanswered.append(batch)
         self._registry[request_id] = self
         return batch
@@ -254,18 +248,19 @@ class Pipeline:
         """A batch is stored."""
         position = self._position(request_id)
         batch = self._unanswered[position]
-        first, time_unix_ns = fields.get("sequence"), fields.get("time_unix_ns")
-        if not isinstance(first, int) or not isinstance(time_unix_ns, int) or fields.get("count") != batch.count:
-            self._fail(batch.parcels, RemoteProtocolError(f"SENT for {batch.count} messages says {fields!r}"))
+        try:
+            sent, place = read_sent(fields, batch.count), 0
+        except RemoteProtocolError as error:
+            self._fail(batch.parcels, error)
             self._remove(position)
             return
         self.refusal = None
-        duplicate, confirm = bool(fields.get("duplicate")), str(fields.get("confirm", ""))
         for parcel in batch.parcels:
             if not parcel.done:
-                parcel.stored(first, time_unix_ns, duplicate, confirm)
+                duplicates = sent.duplicates(place, parcel.count)
+                parcel.stored(sent.first + place, sent.time_unix_ns, sent.duplicate, sent.confirm, duplicates)
                 self._finish(parcel)
-            first += parcel.count
+            place += parcel.count
         self._remove(position)
 
     def refused(self, request_id: int, endpoint: str, error: RequestError, resume_ns: int) -> None:
@@ -274,12 +269,18 @@ class Pipeline:
         batch = self._unanswered[position]
         self.refusal = error
         current = batch.exchange.refused(endpoint, error)
-        if error.retryable:
+        if error.retryable or closes_gap(error, self._unanswered[:position]):
             if current and batch.flight == self._flight:
                 self._flight += 1
                 self._hold_ns = max(self._hold_ns, resume_ns)
+        elif isinstance(error, OutOfSequence) and not current:
+            pass  # of an attempt elsewhere: the latest one has an answer of its own
         elif isinstance(error, Duplicate):
             self._fail(batch.parcels, error)
+            self._remove(position)
+        elif is_settled(error) or (isinstance(error, SequenceMismatch) and not batch.exchange.may_have_happened):
+            self._fail(batch.parcels, error)
+            self._next_sequence = batch.base  # nothing was sent behind it
             self._remove(position)
         elif batch.exchange.may_have_happened:
             unknown = with_outcome(error, True)
@@ -287,7 +288,7 @@ class Pipeline:
                 self._fail(later.parcels, unknown)
             self._cut(position)
         else:
-            if not isinstance(error, UnknownProducer):
+            if not isinstance(error, UnknownProducer | OutOfSequence):
                 self._fail(batch.parcels, error)
             self._hold_ns = max(self._hold_ns, resume_ns)
             self._cut(position)

@@ -43,10 +43,11 @@ class Sender:
         """Whether any message has not ended yet."""
         return self.pipeline.pending_count > 0 or bool(self._entrants)
 
-    async def send(self, message: Encoded, timeout_ms: int, *, share: bool) -> Confirm:
+    async def send(self, message: Encoded, timeout_ms: int, *, share: bool, expected_sequence: int | None = None) -> Confirm:
         """Wait for room; the confirm of one message.
 
-        `share`: the next messages, until the loop has its turn, may end at the same deadline as this one.
+        `share`: the next messages, until the loop has its turn, may end at the same deadline as this one. One that is only
+        for a channel with a certain last sequence shares nothing.
         """
         size = len(message.body) + len(message.id) + len(message.headers) + OVERHEAD_BYTES
         open_parcel = self.pipeline.open
@@ -55,6 +56,7 @@ class Sender:
         self._driver.check_usable()
         now_ns = time.monotonic_ns()
         parcel = Parcel([], 0, now_ns, now_ns + timeout_ms * 1_000_000)
+        parcel.expected_sequence = expected_sequence
         confirm = Confirm(parcel, parcel.append(*message))
         parcel.seal()
         await self._let_in(parcel, share)

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 from zmqbroker.client.acks import AckGatherer
 from zmqbroker.client.consumer import CLOSE_MS, Consumer, Consuming
@@ -17,6 +17,7 @@ from zmqbroker.client.message import (
     Explained,
     SendResult,
     check_channel,
+    check_send,
     encode_message,
     read_messages,
     receipts_of,
@@ -44,6 +45,7 @@ from zmqbroker.wire.requests import (
     SettleRequest,
     StatsRequest,
 )
+from zmqbroker.wire.send_requests import NO_CONFIRM, QUORUM
 
 __all__ = ["Book", "Message", "Queue"]
 
@@ -95,7 +97,46 @@ class Queue:
         self._make = make  # the class of its messages, which `owner` acks
         self._owner = owner if owner is not None else self
         self._sender = Sender(driver, name, PipelineSettings())
+        self._posted = False  # whether anything was sent without a confirm since `wait_idle`
         self._acks = AckGatherer(name, lambda request: driver.submit(request, timeout_ms))
+
+    @overload
+    async def send(
+        self,
+        body: Buffer,
+        *,
+        id: str | None = ...,
+        metadata: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        trace: str | None = ...,
+        delay_ms: int = ...,
+        expiry_ms: int = ...,
+        priority: int = ...,
+        group: str = ...,
+        expected_sequence: int | None = ...,
+        confirm: Literal["quorum"] = ...,
+        timeout_ms: int | None = ...,
+    ) -> SendResult:
+        """Wait for the confirm."""
+
+    @overload
+    async def send(
+        self,
+        body: Buffer,
+        *,
+        id: str | None = ...,
+        metadata: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        trace: str | None = ...,
+        delay_ms: int = ...,
+        expiry_ms: int = ...,
+        priority: int = ...,
+        group: str = ...,
+        expected_sequence: int | None = ...,
+        confirm: Literal["none"],
+        timeout_ms: int | None = ...,
+    ) -> None:
+        """Wait for nothing."""
 
     async def send(
         self,
@@ -109,20 +150,34 @@ class Queue:
         expiry_ms: int = 0,
         priority: int = 0,
         group: str = "",
+        expected_sequence: int | None = None,
+        confirm: str = QUORUM,
         timeout_ms: int | None = None,
-    ) -> SendResult:
+    ) -> SendResult | None:
         """Store one message and wait for the confirm.
 
         `trace` is the context of a distributed trace, for the receiver. It can be received after `delay_ms`, until `expiry_ms`
         after now (0: for ever), and before those of a lower `priority` (0 to 9). Of the messages of a `group` one at a time is
         received, in their order; "": it is in none. Calls at the same time are stored in their order, and share batches when
         more wait than the window takes.
+
+        With `expected_sequence` it is stored only if that is the last sequence of the queue (0: it has had no message); raises
+        SequenceMismatch otherwise. With `confirm` "none" it is sent once and nobody tells whether it was stored, or why not;
+        returns at once, with None. Raises Busy when a thousand such messages wait for a connection.
         """
         headers = MessageHeaders(metadata, tags, self._driver.client_id or None, trace)
         treatment = Treatment(delay_ms, expiry_ms, priority, group)
         encoded = encode_message(body, id, headers, self._driver.message_bytes_max, treatment)
-        confirm = await self._sender.send(encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None)
-        return await confirm
+        check_send(expected_sequence, confirm)
+        if confirm == NO_CONFIRM:
+            said = {"id": id or "", **headers._asdict(), **treatment._asdict(), "expected_sequence": expected_sequence}
+            self._driver.post(Send(self.name, encoded.body, **said, forward=True, confirm=NO_CONFIRM))
+            self._posted = True
+            await asyncio.sleep(0)  # a sender that never waits must let the loop send
+            return None
+        share = timeout_ms is None and expected_sequence is None
+        timeout_ms = timeout_ms or self._timeout_ms
+        return await (await self._sender.send(encoded, timeout_ms, share=share, expected_sequence=expected_sequence))
 
     async def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
         """Store one message by itself, and tell how long each step of its confirm took.
@@ -297,8 +352,11 @@ class Queue:
         return (await self._driver.submit(StatsRequest(self.name, forward=True), self._timeout_ms)).fields
 
     async def wait_idle(self) -> None:
-        """Wait until every `send` under way has ended."""
+        """Wait until every `send` under way has ended, and a node has read those that nobody confirms."""
         await self._sender.wait_idle()
+        if self._posted:
+            self._posted = False
+            await self._driver.wait_posted(self._timeout_ms)
 
     def _give_back(self, future: asyncio.Future[Answer], consumer: int) -> None:
         self._driver.forget(future)

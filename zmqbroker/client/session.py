@@ -172,6 +172,10 @@ class Session:
         self._completions.clear()  # in place: pipelines share the list
         return completions
 
+    def open_target(self, now_ns: int) -> str | None:
+        """Where a request may be sent now; None: nowhere."""
+        return self._routes.target if self._routes.open(now_ns) else None
+
     def wanted(self) -> list[str]:
         """Endpoints that should have a connection."""
         return self._routes.wanted()
@@ -330,12 +334,13 @@ class Session:
         called = node is not None and (node.ping_id or node.hello_id)
         return bool(called or self._batches) or self._table.open_count > self._table.waiting_count
 
-    def _new_id(self) -> int:
+    def new_id(self) -> int:
+        """The id of a new request."""
         self._last_id += 1
         return self._last_id
 
     def _add(self, request: AnyRequest, token: Any, deadline_ns: int) -> int:
-        request_id = self._new_id()
+        request_id = self.new_id()
         exchange = Exchange(request_id, encode_request(request_id, request), f"{command_of(request).name} request {request_id}")
         self._table.add(PlainRequest(exchange, request, token, deadline_ns))
         return request_id
@@ -346,7 +351,7 @@ class Session:
             self._routed = target
         exchanges = self._table.send(target, now_ns, self._slots())
         for pipeline in list(self._active):
-            sent = pipeline.pump(target, now_ns, self._slots(), self._new_id)
+            sent = pipeline.pump(target, now_ns, self._slots(), self.new_id)
             if sent:
                 exchanges += sent
                 del self._active[pipeline]  # to the end of the line for slots
@@ -375,7 +380,7 @@ class Session:
         frames = []
         for node in self._routes.nodes():
             if node.call_due and node.phase is not Phase.CLOSED:
-                node.call_due, node.called_ns, request_id = False, now_ns, self._new_id()
+                node.call_due, node.called_ns, request_id = False, now_ns, self.new_id()
                 if node.phase is Phase.GREETING:
                     node.hello_id = request_id
                     request: AnyRequest = Hello(self.session, self._client_id)
@@ -384,7 +389,7 @@ class Session:
                     request = Ping()
                 frames.append(Transmit(node.endpoint, encode_request(request_id, request)))
             if node.info_due and node.phase is Phase.READY:
-                node.info_due, node.info_id = False, self._new_id()
+                node.info_due, node.info_id = False, self.new_id()
                 frames.append(Transmit(node.endpoint, encode_request(node.info_id, Info())))
         return frames
 

@@ -16,7 +16,7 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, overload
 
 from zmqbroker.client.aio import Client
 from zmqbroker.client.consumer import Consumer
@@ -27,6 +27,7 @@ from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncProducer
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.send_requests import QUORUM
 
 __all__ = ["SyncClient", "SyncConsumer", "SyncMessage", "SyncQueue"]
 
@@ -190,6 +191,44 @@ class SyncQueue:
         self._queue = queue
         self.name = queue.name
 
+    @overload
+    def send(
+        self,
+        body: Buffer,
+        *,
+        id: str | None = ...,
+        metadata: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        trace: str | None = ...,
+        delay_ms: int = ...,
+        expiry_ms: int = ...,
+        priority: int = ...,
+        group: str = ...,
+        expected_sequence: int | None = ...,
+        confirm: Literal["quorum"] = ...,
+        timeout_ms: int | None = ...,
+    ) -> SendResult:
+        """Wait for the confirm."""
+
+    @overload
+    def send(
+        self,
+        body: Buffer,
+        *,
+        id: str | None = ...,
+        metadata: str | None = ...,
+        tags: Mapping[str, str] | None = ...,
+        trace: str | None = ...,
+        delay_ms: int = ...,
+        expiry_ms: int = ...,
+        priority: int = ...,
+        group: str = ...,
+        expected_sequence: int | None = ...,
+        confirm: Literal["none"],
+        timeout_ms: int | None = ...,
+    ) -> None:
+        """Wait for nothing."""
+
     def send(
         self,
         body: Buffer,
@@ -202,12 +241,16 @@ class SyncQueue:
         expiry_ms: int = 0,
         priority: int = 0,
         group: str = "",
+        expected_sequence: int | None = None,
+        confirm: Any = QUORUM,
         timeout_ms: int | None = None,
-    ) -> SendResult:
-        """Store one message and wait for the confirm; see `Queue.send`."""
-        treatment: dict[str, Any] = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority, "group": group}
+    ) -> SendResult | None:
+        """Store one message and wait for the confirm, or with `confirm` "none" for nothing; see `Queue.send`."""
         headers: dict[str, Any] = {"id": id, "metadata": metadata, "tags": tags, "trace": trace}
-        return self._client.run(self._queue.send(body, **headers, **treatment, timeout_ms=timeout_ms))
+        treatment: dict[str, Any] = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority, "group": group}
+        common: dict[str, Any] = {"expected_sequence": expected_sequence, "confirm": confirm, "timeout_ms": timeout_ms}
+        send = cast(Callable[..., Coroutine[Any, Any, SendResult | None]], self._queue.send)
+        return self._client.run(send(body, **headers, **treatment, **common))
 
     def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
         """Store one message by itself, and tell how long each step took; see `Queue.explain`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zmqbroker.commands.channels import Manage
@@ -57,6 +58,8 @@ class Publish:
     size: int
     incarnation: int = ANY_INCARNATION
     runs: tuple[Run, ...] = ()  # all messages in order; none when the columns say nothing
+    ids: Sequence[bytes] = ()  # of all messages, empty where one has none; none when the batch has no such column
+    expected_sequence: int | None = None  # what the channel's last sequence must be; None: any
 
 
 @dataclass(slots=True, frozen=True)

@@ -33,6 +33,9 @@ class Published:
     count: int
     duplicate: bool  # True: an earlier attempt stored it, this one changed nothing
     time_unix_ns: int  # stamp of the entry that stored it
+    duplicates: tuple[
+        tuple[int, int], ...
+    ] = ()  # not stored, since a message with the id is: (place in the batch, its sequence)
 
 
 @dataclass(slots=True, frozen=True)
@@ -147,3 +150,4 @@ class QueueStats:
     dropped: int = 0  # finished since somebody wanted it so, or to make room for others, ever
     oldest_unix_ns: int = 0  # when the oldest live batch was stored; 0: there is none
     parked: int = 0  # due, and behind another message of their group
+    deduplicated: int = 0  # finished as they came, since a message with the same id is stored, ever

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import Ack, BatchHeader, Close, OpenProducer, Receive, ReceiveKey, TakeAudit
 from zmqbroker.errors import (
-    BrokerError,
     InvalidChannel,
+    InvalidRequest,
     RequestError,
     StorageFull,
     UnknownCommand,
@@ -40,6 +40,7 @@ from zmqbroker.wire.frames import (
 )
 from zmqbroker.wire.headers import encode_message_headers
 from zmqbroker.wire.peer import PeerKind
+from zmqbroker.wire.send_requests import NO_CONFIRM
 
 if TYPE_CHECKING:
     from zmqbroker.server.group import Group
@@ -100,7 +101,7 @@ class Desk:
             try:
                 self._store(group, codec.read_batch(batch, verify=False), batch, pending)
             except RequestError as error:
-                self.refuse_sends(pending, error)
+                self.refuse(pending, error)
         return position
 
     def handle(self, frames: list[bytes], now_ns: int) -> None:
@@ -108,17 +109,16 @@ class Desk:
         delimiter, body = split_delimiter(frames[1:])
         connection = self.connections.heard(frames[0], now_ns)
         route = Route(frames[0], delimiter)
-        request_id = request_id_of(body[0]) if body else 0
+        pending = Pending(route, request_id_of(body[0]) if body else 0, connection.session)
         try:
             code, _, fields = decode_header(body[0] if body else b"", from_client=True)
             request = requests.decode_request(code, fields, body[1:], self._node.config.limits.message_bytes_max)
             if isinstance(request, requests.Hello):
                 connection = self.connections.hello(frames[0], request.session or b"", request.client_id, now_ns)
-            received_ns = _explained_since(request, now_ns)
-            pending = Pending(route, request_id, connection.session, received_ns=received_ns)
+            pending = _pending_of(request, route, pending.request_id, connection.session, now_ns)
             self._dispatch(request, pending, body, now_ns)
         except RequestError as error:
-            self.refuse(route, request_id, error)
+            self._refuse_request(pending, error)
 
     def handle_forwarded(self, item: tuple[PeerKind, bytes, dict[str, Any], list[bytes]], now_ns: int) -> None:
         """Serve a request that another node forwarded, or relay a reply to the client behind it."""
@@ -134,19 +134,19 @@ class Desk:
             self._serve_forwarded(Route(packed[1:], packed[0] == 1, sender_uid), session, frames, now_ns)
 
     def _serve_forwarded(self, route: Route, session: bytes, frames: list[bytes], now_ns: int) -> None:
-        request_id = request_id_of(frames[0])
+        pending = Pending(route, request_id_of(frames[0]), session)
         try:
             code, _, fields = decode_header(frames[0], from_client=True)
             request = requests.decode_request(code, fields, frames[1:], self._node.config.limits.message_bytes_max)
             if isinstance(request, requests.Ping):
                 self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive
             elif isinstance(request, Inquiry):
-                self._inquire(request, Pending(route, request_id, session), frames, forwarded=True)
+                self._inquire(request, pending, frames, forwarded=True)
             else:
-                pending = Pending(route, request_id, session, received_ns=_explained_since(request, now_ns))
+                pending = _pending_of(request, route, pending.request_id, session, now_ns)
                 self._lead(request, pending, frames, now_ns, forwarded=True)
         except RequestError as error:
-            self.refuse(route, request_id, error)
+            self._refuse_request(pending, error)
 
     def _dispatch(self, request: requests.AnyRequest, pending: Pending, frames: Sequence[bytes], now_ns: int) -> None:
         node = self._node
@@ -219,7 +219,7 @@ class Desk:
             return
         if request.forward and not forwarded and group is not None and self._forward(group, pending, frames):
             return
-        if group is None or not group.park(pending):
+        if group is None or pending.silent or not group.park(pending):
             raise self._node.not_leading(number, outcome_unknown=False)
 
     def _forward(self, group: Group, pending: Pending, frames: Sequence[bytes]) -> bool:
@@ -233,9 +233,9 @@ class Desk:
     def _serve(self, group: Group, request: LeaderRequest, pending: Pending) -> None:
         match request:
             case requests.SendBatch():
-                self._publish(group, bytes(request.batch), pending)
+                self._publish(group, bytes(request.batch), pending, request.expected_sequence)
             case requests.Send():
-                self._publish(group, _batch_of(request), pending)
+                self._publish(group, _batch_of(request), pending, request.expected_sequence)
             case requests.ReceiveRequest():
                 self._receive(group, request, pending)
             case requests.AckRequest():
@@ -257,15 +257,21 @@ class Desk:
                 to = operators.transfer(group, request)
                 self.send(pending.route, Reply.TRANSFERRING, pending.request_id, {"to": to})
 
-    def _publish(self, group: Group, batch: bytes, pending: Pending) -> None:
+    def _publish(self, group: Group, batch: bytes, pending: Pending, expected_sequence: int | None) -> None:
         header = codec.read_batch(batch, body_size_max=self._node.config.limits.message_bytes_max)
         if fault := channel_fault(header.channel):
             raise InvalidChannel(fault)
         if header.columns & ~COLUMNS_SERVED:
             raise Unsupported(f"batch columns {header.columns:#x}: this version serves {COLUMNS_SERVED:#x}")
-        self._store(group, header, batch, pending)
+        if pending.silent and header.producer:
+            raise InvalidRequest(
+                f"field confirm is 'none' for a batch of producer {header.producer}, which is told how it ends"
+            )
+        self._store(group, header, batch, pending, expected_sequence)
 
-    def _store(self, group: Group, header: BatchHeader, batch: bytes, pending: Waiter) -> None:
+    def _store(
+        self, group: Group, header: BatchHeader, batch: bytes, pending: Waiter, expected_sequence: int | None = None
+    ) -> None:
         """Hand a good batch to the group, if there is room for it. Raises StorageFull."""
         node = self._node
         if full := self._no_room(group, len(batch)):
@@ -278,7 +284,7 @@ class Desk:
             return
         node.counters["messages_in"] += header.count
         node.log_room.taken(len(batch))
-        group.publish(batch, 0, pending)
+        group.publish(batch, 0, pending, expected_sequence)
 
     def _no_room(self, group: Group, size: int) -> StorageFull | None:
         """Why a batch of `size` bytes cannot be taken now."""
@@ -315,21 +321,28 @@ class Desk:
             packed = (b"\1" if route.delimiter else b"\0") + route.routing_id
             self._node.network.send_forward(PeerKind.FORWARD_REPLY, peer, {"route": packed}, out)
 
-    def confirm(self, pending: PendingSends, fields: dict[str, Any]) -> None:
-        """Send each of the SENDs its own SENT; `fields` are those of the batch that they became."""
-        sends.put_confirms(pending.waiters, fields["sequence"], fields["time_unix_ns"], fields["confirm"])
-        self._port.send_all(pending.waiters)
+    def answer(self, pending: Waiter, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
+        """Send whoever waits for a request its reply; of SENDs that became one batch each its own."""
+        if isinstance(pending, PendingSends):
+            sends.put_confirms(pending.waiters, fields["sequence"], fields["time_unix_ns"], fields["confirm"])
+            self._port.send_all(pending.waiters)
+        elif not pending.silent:
+            self.send(pending.route, code, pending.request_id, fields, frames)
 
-    def refuse_sends(self, pending: PendingSends, error: BrokerError) -> None:
-        """Send each of the SENDs ERROR."""
-        for routing_id, *delimiter, header in pending.waiters:
-            self.refuse(Route(routing_id, bool(delimiter)), request_id_of(header), error)
+    def refuse(self, pending: Waiter, error: RequestError) -> None:
+        """Send whoever waits for a request ERROR, and count it."""
+        self._node.counters[f"refused_{error.code.lower()}"] += pending.count or 1
+        if isinstance(pending, PendingSends):
+            for routing_id, *delimiter, header in pending.waiters:
+                self.send(Route(routing_id, bool(delimiter)), Reply.ERROR, request_id_of(header), error_fields(error))
+        elif pending.silent:
+            self._node.counters["sends_refused_unanswered"] += 1
+        else:
+            self.send(pending.route, Reply.ERROR, pending.request_id, error_fields(error))
 
-    def refuse(self, route: Route, request_id: int, error: BrokerError) -> None:
-        """Send ERROR, and count it."""
-        assert isinstance(error, RequestError), error
-        self._node.counters[f"refused_{error.code.lower()}"] += 1
-        self.send(route, Reply.ERROR, request_id, error_fields(error))
+    def _refuse_request(self, pending: Pending, error: RequestError) -> None:
+        """Refuse a request as it is read; who wants no answer hears of a fault of his own all the same."""
+        self.refuse(pending if error.retryable else replace(pending, silent=False), error)
 
     def sweep(self, now_ns: int) -> None:
         """Forget connections that were silent too long and wait for nothing."""
@@ -337,9 +350,12 @@ class Desk:
         self.connections.sweep(now_ns, waiting)
 
 
-def _explained_since(request: requests.AnyRequest, now_ns: int) -> int:
-    """When a request came that asks for its timeline; 0 when it does not."""
-    return now_ns if isinstance(request, requests.Send | requests.SendBatch) and request.explain else 0
+def _pending_of(request: requests.AnyRequest, route: Route, request_id: int, session: bytes, now_ns: int) -> Pending:
+    """Who waits for a request that came now, and how."""
+    if not isinstance(request, requests.Send | requests.SendBatch):
+        return Pending(route, request_id, session)
+    received_ns = now_ns if request.explain else 0
+    return Pending(route, request_id, session, received_ns=received_ns, silent=request.confirm == NO_CONFIRM)
 
 
 def _batch_of(request: requests.Send) -> bytes:

@@ -115,10 +115,10 @@ class Group:
 
     # --- proposing ---------------------------------------------------------------------------------------------------
 
-    def publish(self, batch: bytes, incarnation: int, pending: Waiter) -> None:
+    def publish(self, batch: bytes, incarnation: int, pending: Waiter, expected_sequence: int | None = None) -> None:
         """Gather a batch frame that was checked already."""
         if self._admit(pending):
-            self._builder.add_publish(batch, incarnation)
+            self._builder.add_publish(batch, incarnation, expected_sequence)
             self._gather(pending)
 
     def submit(self, command: SmallCommand, pending: Pending | None = None) -> None:

@@ -57,6 +57,7 @@ def _channel(machine: Machine | None, channel: str) -> dict[str, Any]:
         "dead_lettered": stats.dead_lettered,
         "moved": stats.moved,
         "dropped": stats.dropped,
+        "deduplicated": stats.deduplicated,
         "size_bytes": stats.size_bytes,
         "oldest_unix_ns": stats.oldest_unix_ns,
         "settings": settings_fields(queue.settings),

@@ -32,7 +32,7 @@ from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
 from zmqbroker.server.rejoining import Rejoining
 from zmqbroker.server.replies import messages_reply
-from zmqbroker.server.routes import Pending, PendingSends, Waiter
+from zmqbroker.server.routes import Pending, Waiter
 from zmqbroker.server.sessions import Liveness
 from zmqbroker.server.snapshots import Snapshots
 from zmqbroker.server.sockets import ClientPort
@@ -309,17 +309,11 @@ class Node:
 
     def reply(self, pending: Waiter, code: Reply, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
         """Answer a request, here or through the node that forwarded it."""
-        if isinstance(pending, PendingSends):
-            self._desk.confirm(pending, fields)
-        else:
-            self._desk.send(pending.route, code, pending.request_id, fields, frames)
+        self._desk.answer(pending, code, fields, frames)
 
     def refuse(self, pending: Waiter, error: RequestError) -> None:
         """Answer a request with ERROR."""
-        if isinstance(pending, PendingSends):
-            self._desk.refuse_sends(pending, error)
-        else:
-            self._desk.refuse(pending.route, pending.request_id, error)
+        self._desk.refuse(pending, error)
 
     def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
         """Answer a RECEIVE with its messages."""

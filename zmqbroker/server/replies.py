@@ -38,13 +38,14 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
     """Code and fields for a result that is neither a refusal nor a waiting receive."""
     match result:
         case Published():
-            return Reply.SENT, {
+            fields = {
                 "sequence": result.first_sequence,
                 "count": result.count,
                 "time_unix_ns": result.time_unix_ns,
                 "duplicate": result.duplicate,
                 "confirm": confirm,
             }
+            return Reply.SENT, fields | ({"duplicates": result.duplicates} if result.duplicates else {})
         case Counted():
             return Reply.DONE, {"count": result.count, "confirm": confirm}
         case ChannelChanged():

@@ -28,11 +28,12 @@ class Pending:
     key: ReceiveKey | None = None  # set for a RECEIVE: its messages come as a delivery
     plain: bool = False  # a RECEIVE that wants bodies instead of batch frames
     received_ns: int = 0  # when a send came that asks for its timeline, by the monotonic clock; 0: it does not ask
+    silent: bool = False  # a send with `confirm` none: nobody waits, and no answer leaves
 
     @property
     def count(self) -> int:
-        """How many requests wait: one."""
-        return 1
+        """How many requests wait."""
+        return 0 if self.silent else 1
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,5 +1,6 @@
 """The columns of a batch that say how its messages are to be treated: delay, expiry, priority, group. Neither twin of the codec
-makes or reads them: few batches have them, and then they cost a pass in Python per batch.
+makes or reads them: few batches have them, and then they cost a pass in Python per batch. The ids are read when somebody looks
+at them, which only a channel with a window for duplicates does.
 
 A batch that `codec.read_batch` accepted is taken for granted here. Source: docs/PROTOCOL.md §5.
 """
@@ -7,16 +8,16 @@ A batch that `codec.read_batch` accepted is taken for granted here. Source: docs
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate, groupby, pairwise, repeat
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 from zmqbroker.commands import BatchHeader, Run
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import COLUMNS, HEADER_SIZE, SEQUENCE_MAX, Buffer
 from zmqbroker.wire.codec import crc32c
 
-__all__ = ["NO_TREATMENT", "Treatment", "add_columns", "read_groups", "read_runs"]
+__all__ = ["NO_TREATMENT", "IdColumn", "Treatment", "add_columns", "read_groups", "read_ids", "read_runs"]
 
 DELAY, EXPIRY, PRIORITY, GROUP = range(2, 6)
 #: Bit set of the columns that make runs.
@@ -78,6 +79,51 @@ def _texts(data: Buffer, at: int, count: int) -> list[str]:
     """The values of a text column that begins at data[at]."""
     sizes = struct.unpack_from(f"<{count}I", data, at)
     return [str(data[low:high], "utf-8") for low, high in pairwise(accumulate(sizes, initial=at + 4 * count))]
+
+
+class IdColumn(Sequence[bytes]):
+    """The ids of a batch: bytes of its frame until they are asked for. Equal to any sequence of the same ids."""
+
+    __slots__ = ("_at", "_count", "_data", "_ids")
+
+    def __init__(self, data: Buffer, position: int, count: int) -> None:
+        self._data, self._at, self._count = data, position, count  # where the column begins
+        self._ids: list[bytes] | None = None  # once they have been asked for
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, at: int) -> bytes: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[bytes]: ...
+    def __getitem__(self, at: int | slice) -> bytes | list[bytes]:
+        return self._read()[at]
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._read())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"IdColumn({self._read()!r})"
+
+    def _read(self) -> list[bytes]:
+        if self._ids is None:
+            sizes = struct.unpack_from(f"<{self._count}I", self._data, self._at)
+            ends = list(accumulate(sizes, initial=self._at + 4 * self._count))
+            self._ids = [bytes(self._data[low:high]) for low, high in pairwise(ends)]
+        return self._ids
+
+
+def read_ids(data: Buffer, position: int, header: BatchHeader) -> Sequence[bytes]:
+    """The ids of the batch whose frame begins at data[position]; none when it has no such column."""
+    if not header.columns & 1:
+        return ()
+    return IdColumn(data, position + HEADER_SIZE + len(header.channel.encode()) + 4 * header.count, header.count)
 
 
 def add_columns(frame: bytes, body_bytes: int, treatments: Sequence[Treatment]) -> bytes:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from zmqbroker.commands import ANY_INCARNATION, Command, Publish
 from zmqbroker.errors import LocalProtocolError, MalformedFrame, UnsupportedVersion
 from zmqbroker.wire import codec
-from zmqbroker.wire.columns import read_runs
+from zmqbroker.wire.columns import read_ids, read_runs
 from zmqbroker.wire.command_shapes import SHAPE_OF_TYPE, SHAPES, SmallCommand, fits, is_u64
 from zmqbroker.wire.frames import pack, shown, unpack
 
@@ -26,11 +26,13 @@ COMMANDS_MAX = 65_535
 
 #: format, machine version, number of commands, time_unix_ns
 _ENTRY = struct.Struct("<HHIQ")
-#: size of the payload, type, zeros
-_COMMAND = struct.Struct("<IB3s")
-_INCARNATION = struct.Struct("<Q")
-_ZEROS = bytes(3)
+#: size of the payload, type, flags, zeros
+_COMMAND = struct.Struct("<IBB2s")
+_U64 = struct.Struct("<Q")
+_ZEROS = bytes(2)
 _PUBLISH = 1
+#: Flag of a Publish: its payload has the expected sequence behind the incarnation.
+_EXPECTS = 1
 
 
 class DecodedEntry(NamedTuple):
@@ -64,14 +66,19 @@ class EntryBuilder:
         """Bytes that `build` would make now."""
         return self._size_bytes
 
-    def add_publish(self, batch: bytes, incarnation: int = ANY_INCARNATION) -> None:
+    def add_publish(self, batch: bytes, incarnation: int = ANY_INCARNATION, expected_sequence: int | None = None) -> None:
         """Append a batch frame that `codec.read_batch` accepted, checksum included; it is kept as it is.
 
         Raises LocalProtocolError when full.
         """
         if not is_u64(incarnation):
             raise LocalProtocolError(f"incarnation {incarnation!r} is not a u64")
-        self._append(_PUBLISH, _INCARNATION.pack(incarnation), batch)
+        if expected_sequence is None:
+            self._append(_PUBLISH, 0, _U64.pack(incarnation), batch)
+        elif is_u64(expected_sequence):
+            self._append(_PUBLISH, _EXPECTS, _U64.pack(incarnation), _U64.pack(expected_sequence), batch)
+        else:
+            raise LocalProtocolError(f"expected sequence {expected_sequence!r} is not a u64")
         self._frames.append(len(self._parts) - 1)
 
     def add(self, command: SmallCommand) -> None:
@@ -80,13 +87,13 @@ class EntryBuilder:
         items = shape.items(command)
         if not fits(shape, items):
             raise LocalProtocolError(f"a value of this command is out of its range: {shown(command)}")
-        self._append(shape.type, pack(items, type(command).__name__) if items else b"")
+        self._append(shape.type, 0, pack(items, type(command).__name__) if items else b"")
 
-    def _append(self, kind: int, *payload: bytes) -> None:
+    def _append(self, kind: int, flags: int, *payload: bytes) -> None:
         if self._count == COMMANDS_MAX:
             raise LocalProtocolError(f"an entry has at most {COMMANDS_MAX} commands")
         size = sum(map(len, payload))
-        self._parts += (_COMMAND.pack(size, kind, _ZEROS), *payload)
+        self._parts += (_COMMAND.pack(size, kind, flags, _ZEROS), *payload)
         self._count += 1
         self._size_bytes += _COMMAND.size + size
 
@@ -132,12 +139,12 @@ def _decode_command(data: bytes, position: int) -> tuple[Command, int]:
     start = position + _COMMAND.size
     if start > len(data):
         raise MalformedFrame(f"an entry of {len(data)} bytes is cut at offset {position}")
-    size, kind, zeros = _COMMAND.unpack_from(data, position)
+    size, kind, flags, zeros = _COMMAND.unpack_from(data, position)
     end = start + size
-    if zeros != _ZEROS or end > len(data):
+    if zeros != _ZEROS or flags > (kind == _PUBLISH) or end > len(data):
         raise MalformedFrame(f"a command of {size} bytes at offset {position} does not fit an entry of {len(data)} bytes")
     if kind == _PUBLISH:
-        return _decode_publish(data, start, size), end
+        return _decode_publish(data, start, size, expects=flags == _EXPECTS), end
     if kind not in SHAPE_OF_TYPE:
         raise MalformedFrame(f"command type {kind} at offset {position} is not known")
     name, shape = SHAPE_OF_TYPE[kind]
@@ -147,10 +154,15 @@ def _decode_command(data: bytes, position: int) -> tuple[Command, int]:
     return shape.command(*items), end
 
 
-def _decode_publish(data: bytes, start: int, size: int) -> Publish:
-    if size < _INCARNATION.size:
-        raise MalformedFrame(f"Publish at offset {start} has {size} bytes, fewer than {_INCARNATION.size}")
-    (incarnation,) = _INCARNATION.unpack_from(data, start)
-    position, batch_size = start + _INCARNATION.size, size - _INCARNATION.size
+def _decode_publish(data: bytes, start: int, size: int, *, expects: bool) -> Publish:
+    head_size = 2 * _U64.size if expects else _U64.size
+    if size < head_size:
+        raise MalformedFrame(f"Publish at offset {start} has {size} bytes, fewer than {head_size}")
+    (incarnation,) = _U64.unpack_from(data, start)
+    (expected,) = _U64.unpack_from(data, start + _U64.size) if expects else (None,)
+    position, batch_size = start + head_size, size - head_size
     header = codec.read_batch(data, position, batch_size, verify=False)
-    return Publish(header, position, batch_size, incarnation, read_runs(data, position, header))
+    if not header.columns:  # as a rule
+        return Publish(header, position, batch_size, incarnation, expected_sequence=expected)
+    runs, ids = read_runs(data, position, header), read_ids(data, position, header)
+    return Publish(header, position, batch_size, incarnation, runs, ids, expected)

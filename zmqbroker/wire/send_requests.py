@@ -16,7 +16,10 @@ from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, flag, integer, shown,
 from zmqbroker.wire.headers import CLIENT_ID_SIZE_MAX, TRACE_SIZE_MAX, MessageHeaders, encode_message_headers, is_tags
 from zmqbroker.wire.queue_requests import DELAY_MS_MAX, Fields, read_channel_name
 
-__all__ = ["Send", "SendBatch", "read_send", "read_send_batch"]
+__all__ = ["CONFIRMS", "NO_CONFIRM", "QUORUM", "Send", "SendBatch", "read_send", "read_send_batch"]
+
+#: What a sender wants to hear: that its messages are in the logs of a majority, or nothing at all.
+QUORUM, NO_CONFIRM = CONFIRMS = ("quorum", "none")
 
 
 @dataclass(slots=True, frozen=True)
@@ -38,6 +41,8 @@ class Send:
     forward: bool = False
     explain: bool = False  # SENT tells how long each step took
     group: str = ""
+    expected_sequence: int | None = None  # what the channel's last sequence must be; None: any
+    confirm: str = QUORUM  # quorum | none, which is not with a producer
 
     @property
     def headers(self) -> MessageHeaders:
@@ -57,6 +62,8 @@ class SendBatch:
     batch: Buffer
     forward: bool = False
     explain: bool = False  # SENT tells how long each step took
+    expected_sequence: int | None = None  # what the channel's last sequence must be; None: any
+    confirm: str = QUORUM  # quorum | none, which is not for a batch with a producer
 
 
 def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
@@ -69,6 +76,9 @@ def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
     tags = fields.get("tags")
     if "tags" in fields and not is_tags(tags):
         raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
+    forward, explain, expected, confirm = _read_common(fields)
+    if confirm == NO_CONFIRM and producer:
+        raise InvalidRequest(f"field confirm is {shown(NO_CONFIRM)} with producer {producer}: a producer is told how it ends")
     request = Send(
         channel,
         bytes(bodies[0]),
@@ -83,8 +93,10 @@ def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
         expiry_ms=integer(fields, "expiry_ms", 0, 0, DELAY_MS_MAX),
         priority=integer(fields, "priority", 0, 0, PRIORITY_MAX),
         group=text(fields, "group", "", GROUP_SIZE_MAX),
-        forward=flag(fields, "forward"),
-        explain=flag(fields, "explain"),
+        forward=forward,
+        explain=explain,
+        expected_sequence=expected,
+        confirm=confirm,
     )
     try:
         encode_message_headers(request.headers)
@@ -99,4 +111,15 @@ def _text_or_none(fields: Fields, name: str, size_max: int) -> str | None:
 
 def read_send_batch(fields: Fields, bodies: Sequence[Buffer]) -> SendBatch:
     """A SEND_BATCH from its fields and its batch frame. Raises InvalidRequest."""
-    return SendBatch(bodies[0], flag(fields, "forward"), flag(fields, "explain"))
+    return SendBatch(bodies[0], *_read_common(fields))
+
+
+def _read_common(fields: Fields) -> tuple[bool, bool, int | None, str]:
+    """What both have: forward, explain, expected_sequence, confirm."""
+    expected = integer(fields, "expected_sequence", None, 0, SEQUENCE_MAX) if "expected_sequence" in fields else None
+    explain, confirm = flag(fields, "explain"), text(fields, "confirm", QUORUM, REQUEST_HEADER_SIZE_MAX)
+    if confirm not in CONFIRMS:
+        raise InvalidRequest(f"field confirm is {shown(confirm)}, it must be one of {', '.join(CONFIRMS)}")
+    if confirm == NO_CONFIRM and explain:
+        raise InvalidRequest(f"field explain is true with confirm {shown(confirm)}: there is no answer to explain it in")
+    return flag(fields, "forward"), explain, expected, confirm

@@ -52,7 +52,7 @@ MILLISECOND = 1_000_000
 #: Time of the first entry of a `Node`.
 START = 1_700_000_000_000_000_000
 
-TINY = MachineLimits(results_kept=2, producers_max=2, channels_max=2, waiting_max=3)
+TINY = MachineLimits(results_kept=2, producers_max=2, channels_max=2, waiting_max=3, dedup_ids_max=5)
 
 
 def key(session: bytes = ALICE, request: int = 1, consumer: int = 0) -> ReceiveKey:
@@ -72,11 +72,13 @@ def publish(
     size: int = 1000,
     incarnation: int = ANY_INCARNATION,
     runs: tuple[Run, ...] = (),
+    ids: Sequence[bytes] = (),
+    expected_sequence: int | None = None,
 ) -> Publish:
     """A batch whose bodies all have `body_size` bytes, unless `body_bytes` says that most are smaller."""
     total = count * body_size if body_bytes is None else body_bytes
     header = BatchHeader(channel, producer, base, count, total, body_size, 0)
-    return Publish(header, position, size, incarnation, runs)
+    return Publish(header, position, size, incarnation, runs, ids, expected_sequence)
 
 
 def receive(

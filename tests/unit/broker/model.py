@@ -11,7 +11,18 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from tests.unit.broker.model_moving import Movements
-from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Hold, KnownProducer, Message, Part, first_step_after
+from tests.unit.broker.model_state import (
+    MILLISECOND,
+    Answer,
+    Channel,
+    Hold,
+    KnownProducer,
+    Message,
+    Part,
+    Sighting,
+    first_step_after,
+    groups_of,
+)
 from zmqbroker.commands import (
     Ack,
     Acked,
@@ -51,6 +62,7 @@ from zmqbroker.errors import (
     InvalidRequest,
     OutOfSequence,
     RequestError,
+    SequenceMismatch,
     StaleReceipt,
     UnknownProducer,
 )
@@ -92,6 +104,7 @@ class Model(Movements):
         self.assigning = assigning
         due = sorted(((h.deadline, h.order, c, h) for c, h in self.holds() if h.deadline <= self.now), key=lambda d: d[:2])
         for channel in list(self.channels.values()):
+            channel.forget_ids(self.now, self.limits.dedup_ids_max)
             for message in channel.messages:
                 if message.due <= self.now:
                     message.due = 0
@@ -111,6 +124,8 @@ class Model(Movements):
     def command(self, command: Command) -> Result:
         match command:
             case Publish():
+                if command.expected_sequence and command.header.channel not in self.channels and not command.header.producer:
+                    return self.mismatch(command, 0)
                 return self.on(self.used(command.header.channel, command.incarnation), self.publish, command)
             case OpenProducer():
                 return self.on(self.used(command.channel, command.incarnation), self.open, command)
@@ -160,21 +175,35 @@ class Model(Movements):
         if header.producer:
             if header.producer not in channel.producers:
                 return UnknownProducer("")
-            refusal = self.repeated(self.use(channel, header.producer), header.base_sequence, header.count)
+            refusal = self.repeated(channel, self.use(channel, header.producer), header.base_sequence, header.count)
             if refusal is not None:
                 return refusal
-        full = self.make_room(channel, header.count, command.size)
+        if command.expected_sequence is not None and command.expected_sequence != len(channel.messages):
+            return self.mismatch(command, len(channel.messages))
+        duplicates = channel.duplicates(command.ids)
+        messages = self.messages_of(channel, command, dict(duplicates))
+        fresh = [m for m in messages if m.is_live]
+        full = self.make_room(channel, len(fresh), sum(p.share for p in {m.part for m in fresh})) if fresh else None
         if full is not None:
             return full
         first = len(channel.messages) + 1
-        self.store(channel, command)
+        channel.messages += messages
+        channel.take_turns()
+        if channel.settings.dedup_window_ms:
+            ids = {id: first + n for n, id in enumerate(command.ids) if id and messages[n].is_live}
+            channel.sightings.append(Sighting(first, self.now, ids, duplicates if header.producer else ()))
+        channel.forget_ids(self.now, self.limits.dedup_ids_max)
         if header.producer:
             channel.producers[header.producer].results.append((header.base_sequence, header.count, first, self.now))
         self.to_serve.append(channel)
-        return Published(first, header.count, False, self.now)
+        return Published(first, header.count, False, self.now, duplicates)
 
-    def store(self, channel: Channel, command: Publish) -> None:
-        header = command.header
+    def mismatch(self, command: Publish, last_sequence: int) -> SequenceMismatch:
+        return SequenceMismatch("", expected=command.expected_sequence, last_sequence=last_sequence)
+
+    def messages_of(self, channel: Channel, command: Publish, duplicates: dict[int, int]) -> list[Message]:
+        """The messages of a batch, one by one; those that are duplicates are finished, and part the others."""
+        header, first, made = command.header, len(channel.messages) + 1, list[Message]()
         whole = Part.of_frame(header, command.position, command.size, self.index, self.now)
         place_in_frame = 0
         for run in command.runs or (Run(header.count),):
@@ -185,18 +214,27 @@ class Model(Movements):
             if expiry_ms:
                 part.expires = first_step_after(self.now, expiry_ms)
             due = first_step_after(self.now, delay_ms) if delay_ms else 0
-            for place in range(run.count):
-                channel.messages.append(Message(len(channel.messages) + 1, part, place, place_in_frame, due=due))
-                place_in_frame += 1
-        channel.take_turns()
+            begin = len(made)
+            for _ in range(run.count):
+                made.append(Message(first + len(made), part, len(made) - begin, len(made), due=due))
+            for neighbours in groups_of([m for m in made[begin:] if m.place_in_frame not in duplicates]):
+                if len(neighbours) < run.count:
+                    cut = part.cut(neighbours[0].place, len(neighbours))
+                    for place, message in enumerate(neighbours):
+                        message.part, message.place = cut, place
+            place_in_frame += run.count
+        for place in duplicates:
+            made[place].finished, made[place].due = "deduplicated", 0
+        return made
 
-    def repeated(self, producer: KnownProducer, base: int, count: int) -> Result:
+    def repeated(self, channel: Channel, producer: KnownProducer, base: int, count: int) -> Result:
         if base == producer.last + 1:
             return None
         kept = producer.results[-self.limits.results_kept :]
         for known_base, known_count, first, time in kept:
             if (known_base, known_count) == (base, count):
-                return Published(first, count, True, time)
+                told = [s.duplicates for s in channel.sightings if s.first == first]
+                return Published(first, count, True, time, told[0] if told else ())
         if base >= 1 and kept and base + count - 1 < kept[0][0]:
             return Duplicate("")
         return OutOfSequence("", expected=producer.last + 1)
@@ -347,6 +385,7 @@ class Model(Movements):
         if isinstance(channel, ChannelNotFound):
             return channel
         changed, channel.settings = channel.settings != command.settings, command.settings
+        channel.forget_ids(self.now, self.limits.dedup_ids_max)
         self.to_serve.append(channel)
         return ChannelChanged(channel.name, changed)
 

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from zmqbroker.commands import BatchHeader, ChannelSettings, Origin, QueueStats, Receive, ReceiveKey
 
-__all__ = ["Answer", "Channel", "Given", "Hold", "KnownProducer", "Message", "Part", "first_step_after", "runs_of"]
+__all__ = [
+    "Answer",
+    "Channel",
+    "Given",
+    "Hold",
+    "KnownProducer",
+    "Message",
+    "Part",
+    "Sighting",
+    "first_step_after",
+    "groups_of",
+    "runs_of",
+    "window_is_over",
+]
 
 MILLISECOND = 1_000_000
 STEP = 10 * MILLISECOND
@@ -18,6 +32,13 @@ def first_step_after(now: int, delay_ms: int) -> int:
     """Delays and expirations end at whole steps of 10 ms."""
     instant = now + delay_ms * MILLISECOND
     return instant if instant % STEP == 0 else instant - instant % STEP + STEP
+
+
+def window_is_over(came: int, window_ms: int, now: int) -> bool:
+    """A window ends at whole steps: of a 64th of it, or of 10 ms if that is more."""
+    step = max(STEP, window_ms * MILLISECOND // 64)
+    end = came + window_ms * MILLISECOND
+    return end + (step - end % step if end % step else 0) <= now
 
 
 class Given(NamedTuple):
@@ -124,6 +145,17 @@ class Message:
         return self.part.expires != 0 and self.part.expires <= now
 
 
+def groups_of(messages: list[Message]) -> list[list[Message]]:
+    """Messages that follow each other without a gap."""
+    found: list[list[Message]] = []
+    for message in messages:
+        if found and found[-1][-1].sequence == message.sequence - 1:
+            found[-1].append(message)
+        else:
+            found.append([message])
+    return found
+
+
 def runs_of(messages: list[Message]) -> list[list[Message]]:
     """Neighbours of one part that are in the same state."""
     found: list[list[Message]] = []
@@ -153,6 +185,16 @@ class KnownProducer:
 
 
 @dataclass(eq=False)
+class Sighting:
+    """One batch that came with ids: when, the ids of its messages that are stored, which of its others are not."""
+
+    first: int
+    came: int
+    ids: dict[bytes, int]  # to the sequences
+    duplicates: tuple[tuple[int, int], ...]  # of a batch that may be repeated
+
+
+@dataclass(eq=False)
 class Channel:
     """One channel; message n is at n - 1."""
 
@@ -162,6 +204,7 @@ class Channel:
     messages: list[Message] = field(default_factory=list)
     holds: list[Hold] = field(default_factory=list)  # in the order of creation
     producers: dict[int, KnownProducer] = field(default_factory=dict)
+    sightings: list[Sighting] = field(default_factory=list)
     redelivered: int = 0
 
     def live(self) -> list[Message]:
@@ -204,6 +247,26 @@ class Channel:
         limit = self.settings.max_in_flight
         return min(len(self.ready()), max(limit - len(self.in_flight()), 0)) if limit else len(self.ready())
 
+    def forget_ids(self, now: int, most: int) -> None:
+        """Of the batches that came with ids only those within the window, and the last ones with so many ids together."""
+        window_ms = self.settings.dedup_window_ms
+        self.sightings = [s for s in self.sightings if window_ms and not window_is_over(s.came, window_ms, now)]
+        while sum(len(s.ids) + len(s.duplicates) for s in self.sightings) > most:
+            del self.sightings[0]
+
+    def duplicates(self, ids: Sequence[bytes]) -> tuple[tuple[int, int], ...]:
+        """Places of messages whose id was stored, with its sequence."""
+        known = (
+            {id: sequence for s in self.sightings for id, sequence in s.ids.items()} if self.settings.dedup_window_ms else {}
+        )
+        found = []
+        for place, id in enumerate(ids if self.settings.dedup_window_ms else ()):
+            if id in known:
+                found.append((place, known[id]))
+            elif id:
+                known[id] = len(self.messages) + 1 + place
+        return tuple(found)
+
     def release(self, messages: list[Message]) -> list[list[Message]]:
         """Take live messages from wherever they are, as runs; holds that hold nothing any more end."""
         runs = runs_of(messages)
@@ -239,4 +302,5 @@ class Channel:
             dropped=finished["dropped"],
             oldest_unix_ns=self.live()[0].part.time if self.live() else 0,
             parked=len(self.parked()),
+            deduplicated=finished["deduplicated"],
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import cycle, islice
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -56,17 +57,18 @@ rules = st.builds(
     max_bytes=st.sampled_from([0, 0, 20]),
     overflow=st.sampled_from(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
     max_in_flight=st.sampled_from([0, 0, 0, 2, 4]),
+    dedup_window_ms=st.sampled_from([0, 0, 1, 20, 1000]),
 )
 
 
-def with_runs(command: Publish, said: list[Run]) -> Publish:
-    """The batch whose columns say that."""
+def with_columns(command: Publish, said: list[Run], ids: list[bytes]) -> Publish:
+    """The batch whose columns say that; `ids` are taken as often as there are messages."""
     header = replace(command.header, count=sum(run.count for run in said) or command.header.count)
-    return replace(command, header=header, runs=tuple(said))
+    return replace(command, header=header, runs=tuple(said), ids=tuple(islice(cycle(ids), header.count)))
 
 
 publishes = st.builds(
-    with_runs,
+    with_columns,
     st.builds(
         publish,
         st.integers(1, 4),
@@ -78,8 +80,10 @@ publishes = st.builds(
         position=st.integers(16, 20),
         size=st.integers(1, 9),
         incarnation=incarnations,
+        expected_sequence=st.one_of(st.none(), st.none(), st.integers(0, 9)),
     ),
     st.one_of(st.just([]), st.lists(runs, max_size=3)),
+    st.one_of(st.just([]), st.lists(st.sampled_from([b"", b"1", b"2", b"3", b"4", b"5"]), max_size=5)),
 )
 receives = st.builds(
     receive,

@@ -46,6 +46,7 @@ class Commands:
     def __init__(self, chance: Random) -> None:
         self.chance, self.pick = chance, chance.choice
         self.held: list[Held] = []
+        self.ids = [b"%d" % number for number in range(chance.choice([2, 6, 20]))]
         self.makers: list[Callable[[], Command]] = [
             *[self.publish] * 6,
             *[self.receive] * 6,
@@ -74,6 +75,7 @@ class Commands:
             max_bytes=self.pick([0, 0, 12, 25]),
             overflow=self.pick(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
             max_in_flight=self.pick([0, 0, 0, 2, 4]),
+            dedup_window_ms=self.pick([0, 20, 40, 1000]),
         )
 
     def publish(self) -> Command:
@@ -100,6 +102,8 @@ class Commands:
             body_bytes=sizes[1],
             size=sizes[2],
             runs=tuple(runs),
+            ids=[self.pick([b"", *self.ids]) for _ in range(count)] if self.chance.random() < 0.5 else (),
+            expected_sequence=self.pick([None, None, None, None, 0, self.chance.randint(0, 30)]),
         )
 
     def receive(self) -> Command:

@@ -236,8 +236,8 @@ def test_values_of_the_new_kinds_never_change_their_bytes() -> None:
     node = moved_node()
     settings = {"delivery_limit": 4, "dead_letter": "dead", "overflow": "drop_oldest"}
     assert values_of(node, 1) == [
-        ["c", 1, 5, 0, [0, 0, 0, 2, 0, 0], settings],
-        ["dead", 4, 3, 0, [0, 0, 0, 0, 0, 0], {}],
+        ["c", 1, 5, 0, [0, 0, 0, 2, 0, 0, 0], settings],
+        ["dead", 4, 3, 0, [0, 0, 0, 0, 0, 0, 0], {}],
     ]
     assert values_of(node, 2) == [
         [3, 2, 16, 1000, 30, 10, START, 0, 750, 0, 0, None],
@@ -248,7 +248,7 @@ def test_values_of_the_new_kinds_never_change_their_bytes() -> None:
 
 
 def test_whole_batch_is_stored_as_before_there_were_columns() -> None:
-    assert values_of(ruled(), 1) == [["c", 1, 1, 0, [0, 0, 0, 0, 0, 0], {}]]
+    assert values_of(ruled(), 1) == [["c", 1, 1, 0, [0, 0, 0, 0, 0, 0, 0], {}]]
     node = Node()
     node.entry(publish(2))
     assert values_of(node, 2) == [[2, 1, 16, 1000, 20, 10, START]]
@@ -265,10 +265,10 @@ def test_settings_and_counters_come_back() -> None:
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (1, ("c", 1, 5, 0, [0, 0, 0, 2, 0, 0])),
-        (1, ("c", 1, 5, 0, [0] * 7, {})),
-        (1, ("c", 1, 5, 0, [0] * 6, {"unknown": 1})),
-        (1, ("c", 1, 5, 0, [0] * 6, [])),
+        (1, ("c", 1, 5, 0, [0, 0, 0, 2, 0, 0, 0])),
+        (1, ("c", 1, 5, 0, [0] * 8, {})),
+        (1, ("c", 1, 5, 0, [0] * 7, {"unknown": 1})),
+        (1, ("c", 1, 5, 0, [0] * 7, [])),
         (2, (3, 2, 16, 1000, 30, 10)),
         (2, (3, 2, 16, 1000, 30, 10, 0, 0, 750, 0, 0)),
         (2, (3, 2, 16, 1000, 30, 10, 0, 0, 750, 0, 0, ["c", 1, 1])),

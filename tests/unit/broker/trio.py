@@ -122,6 +122,6 @@ class Trio:
         """What was ever stored is still there, or counted once as something else."""
         for stats in (self.machine.stats(name) for name in self.machine.channels()):
             assert stats is not None
-            gone = stats.acked + stats.expired + stats.dropped + stats.dead_lettered + stats.moved
+            gone = stats.acked + stats.expired + stats.dropped + stats.dead_lettered + stats.moved + stats.deduplicated
             assert stats.last_sequence == gone + stats.depth
             assert stats.depth == stats.ready + stats.in_flight + stats.delayed + stats.parked

@@ -114,16 +114,23 @@ class FakeQueue:
         self.broker.attributes[self.name, sequence] = attributes
         if sequence not in self.broker.swallowed:
             self._bodies.append((sequence, body))
-        return SendResult(sequence, 5, duplicate=False, confirm="quorum")
+        return SendResult(sequence, 5, duplicate=False, confirm="quorum", duplicate_of=self.broker.known.get(sequence, 0))
 
     def _message(self, sequence: int, body: bytes, delivery_count: int) -> FakeMessage:
         sent = self.broker.attributes[self.name, sequence]
         kept = {name: sent[name] for name in ("id", "metadata", "tags", "origin") if sent.get(name) is not None}
         return FakeMessage(self, body, sequence, delivery_count, **kept)
 
-    async def send(self, body: bytes, **attributes: Any) -> SendResult:
-        """Store one message."""
-        return self._store(body, attributes)
+    async def send(self, body: bytes, **attributes: Any) -> SendResult | None:
+        """Store one message; what is not to be confirmed is not."""
+        result = self._store(body, attributes)
+        self.broker.unread += 1
+        return None if attributes.get("confirm") == "none" else result
+
+    async def wait_idle(self) -> None:
+        """What nobody confirms has been read."""
+        self.broker.unread_most = max(self.broker.unread_most, self.broker.unread)
+        self.broker.unread = 0
 
     async def explain(self, body: bytes) -> Explained:
         """Store one message, which took 900 µs, 100 of them outside."""
@@ -305,6 +312,8 @@ class FakeBroker:
         self.last_sequence: dict[str, int] = defaultdict(int)
         self.swallowed: set[int] = set()  # sequences that are confirmed and never delivered
         self.failure: BrokerError | None = None  # what every send ends in
+        self.known: dict[int, int] = {}  # sequences of messages that are duplicates, and of what
+        self.unread = self.unread_most = 0  # messages that were sent by a queue since it was last idle; the most ever
         self.producer_settings: list[dict[str, int]] = []
         self.urls: list[tuple[str, int]] = []
         self.open_clients = 0

@@ -13,7 +13,7 @@ from tests.unit.cli.fakes import FakeBroker
 from zmqbroker.cli.app import run
 from zmqbroker.cli.exits import Exit
 from zmqbroker.client.message import Origin
-from zmqbroker.errors import NoMajority, StorageFull
+from zmqbroker.errors import NoMajority, SequenceMismatch, StorageFull
 
 
 def feed_standard_input(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
@@ -182,11 +182,49 @@ def test_send_id_is_of_the_one_message() -> None:
     assert broker.attributes["orders", 1]["id"] == "order-17"
 
 
+def test_send_that_is_a_duplicate_says_of_what(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.known = {2: 1, 3: 1}
+    command = ["queue", "send", "orders", "x", "--id", "i"]
+    for options in ([], [], ["--json"]):
+        assert run([*command, *options], broker.context) == Exit.DONE
+    first, second, third = capsys.readouterr().out.splitlines()
+    assert first == "orders: message 1 confirmed by quorum"
+    assert second == "orders: message 2 confirmed by quorum, a duplicate of message 1"
+    assert json.loads(third)["duplicate_of"] == 1
+
+
+def test_send_behind_an_expected_sequence(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    command = ["queue", "send", "orders", "x", "--expected-sequence", "0"]
+    assert run(command, broker.context) == Exit.DONE
+    assert broker.attributes["orders", 1]["expected_sequence"] == 0
+    broker.failure = SequenceMismatch("the last sequence of channel 'orders' is 1 and not 0", expected=0, last_sequence=1)
+    assert run(command, broker.context) == Exit.REFUSED
+    assert "is 1 and not 0" in capsys.readouterr().err
+
+
+def test_send_without_a_confirm_says_so_and_ends_when_all_was_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed_standard_input(monkeypatch, b"line\n" * 1_200)
+    broker = FakeBroker()
+    assert run(["queue", "send", "orders", "--stdin", "--confirm", "none"], broker.context) == Exit.DONE
+    assert set(capsys.readouterr().out.splitlines()) == {"orders: message sent, without a confirm"}
+    assert (len(bodies(broker, "orders")), broker.unread, broker.unread_most) == (1_200, 0, 500)
+    assert run(["queue", "send", "orders", "x", "--confirm", "none", "--json"], broker.context) == Exit.DONE
+    assert json.loads(capsys.readouterr().out) == {"channel": "orders", "confirm": "none"}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (["x", "y", "--id", "i"], "--id is of one message"),
         (["--stdin", "--id", "i"], "--id is of one message"),
+        (["x", "y", "--expected-sequence", "1"], "--expected-sequence is of one message"),
+        (["--stdin", "--expected-sequence", "0"], "--expected-sequence is of one message"),
+        (["x", "--expected-sequence", "-1"], "'--expected-sequence'"),
+        (["x", "--confirm", "leader"], "'--confirm'"),
         (["x", "--tag", "novalue"], "--tag 'novalue' is not KEY=VALUE"),
         (["x", "--tag", "=value"], "--tag '=value' is not KEY=VALUE"),
         (["x", "--tag", "a=1", "--tag", "a=2"], "--tag a is given twice"),

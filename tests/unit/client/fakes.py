@@ -20,6 +20,7 @@ from zmqbroker.errors import (
     NotLeader,
     OutOfSequence,
     RequestError,
+    SequenceMismatch,
     StaleReceipt,
     UnknownProducer,
 )
@@ -39,6 +40,7 @@ from zmqbroker.wire.requests import (
     PeekRequest,
     Ping,
     ReceiveRequest,
+    Send,
     SendBatch,
     SettleRequest,
     StatsRequest,
@@ -94,7 +96,7 @@ class FakeChannel:
         """All stored bodies, in order."""
         return [message.body for message in self.messages]
 
-    def publish(self, frame: Any) -> dict[str, Any]:
+    def publish(self, frame: Any, expected_sequence: int | None = None) -> dict[str, Any]:
         """Store a batch by the rules of PROTOCOL §4; the fields of SENT."""
         batch = decode_batch(frame)
         producer = self.producers.get(batch.header.producer)
@@ -105,6 +107,8 @@ class FakeChannel:
             return self._repeat(producer, base, count)
         if base != producer.last + 1:
             raise OutOfSequence(f"{base} does not follow {producer.last}", expected=producer.last + 1)
+        if expected_sequence not in (None, len(self.messages)):
+            raise SequenceMismatch("another one", expected=expected_sequence, last_sequence=len(self.messages))
         self.runs += read_runs(frame, 0, batch.header)
         first = len(self.messages) + 1
         for at, body in enumerate(batch.bodies):
@@ -143,6 +147,7 @@ class FakeBroker:
         self.settled: list[Settle] = []
         self.managed: list[Manage] = []
         self.page = 1000  # channels in one CHANNELS
+        self.posted: list[Send] = []  # what came without a confirm
 
     def channel(self, name: str) -> FakeChannel:
         """The channel of that name, made when it is new."""
@@ -156,7 +161,11 @@ class FakeBroker:
                 return [encode_header(Reply.PRODUCER, request_id, {"last_sequence": producer.last})]
             case SendBatch():
                 name = decode_batch(request.batch).header.channel
-                return [encode_header(Reply.SENT, request_id, self.channel(name).publish(request.batch))]
+                fields = self.channel(name).publish(request.batch, request.expected_sequence)
+                return [encode_header(Reply.SENT, request_id, fields)]
+            case Send() if request.confirm == "none":
+                self.posted.append(request)
+                return None
             case AckRequest():
                 return [encode_header(Reply.ACKED, request_id, self._ack(request, session))]
             case CloseRequest():

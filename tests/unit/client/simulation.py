@@ -74,9 +74,12 @@ class Simulation:
         self.append(pipeline, [(token, data)], timeout_ms)
         self._settle()
 
-    def append(self, pipeline: Pipeline, messages: list[tuple[Any, bytes]], timeout_ms: int = 30_000) -> Parcel:
+    def append(
+        self, pipeline: Pipeline, messages: list[tuple[Any, bytes]], timeout_ms: int = 30_000, expected: int | None = None
+    ) -> Parcel:
         """Append messages, by their tokens, that the session finds together when it is asked the next time."""
         parcel = Parcel([], 0, self.now_ns, self.now_ns + timeout_ms * MS)
+        parcel.expected_sequence = expected
         for token, body in messages:
             self._places[token] = (parcel, parcel.append(body, b"", b""))
         parcel.seal()

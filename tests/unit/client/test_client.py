@@ -213,7 +213,7 @@ def test_client_errors_come_as_their_classes() -> None:
         with pytest.raises(InvalidChannel):
             client.queue("not good")
         with pytest.raises(LocalProtocolError):
-            await client.queue("q").send("text")  # type: ignore[arg-type]
+            await client.queue("q").send("text")  # type: ignore[call-overload]
         with pytest.raises(LocalProtocolError):
             await client.queue("q").send(b"", id="x" * 256)
         with pytest.raises(LocalProtocolError):

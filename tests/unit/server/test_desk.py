@@ -236,6 +236,7 @@ def test_desk_stats_tell_counters_and_settings(leader: Office) -> None:
         "dead_lettered": 0,
         "moved": 0,
         "dropped": 0,
+        "deduplicated": 0,
         "settings": {"delivery_limit": 3, "dead_letter": "dead"},
         "applied_index": leader.site.machine.applied_index,
     }

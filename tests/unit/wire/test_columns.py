@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.wire.samples import TWINS, batches, damaged, hand_made, load, resealed
 from zmqbroker.commands import Publish, Run
 from zmqbroker.errors import ChecksumMismatch, LocalProtocolError, MalformedFrame
-from zmqbroker.wire.columns import NO_TREATMENT, Treatment, add_columns, read_groups, read_runs
+from zmqbroker.wire.columns import NO_TREATMENT, IdColumn, Treatment, add_columns, read_groups, read_ids, read_runs
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 
 INSTANT = st.integers(0, 3) | st.integers(0, 2**64 - 1)
@@ -160,3 +160,27 @@ def test_columns_of_a_batch_in_an_entry_are_the_runs_of_its_publish(sample: tupl
     assert isinstance(command, Publish)
     said = any(treatment != NO_TREATMENT for treatment in treatments)
     assert spelled_out(command.runs) == (treatments if said else [])
+
+
+@pytest.mark.parametrize("twin", TWINS)
+@given(sample=treated(), position=st.integers(0, 3))
+def test_ids_are_read_where_they_lie(twin: str, sample: tuple[dict[str, Any], list[Treatment]], position: int) -> None:
+    codec, (arguments, treatments) = load(twin), sample
+    frame = frame_of(codec, arguments, treatments)
+    data = bytes(position) + frame + b"behind"
+    ids = read_ids(data, position, codec.read_batch(data, position, len(frame)))
+    assert (list(ids), len(ids)) == (arguments["ids"] or [], len(arguments["ids"] or []))
+
+
+def test_ids_are_a_sequence_and_equal_to_what_they_hold() -> None:
+    codec = load("_codec_py")
+    frame = codec.encode_batch(b"q", [b"1", b"2", b"3"], 0, 0, [b"a", b"", b"ccc"])
+    ids = read_ids(memoryview(frame), 0, codec.read_batch(frame))
+    assert isinstance(ids, IdColumn)
+    assert (ids[0], ids[-1], ids[1:]) == (b"a", b"ccc", [b"", b"ccc"])
+    assert ids == (b"a", b"", b"ccc")
+    assert ids != (b"a", b"")
+    assert ids != 5
+    assert repr(ids) == "IdColumn([b'a', b'', b'ccc'])"
+    with pytest.raises(TypeError):
+        hash(ids)

@@ -166,6 +166,46 @@ def test_entry_publish_keeps_the_batch_without_checking_its_checksum_again() -> 
     assert decode_entry(data).commands == (Publish(codec.read_batch(batch, verify=False), 32, len(batch), 3),)
 
 
+def test_entry_publish_may_expect_a_sequence() -> None:
+    batch = codec.encode_batch(b"q", [b"body"], 0, 0, [b"id"])
+    header = codec.read_batch(batch)
+    builder = EntryBuilder()
+    builder.add_publish(batch, 3, 0)
+    builder.add_publish(batch, 3, 2**64 - 1)
+    builder.add_publish(batch)
+    builder.add(Tick())
+    data = builder.build(5)
+    assert (builder.size_bytes, builder.data_crc) == (len(data), codec.crc32c(data))
+    first, second, third, _ = decode_entry(data).commands
+    assert first == Publish(header, 40, len(batch), 3, ids=(b"id",), expected_sequence=0)
+    assert isinstance(second, Publish)
+    assert isinstance(third, Publish)
+    assert (second.expected_sequence, third.expected_sequence) == (2**64 - 1, None)
+    for publish in (first, second, third):
+        assert isinstance(publish, Publish)
+        assert data[publish.position : publish.position + publish.size] == batch
+    assert data[16:40] == struct.pack("<IB3sQQ", 16 + len(batch), 1, b"\1\0\0", 3, 0)
+    for wrong in (-1, 2**64, True, "7"):
+        with pytest.raises(LocalProtocolError, match="expected sequence"):
+            builder.add_publish(batch, 3, wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "flags", "payload", "said"),
+    [
+        (1, b"\2\0\0", bytes(16), "does not fit"),
+        (1, b"\1\1\0", bytes(16), "does not fit"),
+        (1, b"\0\0\1", bytes(16), "does not fit"),
+        (6, b"\1\0\0", b"", "does not fit"),
+        (1, b"\1\0\0", bytes(15), "has 15 bytes, fewer than 16"),
+        (1, b"\0\0\0", bytes(7), "has 7 bytes, fewer than 8"),
+    ],
+)
+def test_entry_with_flags_that_are_none_is_malformed(kind: int, flags: bytes, payload: bytes, said: str) -> None:
+    with pytest.raises(MalformedFrame, match=said):
+        decode_entry(by_hand(kind, payload, zeros=flags))
+
+
 def test_entry_builder_refuses_more_commands_than_a_receipt_can_number() -> None:
     builder = EntryBuilder()
     for _ in range(COMMANDS_MAX):
@@ -276,9 +316,12 @@ def test_entry_malformed_names_what_is_wrong(data: bytes, message: str) -> None:
 
 def refused_or_commands(data: bytes) -> tuple[Command, ...]:
     try:
-        return decode_entry(data).commands
+        commands = decode_entry(data).commands
     except (MalformedFrame, UnsupportedVersion):
         return ()
+    for command in commands:
+        assert not isinstance(command, Publish) or len(list(command.ids)) in (0, command.header.count)
+    return commands
 
 
 def test_entry_damaged_anywhere_raises_only_named_errors() -> None:

@@ -46,11 +46,18 @@ DELAY_MS = st.integers(0, 315_576_000_000)
 RECEIPTS = st.lists(st.builds(Receipt, U64, U64, U64), min_size=1, max_size=5).map(tuple)
 
 
+#: explain, expected_sequence, confirm
+ANSWERS = st.tuples(st.booleans(), st.none() | U64, st.just("quorum")) | st.tuples(
+    st.just(False), st.none() | U64, st.just("none")
+)
+
+
 @st.composite
 def sends(draw: st.DrawFn) -> Send:
     producer = draw(U64)
     sequence = draw(st.integers(1, 2**64 - 1)) if producer else 0
     tags = draw(st.none() | st.dictionaries(TEXT, TEXT, max_size=2))
+    explain, expected, confirm = draw(ANSWERS.filter(lambda said: said[2] == "quorum" or not producer))
     return Send(
         *(draw(CHANNEL), draw(st.binary(max_size=9)), producer, sequence, draw(TEXT), draw(st.none() | TEXT), tags),
         client_id=draw(st.none() | TEXT),
@@ -59,7 +66,9 @@ def sends(draw: st.DrawFn) -> Send:
         expiry_ms=draw(DELAY_MS),
         priority=draw(st.integers(0, 9)),
         forward=draw(st.booleans()),
-        explain=draw(st.booleans()),
+        explain=explain,
+        expected_sequence=expected,
+        confirm=confirm,
         group=draw(TEXT),
     )
 
@@ -69,7 +78,7 @@ REQUESTS: st.SearchStrategy[AnyRequest] = st.one_of(
     st.just(Ping()),
     st.just(Info()),
     sends(),
-    st.builds(SendBatch, st.binary(max_size=9), st.booleans(), st.booleans()),
+    st.builds(lambda body, forward, said: SendBatch(body, forward, *said), st.binary(max_size=9), st.booleans(), ANSWERS),
     st.builds(
         ReceiveRequest,
         CHANNEL,
@@ -210,6 +219,27 @@ RANGES: list[tuple[Request, dict[str, Any], str]] = [
     (Request.SEND, {"group": None}, "field group must be text: None"),
     (Request.SEND, {"forward": 1}, "field forward must be true or false: 1"),
     (Request.SEND_BATCH, {"forward": None}, "field forward must be true or false: None"),
+    *(
+        (command, {name: value}, said)
+        for command in (Request.SEND, Request.SEND_BATCH)
+        for name, value, said in (
+            ("expected_sequence", -1, f"field expected_sequence is -1, {U64_RANGE}"),
+            ("expected_sequence", 2**64, f"field expected_sequence is {2**64}, {U64_RANGE}"),
+            ("expected_sequence", None, "field expected_sequence must be an integer: None"),
+            ("expected_sequence", "7", "field expected_sequence must be an integer: '7'"),
+            ("expected_sequence", True, "field expected_sequence must be an integer: True"),
+            ("confirm", "", "field confirm is '', it must be one of quorum, none"),
+            ("confirm", "leader", "field confirm is 'leader', it must be one of quorum, none"),
+            ("confirm", " none", "field confirm is ' none', it must be one of quorum, none"),
+            ("confirm", "x" * 300, "field confirm is 'xxx"),
+            ("confirm", False, "field confirm must be text: False"),
+            ("confirm", None, "field confirm must be text: None"),
+            ("explain", 1, "field explain must be true or false: 1"),
+        )
+    ),
+    (Request.SEND, {"confirm": "none", "explain": True}, "field explain is true with confirm 'none'"),
+    (Request.SEND_BATCH, {"confirm": "none", "explain": True}, "field explain is true with confirm 'none'"),
+    (Request.SEND, {"confirm": "none", "producer": 5, "sequence": 1}, "field confirm is 'none' with producer 5"),
     (Request.RECEIVE, {"min": 0}, "field min is 0, allowed is 1 to 65535"),
     (Request.RECEIVE, {"min": 65_536}, "field min is 65536, allowed is 1 to 65535"),
     (Request.RECEIVE, {"max": 0}, "field max is 0, allowed is 1 to 65535"),
