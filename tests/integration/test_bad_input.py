@@ -91,6 +91,8 @@ def test_command_that_does_not_exist_is_unknown(solo: Cluster, command: int) -> 
         (SEND, {"metadata": "x" * 65_536}, "limit is 65535"),
         (SEND, {"tags": ["a"]}, "field tags must be a map of text: ['a']"),
         (SEND, {"tags": {"a": 1}}, "field tags must be a map of text: {'a': 1}"),
+        (SEND, {"group": 5}, "field group must be text: 5"),
+        (SEND, {"group": "ü" * 128}, "field group has 256 bytes, the limit is 255"),
         (SEND, {"forward": "yes"}, "field forward must be true or false: 'yes'"),
         (RECEIVE, {"min": 0}, "field min is 0, allowed is 1 to 65535"),
         (RECEIVE, {"max": 0}, "field max is 0, allowed is 1 to 65535"),
@@ -203,7 +205,7 @@ def test_stats_of_a_channel_that_nobody_used_is_not_found(solo: Cluster) -> None
 
 def test_field_that_is_not_known_is_ignored(solo: Cluster) -> None:
     with Wild(only_node(solo).endpoint) as wild:
-        answer = wild.ask(SEND, {"channel": unique_channel(), "colour": "blue", "group": None}, [b"x"])
+        answer = wild.ask(SEND, {"channel": unique_channel(), "colour": "blue", "key": None}, [b"x"])
     assert answer.command == Reply.SENT
 
 
