@@ -95,6 +95,8 @@ def test_command_that_does_not_exist_is_unknown(solo: Cluster, command: int) -> 
         (SEND, {"client_id": b"me"}, "field client_id must be text: b'me'"),
         (SEND, {"trace": "x" * 1025}, "field trace has 1025 bytes"),
         (SEND, {"trace": None}, "field trace must be text: None"),
+        (SEND, {"group": 5}, "field group must be text: 5"),
+        (SEND, {"group": "ü" * 128}, "field group has 256 bytes, the limit is 255"),
         (SEND, {"forward": "yes"}, "field forward must be true or false: 'yes'"),
         *(
             (command, {name: value}, said)
@@ -224,7 +226,7 @@ def test_stats_of_a_channel_that_nobody_used_is_not_found(solo: Cluster) -> None
 
 def test_field_that_is_not_known_is_ignored(solo: Cluster) -> None:
     with Wild(only_node(solo).endpoint) as wild:
-        answer = wild.ask(SEND, {"channel": unique_channel(), "colour": "blue", "group": None}, [b"x"])
+        answer = wild.ask(SEND, {"channel": unique_channel(), "colour": "blue", "key": None}, [b"x"])
     assert answer.command == Reply.SENT
 
 

@@ -63,7 +63,8 @@ def test_messages_are_sent_with_all_they_can_have_and_come_by_priority(commands:
     orders = unique_channel("cli")
     (tmp_path / "body").write_bytes(b"from a file\x00")
     commands.text("queue", "send", orders, "plain")
-    commands.text("queue", "send", orders, "urgent", "--priority", "9", "--id", "u-1", "--metadata", "m", "--tag", "a=b")
+    said = ("--priority", "9", "--id", "u-1", "--metadata", "m", "--tag", "a=b", "--group", "order-17")
+    commands.text("queue", "send", orders, "urgent", *said)
     commands.text("queue", "send", orders, "later", "--delay-ms", HOUR_MS)
     commands.text("queue", "send", orders, "--file", str(tmp_path / "body"), "--priority", "1")
     commands.text("queue", "send", orders, "gone soon", "--expiry-ms", "1")
@@ -73,6 +74,7 @@ def test_messages_are_sent_with_all_they_can_have_and_come_by_priority(commands:
     peeked = commands.lines("queue", "peek", orders, "--max", "9")
     assert [(message["sequence"], message["delivery_count"]) for message in peeked] == [(1, 0), (2, 0), (3, 0), (4, 0)]
     urgent = commands.lines("queue", "receive", orders)[0]
+    assert urgent["group"] == "order-17"
     assert [urgent[name] for name in ("sequence", "id", "metadata", "tags", "delivery_count", "origin", "body")] == [
         2,
         "u-1",

@@ -69,16 +69,14 @@ class Backlog:
         return sorted([*due, *delayed])
 
     def take_oldest(self, count: int) -> list[Range[int]]:
-        """The same of up to `count` neighbours of one record, the oldest of those that are due; none when there are none."""
+        """The same of up to `count` neighbours of one record, the oldest ready or parked ones; none when there are none."""
         ready, parked = next(iter(self.ready), None), next(iter(self.groups.parked), None)
         oldest = min((part for part in (ready, parked) if part is not None), default=None)
         if oldest is None:
             return []
-        first, last, deliveries = oldest
+        first, last, _ = oldest
         end = min(self.batches.overlapping(first, first)[0].last, first + count - 1)
         while last < end and (more := self.ready.get(last + 1) or self.groups.parked.get(last + 1)) is not None:
-            if more.value != deliveries:
-                break
             last = more.last
         return self.take_waiting(first, min(last, end))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from tests.unit.broker.builders import (
     origins,
     publish,
     ranges,
+    receipts_of,
     receive,
     ruled,
     settings_of,
@@ -117,6 +119,17 @@ def test_drop_oldest_drops_nothing_that_is_in_flight_or_delayed_and_nothing_for_
     assert (node.stats().in_flight, node.stats().delayed, node.stats().ready, node.stats().dropped) == (2, 1, 1, 0)
     node.published(publish(1))
     assert (node.stats().in_flight, node.stats().delayed, node.stats().ready, node.stats().dropped) == (2, 1, 1, 1)
+
+
+def test_drop_oldest_leaves_a_delayed_message_where_it_is_between_ready_ones() -> None:
+    node = ruled(max_messages=3, overflow="drop_oldest")
+    node.entry(publish(3))
+    (receipt,) = receipts_of(node.delivery(receive(2)))
+    middle = (replace(receipt, first=2),)
+    node.entry(Nack(ALICE, "c", middle, delay_ms=1000))
+    node.close(ALICE)
+    node.entry(publish(2))
+    assert (node.stats().dropped, node.stats().ready, node.stats().delayed) == (2, 2, 1)
 
 
 def test_bytes_that_messages_in_flight_take_are_refused_and_not_exceeded() -> None:

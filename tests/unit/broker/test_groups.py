@@ -381,6 +381,23 @@ def test_values_never_change_their_bytes() -> None:
     assert values_of(whole, 2) == [[3, 2, 16, 1000, 30, 10, START, 0, 1000, 0, 0, None, "g"]]
 
 
+def test_only_messages_of_a_group_are_stored_as_current_while_they_are_delayed() -> None:
+    node = Node()
+    node.entry(publish(2, runs=(Run(1), G)))
+    node.entry(Nack(*named(node.delivery(receive(2))), delay_ms=100))
+    due = START + 100 * MILLISECOND
+    assert values_of(node, 8) == [[1, due, 1], [2, due, 1, True]]
+
+
+def test_channel_is_grouped_while_a_message_has_a_group() -> None:
+    node = grouped(1)
+    queue = node.machine.channel("c")
+    assert queue is not None
+    assert queue.is_grouped
+    node.entry(Purge("c"), publish())
+    assert not queue.is_grouped
+
+
 def test_one_group_is_one_range_whatever_the_number_of_its_messages() -> None:
     assert [value for kind in (2, 3, 9) for value in values_of(grouped(60_000), kind)][1:] == [[1, 0], [60_000, 0]]
 

@@ -110,6 +110,12 @@ def test_pipeline_full_batch_fits_the_smallest_limit_whatever_columns_it_has() -
     assert 1_000_000 < size <= smallest + BATCH_MARGIN
 
 
+def test_parcel_counts_all_that_a_message_takes_in_a_batch() -> None:
+    parcel = Parcel([], 0, 0, 0)
+    parcel.append(b"body", b"id", b"h", Treatment(group="é"))
+    assert parcel.size == 4 + 2 + 1 + 2 + OVERHEAD_BYTES
+
+
 def test_pipeline_what_a_full_batch_leaves_lingers() -> None:
     simulation = Simulation(1)
     pipeline = pipeline_of(simulation, linger_ns=1000 * MS, batch_messages=2)
