@@ -30,7 +30,7 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
     others, settings = None, queue.settings
     if settings.max_messages or settings.max_bytes:
         others = Served()
-        full = make_room(channels, queue, command, moment, others)
+        full = make_room(channels, queue, header.count, command.size, moment, others)
         if full is not None:
             return full
     first = queue.publish(command, moment)

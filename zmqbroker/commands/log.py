@@ -13,6 +13,7 @@ __all__ = [
     "BatchHeader",
     "Close",
     "Command",
+    "HandOver",
     "OpenProducer",
     "Publish",
     "Receive",
@@ -56,6 +57,16 @@ class Publish:
     size: int
     incarnation: int = ANY_INCARNATION
     runs: tuple[Run, ...] = ()  # all messages in order; none when the columns say nothing
+
+
+@dataclass(slots=True, frozen=True)
+class HandOver:
+    """Finish messages and append batches: all of it, or nothing."""
+
+    session: bytes
+    channel: str  # of the receipts
+    receipts: tuple[Receipt, ...]
+    batches: tuple[Publish, ...]  # each to a channel of its own, of any incarnation; all of a producer, or none
 
 
 @dataclass(slots=True, frozen=True)
@@ -115,4 +126,4 @@ class TakeAudit:
     """Keep checksums of the state as this entry leaves it, so that replicas can be compared; changes nothing."""
 
 
-Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | Trim | TakeAudit
+Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | Trim | TakeAudit | HandOver

@@ -1,4 +1,4 @@
-"""Storing messages, as requests: one that comes without the batch format, and a whole batch.
+"""Storing messages, as requests: one that comes without the batch format, a whole batch, and batches instead of held messages.
 
 Ranges and defaults are those of docs/PROTOCOL.md §3. `requests` reads and writes them with all others. Nothing here looks
 into a batch frame.
@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from zmqbroker.commands import Receipt
 from zmqbroker.errors import InvalidRequest, LocalProtocolError
 from zmqbroker.wire.batch import ID_SIZE_MAX, SEQUENCE_MAX, Buffer
 from zmqbroker.wire.columns import PRIORITY_MAX, Treatment
 from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, flag, integer, shown, text
 from zmqbroker.wire.headers import MessageHeaders, encode_message_headers, is_tags
-from zmqbroker.wire.queue_requests import DELAY_MS_MAX, Fields, read_channel_name
+from zmqbroker.wire.queue_requests import DELAY_MS_MAX, Fields, read_channel_name, read_receipts
 
-__all__ = ["Send", "SendBatch", "read_send", "read_send_batch"]
+__all__ = ["HAND_OVER_BATCHES_MAX", "HandOverRequest", "Send", "SendBatch", "read_hand_over", "read_send", "read_send_batch"]
+
+#: Batches of one hand-over: half of the results that a channel keeps of a producer, so that all of them are kept.
+HAND_OVER_BATCHES_MAX = 64
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,6 +60,16 @@ class SendBatch:
     explain: bool = False  # SENT tells how long each step took
 
 
+@dataclass(slots=True, frozen=True)
+class HandOverRequest:
+    """Finish messages and store the batches, which nobody has looked into yet: all of it, or nothing."""
+
+    channel: str
+    receipts: tuple[Receipt, ...]
+    batches: tuple[Buffer, ...]
+    forward: bool = False
+
+
 def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
     """A SEND from its fields and its body. Raises InvalidRequest or InvalidChannel."""
     channel = read_channel_name(fields)
@@ -85,3 +99,8 @@ def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
 def read_send_batch(fields: Fields, bodies: Sequence[Buffer]) -> SendBatch:
     """A SEND_BATCH from its fields and its batch frame. Raises InvalidRequest."""
     return SendBatch(bodies[0], flag(fields, "forward"), flag(fields, "explain"))
+
+
+def read_hand_over(fields: Fields, bodies: Sequence[Buffer]) -> HandOverRequest:
+    """A HAND_OVER from its fields and its batch frames. Raises InvalidRequest or InvalidChannel."""
+    return HandOverRequest(read_channel_name(fields), read_receipts(fields), tuple(bodies), flag(fields, "forward"))

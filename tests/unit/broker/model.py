@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TypeVar
 
-from tests.unit.broker.model_moving import Movements
-from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Hold, KnownProducer, Message, Part, first_step_after
+from tests.unit.broker.model_handing import HandingOver
+from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Hold, KnownProducer, Message, first_step_after
 from zmqbroker.commands import (
     Ack,
     Acked,
@@ -24,6 +24,7 @@ from zmqbroker.commands import (
     DeleteChannel,
     DeleteMessages,
     Extend,
+    HandOver,
     Nack,
     OpenProducer,
     ProducerOpened,
@@ -37,7 +38,6 @@ from zmqbroker.commands import (
     Reject,
     Requeue,
     Result,
-    Run,
     Settle,
     Trim,
     UpdateChannel,
@@ -47,9 +47,7 @@ from zmqbroker.errors import (
     Busy,
     ChannelExists,
     ChannelNotFound,
-    Duplicate,
     InvalidRequest,
-    OutOfSequence,
     RequestError,
     StaleReceipt,
     UnknownProducer,
@@ -60,7 +58,7 @@ __all__ = ["Model"]
 C = TypeVar("C", bound=Command)
 
 
-class Model(Movements):
+class Model(HandingOver):
     """What a machine with these limits must do."""
 
     def apply(self, index: int, time: int, commands: list[Command]) -> tuple[list[Result], list[Answer]]:
@@ -131,6 +129,8 @@ class Model(Movements):
                 return self.update(command)
             case DeleteChannel():
                 return self.on(self.found(command.channel), self.delete, command)
+            case HandOver():
+                return self.hand_over(command)
             case Close():
                 return self.close(command)
             case Trim():
@@ -141,11 +141,6 @@ class Model(Movements):
         return channel if isinstance(channel, RequestError) else do(channel, command)
 
     # --- producing ----------------------------------------------------------------------------------------------------
-
-    def use(self, channel: Channel, producer: int) -> KnownProducer:
-        self.order += 1
-        channel.producers[producer].used = self.order
-        return channel.producers[producer]
 
     def open(self, channel: Channel, command: OpenProducer) -> Result:
         if command.producer not in channel.producers:
@@ -171,33 +166,6 @@ class Model(Movements):
             channel.producers[header.producer].results.append((header.base_sequence, header.count, first, self.now))
         self.to_serve.append(channel)
         return Published(first, header.count, False, self.now)
-
-    def store(self, channel: Channel, command: Publish) -> None:
-        header = command.header
-        whole = Part.of_frame(header, command.position, command.size, self.index, self.now)
-        place_in_frame = 0
-        for run in command.runs or (Run(header.count),):
-            part = whole.cut(place_in_frame, run.count) if run.count < header.count else whole
-            part.priority = run.priority
-            delay_ms = run.delay_ms or channel.settings.delay_ms
-            expiry_ms = run.expiry_ms or channel.settings.expiry_ms
-            if expiry_ms:
-                part.expires = first_step_after(self.now, expiry_ms)
-            due = first_step_after(self.now, delay_ms) if delay_ms else 0
-            for place in range(run.count):
-                channel.messages.append(Message(len(channel.messages) + 1, part, place, place_in_frame, due=due))
-                place_in_frame += 1
-
-    def repeated(self, producer: KnownProducer, base: int, count: int) -> Result:
-        if base == producer.last + 1:
-            return None
-        kept = producer.results[-self.limits.results_kept :]
-        for known_base, known_count, first, time in kept:
-            if (known_base, known_count) == (base, count):
-                return Published(first, count, True, time)
-        if base >= 1 and kept and base + count - 1 < kept[0][0]:
-            return Duplicate("")
-        return OutOfSequence("", expected=producer.last + 1)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

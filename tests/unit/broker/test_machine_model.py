@@ -19,6 +19,7 @@ from zmqbroker.commands import (
     DeleteChannel,
     DeleteMessages,
     Extend,
+    HandOver,
     Nack,
     OpenProducer,
     Publish,
@@ -80,6 +81,7 @@ publishes = st.builds(
     ),
     st.one_of(st.just([]), st.lists(runs, max_size=3)),
 )
+handings = st.lists(publishes, min_size=1, max_size=3).map(tuple)
 receives = st.builds(
     receive,
     st.integers(1, 6),
@@ -140,7 +142,8 @@ class MachineAgainstModel(RuleBasedStateMachine):
         """Commands that fit what has happened, most receipts are some that were given out."""
         held = self.trio.held()
         settles = [self.settles(held, complete=True), self.settles(held, complete=False)] if held else []
-        return st.one_of(publishes, publishes, receives, receives, receives, *settles, *settles, others, managing)
+        again = [st.sampled_from(self.trio.done)] if self.trio.done else []
+        return st.one_of(publishes, publishes, receives, receives, receives, *settles, *settles, *again, others, managing)
 
     def settles(self, held: list[Held], *, complete: bool) -> st.SearchStrategy[Command]:
         """What holders do, with whole receipts or with any parts, which may be anyone's."""
@@ -161,6 +164,7 @@ class MachineAgainstModel(RuleBasedStateMachine):
                 st.builds(Reject, *common, st.sampled_from(["", "broken", "requeued"])),
                 st.builds(Requeue, *common, channels),
                 st.builds(Extend, *common, visibilities_ms),
+                st.builds(HandOver, *common, handings),
             )
 
         return owner.flatmap(of)

@@ -23,8 +23,10 @@ from zmqbroker.commands import (
     DeleteChannel,
     DeleteMessages,
     Extend,
+    HandOver,
     Nack,
     OpenProducer,
+    Publish,
     Purge,
     Receipt,
     Redrive,
@@ -43,13 +45,14 @@ first, last = (int(bound) for bound in os.environ.get("ZMQBROKER_SEEDS", "0:12")
 class Commands:
     """Random commands that have much to do with each other."""
 
-    def __init__(self, chance: Random) -> None:
-        self.chance, self.pick = chance, chance.choice
+    def __init__(self, chance: Random, trio: Trio) -> None:
+        self.chance, self.pick, self.trio = chance, chance.choice, trio
         self.held: list[Held] = []
         self.makers: list[Callable[[], Command]] = [
             *[self.publish] * 6,
             *[self.receive] * 6,
             *[self.settle] * 8,
+            *[self.hand_over] * 4,
             *[self.manage] * 2,
             lambda: Close(self.pick([ALICE, BOB]), self.pick([None, 0, 1])),
             lambda: OpenProducer(self.channel(), self.pick([1, 2, 3])),
@@ -76,7 +79,7 @@ class Commands:
             max_in_flight=self.pick([0, 0, 0, 2, 4]),
         )
 
-    def publish(self) -> Command:
+    def publish(self) -> Publish:
         runs = [
             Run(self.pick([1, 1, 2, 3]), self.pick([0, 0, 0, 10, 15]), self.pick([0, 0, 10, 30]), self.pick([0, 0, 1, 9]))
             for _ in range(self.pick([0, 0, 1, 2, 3]))
@@ -124,6 +127,31 @@ class Commands:
             return Requeue(session, channel, receipts, self.channel())
         return Ack(session, channel, receipts) if kind is Ack else Extend(session, channel, receipts, self.pick([0, 2, 15, 40]))
 
+    def hand_over(self) -> Command:
+        """Most of it can be done: what is held, by producers that go on; now and then once more."""
+        if self.trio.done and self.chance.random() < 0.3:
+            return self.pick(self.trio.done)
+        held = [
+            (hold.key.session, channel.name, Receipt(hold.assigning, message.sequence, message.sequence))
+            for channel, hold in self.trio.model.holds()
+            if hold.assigning is not None
+            for message in channel.held(hold)
+        ]
+        session, name, receipt = self.pick(held or self.held or [(ALICE, "a", Receipt(1, 1, 1))])
+        others = [other for *owner, other in held if owner == [session, name] and other != receipt]
+        receipts = (receipt, *others[: self.pick([0, 0, 1, 2])], *self.pick([(), (), (), (), (receipt,)]))
+        batches = [self.next_of(self.publish(), place) for place in range(self.pick([1, 1, 2, 3]))]
+        return HandOver(session, name, receipts, tuple(batches))
+
+    def next_of(self, batch: Publish, place: int) -> Publish:
+        """The batch with the number that its producer has reached, as a rule; later ones guess."""
+        header = batch.header
+        there = self.trio.model.channels.get(header.channel)
+        known = there.producers.get(header.producer) if there else None
+        if known is None or self.chance.random() < 0.1:
+            return batch if self.chance.random() < 0.3 else replace(batch, header=replace(header, producer=0, base_sequence=0))
+        return replace(batch, header=replace(header, base_sequence=known.last + 1 + self.pick([0, place])))
+
     def manage(self) -> Command:
         channel, low = self.channel(), self.chance.randint(0, 20)
         commands: list[Command] = [
@@ -146,7 +174,7 @@ def test_machine_entries_of_seeds_agree_with_the_model(seed: int, monkeypatch: p
     for module in ("timetable", "deadlines"):  # so that tables with dead entries are made anew
         monkeypatch.setattr(f"zmqbroker.broker.{module}.SLACK", chance.choice([0, 64]))
     trio = Trio(replace(TINY, channels_max=chance.choice([1, 2, 3, 4]), waiting_max=chance.choice([1, 2, 3])))
-    commands = Commands(chance)
+    commands = Commands(chance, trio)
     trio.apply([CreateChannel("a", commands.rules())])
     for _ in range(ENTRIES):
         trio.apply(commands.some(trio.held()), chance.choice([0, 0, 1]), chance.choice([0, 1, 2, 8, 10, 20, -5]))

@@ -8,7 +8,7 @@ from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, describe
 from tests.unit.broker.model import Model
 from tests.unit.broker.model_state import Answer, Given
 from zmqbroker.broker import Machine, MachineLimits
-from zmqbroker.commands import Command, Delivery, Receipt
+from zmqbroker.commands import Command, Delivery, HandedOver, HandOver, Receipt
 
 __all__ = ["CHANNELS", "Held", "Trio"]
 
@@ -50,6 +50,7 @@ class Trio:
         self.stored: dict[bytes, bytes] = {}
         self.index, self.now = 0, START
         self.seen: list[Delivery] = []
+        self.done: list[HandOver] = []  # of late
         self.assigned: set[tuple[int, str, int, int]] = set()
 
     def apply(self, commands: list[Command], skipped: int = 0, step_ms: int = 0) -> None:
@@ -63,6 +64,9 @@ class Trio:
         assert [spread(delivery) for delivery in applied.deliveries] == answers
         self.seen = (self.seen + [delivery for delivery in applied.deliveries if delivery.pieces])[-6:]
         self.check_receipts(answers)
+        told = zip(commands, applied.results, strict=True)
+        self.done += [one for one, result in told if isinstance(one, HandOver) and isinstance(result, HandedOver)]
+        del self.done[:-4]
 
     def held(self) -> list[Held]:
         """What was given out of late; some of it is not held any more."""
