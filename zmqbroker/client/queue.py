@@ -7,11 +7,12 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 from zmqbroker.client.acks import AckGatherer
 from zmqbroker.client.consumer import CLOSE_MS, Consumer, Consuming
 from zmqbroker.client.driver import Driver
+from zmqbroker.client.handing import HandOvers, Order
 from zmqbroker.client.message import (
     Content,
     Explained,
@@ -25,6 +26,7 @@ from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
 from zmqbroker.client.settling import settle
+from zmqbroker.client.transaction import SendOptions, Transaction, receipts_for
 from zmqbroker.client.worker import Worker, WorkerSettings
 from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Receipt, Redrive, Reject, Requeue, Settle
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
@@ -62,6 +64,13 @@ class Message(Content):
     async def ack(self) -> None:
         """Finish the message for good. Raises StaleReceipt when it was not held any more, as all of these do."""
         await self.piece.owner.ack((self,))
+
+    async def ack_and_send(
+        self, channel: str, body: Buffer, *, timeout_ms: int | None = None, **options: Unpack[SendOptions]
+    ) -> SendResult:
+        """Ack it and send another message in one step: both happen, or neither; see `Queue.transaction`."""
+        sent: SendResult = await self.piece.owner.ack_and_send((self,), channel, body, timeout_ms=timeout_ms, **options)
+        return sent
 
     async def nack(self, *, delay_ms: int = 0, behind: bool = False) -> None:
         """Give it back: ready again in its place, now or after a delay, or behind all others."""
@@ -215,6 +224,40 @@ class Queue:
         if receipts:
             await self._acks.ack(receipts)
 
+    def transaction(self, *messages: Message, timeout_ms: int | None = None) -> Transaction:
+        """A block that acks messages of this queue and sends others, to any channels, in one step: all of it, or nothing.
+
+            async with orders.transaction(message) as step:
+                step.send("invoices", body)
+
+        It is done when the block ends, once, also when answers are lost; what fails is raised there and nothing was done:
+        StaleReceipt when a message was not held any more (`outcome_unknown` where an earlier attempt may have done it),
+        ChannelFull, MessageTooLarge and others. An exception in the block leaves the messages held. One without sends acks.
+        """
+        order = Order(self.name, receipts_for(self.name, messages), {})
+
+        async def commit(filled: Order) -> dict[str, list[SendResult]]:
+            if not filled.batches:
+                await self.ack(messages)
+                return {}
+            return await self._book.hand_overs.run(self._driver, filled, timeout_ms or self._timeout_ms)
+
+        return Transaction(order, commit, self._driver.message_bytes_max)
+
+    async def ack_and_send(
+        self,
+        messages: Iterable[Message],
+        channel: str,
+        body: Buffer,
+        *,
+        timeout_ms: int | None = None,
+        **options: Unpack[SendOptions],
+    ) -> SendResult:
+        """Ack messages and send one in one step; see `transaction`."""
+        async with self.transaction(*messages, timeout_ms=timeout_ms) as step:
+            step.send(channel, body, **options)
+        return step.results[0]
+
     async def nack(self, messages: Iterable[Message], *, delay_ms: int = 0, behind: bool = False) -> None:
         """Give messages back: ready again in their places, now or after a delay, or behind all others.
 
@@ -297,6 +340,7 @@ class Book:
     def __init__(self) -> None:
         self.consumers: set[Consuming] = set()
         self.producers: set[Producer] = set()
+        self.hand_overs = HandOvers()
         self._last_consumer = 0
 
     def next_consumer(self) -> int:
