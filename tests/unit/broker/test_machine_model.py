@@ -169,6 +169,16 @@ class MachineAgainstModel(RuleBasedStateMachine):
 
         return owner.flatmap(of)
 
+    @rule(data=st.data(), channel=channels, opened=st.booleans(), more=st.sampled_from([0, 0, 1, 2]))
+    def hand_over(self, data: st.DataObject, channel: str, opened: bool, more: int) -> None:
+        """What is held at once is handed over, with the numbers that producers have reached, and perhaps once more."""
+        opening = [OpenProducer(data.draw(channels), data.draw(st.integers(1, 3)))] if opened else []
+        self.trio.apply([*opening, data.draw(publishes), publish(2, channel=channel), receive(2, channel=channel, request=9)])
+        session, name, receipt = data.draw(st.sampled_from(self.trio.in_hand() or [(ALICE, channel, Receipt(1, 1, 1))]))
+        batches = tuple(map(self.trio.next_of, data.draw(handings)))
+        command = HandOver(session, name, (receipt,), batches)
+        self.trio.apply([command] * (1 + more))
+
     @rule(restarting=st.booleans())
     def flush(self, restarting: bool) -> None:
         """Bring the stored keys up to date, and go on with what they hold, or not."""

@@ -131,26 +131,21 @@ class Commands:
         """Most of it can be done: what is held, by producers that go on; now and then once more."""
         if self.trio.done and self.chance.random() < 0.3:
             return self.pick(self.trio.done)
-        held = [
-            (hold.key.session, channel.name, Receipt(hold.assigning, message.sequence, message.sequence))
-            for channel, hold in self.trio.model.holds()
-            if hold.assigning is not None
-            for message in channel.held(hold)
-        ]
+        held = self.trio.in_hand()
         session, name, receipt = self.pick(held or self.held or [(ALICE, "a", Receipt(1, 1, 1))])
         others = [other for *owner, other in held if owner == [session, name] and other != receipt]
         receipts = (receipt, *others[: self.pick([0, 0, 1, 2])], *self.pick([(), (), (), (), (receipt,)]))
-        batches = [self.next_of(self.publish(), place) for place in range(self.pick([1, 1, 2, 3]))]
+        batches = [self.numbered(self.publish(), place) for place in range(self.pick([1, 1, 2, 3]))]
         return HandOver(session, name, receipts, tuple(batches))
 
-    def next_of(self, batch: Publish, place: int) -> Publish:
-        """The batch with the number that its producer has reached, as a rule; later ones guess."""
-        header = batch.header
-        there = self.trio.model.channels.get(header.channel)
-        known = there.producers.get(header.producer) if there else None
-        if known is None or self.chance.random() < 0.1:
-            return batch if self.chance.random() < 0.3 else replace(batch, header=replace(header, producer=0, base_sequence=0))
-        return replace(batch, header=replace(header, base_sequence=known.last + 1 + self.pick([0, place])))
+    def numbered(self, batch: Publish, place: int) -> Publish:
+        """Now and then with any number; one in a place behind guesses what those before it are."""
+        if self.chance.random() < 0.05:
+            return batch
+        good = self.trio.next_of(batch)
+        if not good.header.producer or not place:
+            return good
+        return replace(good, header=replace(good.header, base_sequence=good.header.base_sequence + self.pick([0, place])))
 
     def manage(self) -> Command:
         channel, low = self.channel(), self.chance.randint(0, 20)

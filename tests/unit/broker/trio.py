@@ -8,7 +8,7 @@ from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, describe
 from tests.unit.broker.model import Model
 from tests.unit.broker.model_state import Answer, Given
 from zmqbroker.broker import Machine, MachineLimits
-from zmqbroker.commands import Command, Delivery, HandedOver, HandOver, Receipt
+from zmqbroker.commands import Command, Delivery, HandedOver, HandOver, Publish, Receipt
 
 __all__ = ["CHANNELS", "Held", "Trio"]
 
@@ -71,6 +71,23 @@ class Trio:
     def held(self) -> list[Held]:
         """What was given out of late; some of it is not held any more."""
         return [(delivery.key.session, delivery.channel, piece.receipt) for delivery in self.seen for piece in delivery.pieces]
+
+    def in_hand(self) -> list[Held]:
+        """Every message that is held now."""
+        return [
+            (hold.key.session, channel.name, Receipt(hold.assigning, message.sequence, message.sequence))
+            for channel, hold in self.model.holds()
+            if hold.assigning is not None
+            for message in channel.held(hold)
+        ]
+
+    def next_of(self, batch: Publish) -> Publish:
+        """The batch with the number that its producer has reached; without a producer where that is not open."""
+        header = batch.header
+        there = self.model.channels.get(header.channel)
+        known = there.producers.get(header.producer) if there else None
+        numbered = replace(header, base_sequence=known.last + 1) if known else replace(header, producer=0, base_sequence=0)
+        return replace(batch, header=numbered)
 
     def check_receipts(self, answers: list[Answer]) -> None:
         """No message is assigned twice under one number: only a repeat, with the same delivery count, may look so."""
