@@ -176,6 +176,8 @@ REQUESTS: list[AnyRequest] = [
     ManageRequest(DeleteChannel("orders")),
     ListChannels(),
     ListChannels("ord", "orders", 100, True),
+    requests.HandOverRequest("orders", (Receipt(655_360, 1, 4),), (BATCHES[0],)),
+    requests.HandOverRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6)), (BATCHES[2], TREATED[0]), True),
     Send("orders", b"hello", group="customer-7"),
 ]
 

@@ -12,11 +12,11 @@ from zmqbroker.checksum import crc32c
 from zmqbroker.client.message import Content, Origin, read_messages
 from zmqbroker.commands import (
     ChannelSettings,
-    Command,
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
     Extend,
+    HandOver,
     Nack,
     Publish,
     Purge,
@@ -34,8 +34,10 @@ from zmqbroker.wire import codec
 from zmqbroker.wire.backup import BackupCheck, BackupGroup, BackupHead, encode_backup_head
 from zmqbroker.wire.batch import BatchContents
 from zmqbroker.wire.columns import Treatment, add_columns, read_runs
+from zmqbroker.wire.command_shapes import SmallCommand
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply, error_fields
+from zmqbroker.wire.hand_overs import HandOverFrames
 
 __all__ = ["twin"]  # the fixture
 
@@ -66,7 +68,7 @@ def test_golden_queue_entry_both_ways() -> None:
     held = (SESSION, "orders", (Receipt(655_360, 1, 4),))
     header = codec.read_batch(TREATED[0])
     runs = (Run(1, delay_ms=60_000), Run(1, expiry_ms=5_000, priority=9))
-    commands: tuple[Command, ...] = (
+    commands: tuple[SmallCommand | Publish, ...] = (
         Publish(header, 32, len(TREATED[0]), 0, runs),
         Nack(*held, 1500),
         Reject(*held, "no such article"),
@@ -88,6 +90,24 @@ def test_golden_queue_entry_both_ways() -> None:
         else:
             builder.add(command)
     assert builder.build(golden["time_unix_ns"]) == data
+
+
+def test_golden_hand_over_entry_both_ways() -> None:
+    golden = GOLDEN["hand_over_entry"]
+    data = bytes.fromhex(golden["data"])
+    held = (SESSION, "orders", (Receipt(655_360, 1, 4),))
+    frames = bytes.fromhex(GOLDEN["batches"][0]["frame"]), TREATED[0]
+    positions = data.index(frames[0]), data.index(frames[1])
+    runs = (Run(1, delay_ms=60_000), Run(1, expiry_ms=5_000, priority=9))
+    batches = (
+        Publish(codec.read_batch(frames[0]), positions[0], len(frames[0])),
+        Publish(codec.read_batch(frames[1]), positions[1], len(frames[1]), runs=runs),
+    )
+    assert decode_entry(data) == (3, golden["time_unix_ns"], (HandOver(*held, batches),))
+    builder = EntryBuilder()
+    builder.add(HandOverFrames(*held, frames))
+    assert builder.build(golden["time_unix_ns"]) == data
+    assert builder.data_crc == crc32c(data)
 
 
 def client_items(name: str) -> list[dict[str, Any]]:

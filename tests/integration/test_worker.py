@@ -12,7 +12,8 @@ import pytest
 import zmqbroker
 from tests.integration.wild import unique_channel
 from tests.processes import Cluster, wait_until
-from zmqbroker.client.queue import Message, Queue
+from zmqbroker.client.held import Message
+from zmqbroker.client.queue import Queue
 from zmqbroker.client.worker import WorkerSettings
 from zmqbroker.errors import LocalProtocolError
 

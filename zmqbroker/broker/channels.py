@@ -72,10 +72,14 @@ class Channels:
             return queue
         if queue is not None or incarnation != ANY_INCARNATION:
             return self.find(name, incarnation)
-        if len(self._by_name) >= self._limits.channels_max:
-            text = f"there are {self._limits.channels_max} channels, the most a group may have"
-            return Busy(text, retry_ms=self._limits.retry_ms)
-        return self.add(self.next_number, name, moment.entry_index)
+        return self.refusal(1) or self.add(self.next_number, name, moment.entry_index)
+
+    def refusal(self, count: int) -> Busy | None:
+        """Why so many channels more cannot be made, if so."""
+        if len(self._by_name) + count <= self._limits.channels_max:
+            return None
+        text = f"there are {self._limits.channels_max} channels, the most a group may have"
+        return Busy(text, retry_ms=self._limits.retry_ms)
 
     def add(self, number: int, name: str, incarnation: int) -> Queue:
         """A new queue; numbers rise."""

@@ -6,8 +6,8 @@ batch columns, ranges of numbers), yet no decoded command makes it raise: a refu
 
 Receipts. A message is assigned at most once per `assigning` number, so that an old receipt never fits a newer assignment:
 within one command everything that returns to ready does so before anything is assigned (Close), or nothing returns at all
-(Publish, Receive); and what falls due at the start of an entry is collected first, so that a message which returns and is
-assigned there cannot return again before the next entry. The start of an entry uses the ordinal 65,535, which no command
+(Publish, HandOver, Receive); and what falls due at the start of an entry is collected first, so that a message which returns
+and is assigned there cannot return again before the next entry. The start of an entry uses the ordinal 65,535, which no command
 can have (docs/PROTOCOL.md §9 allows 65,535 commands, numbered from 0). The next message of a group, which is ready when the one
 before it has finished, was never assigned before: it does not return, so that any command may assign it (Ack), and the start of
 an entry, whatever finished there.
@@ -24,6 +24,7 @@ from zmqbroker.broker import snapshot
 from zmqbroker.broker.audit import Audit, digest_of
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.claims import Assignment
+from zmqbroker.broker.handing import hand_over, handed_over
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.managing import manage
 from zmqbroker.broker.moving import Served
@@ -41,11 +42,14 @@ from zmqbroker.commands import (
     Command,
     Delivery,
     Extend,
+    HandedOver,
+    HandOver,
     Nack,
     OpenProducer,
     Publish,
     Published,
     QueueStats,
+    Receipt,
     Receive,
     Reject,
     Requeue,
@@ -150,6 +154,8 @@ class Machine:
             return open_producer(self._channels, command, moment)
         if isinstance(command, Close):
             return self._close(command, moment, deliveries)
+        if isinstance(command, HandOver):
+            return hand_over(self._channels, command, moment, deliveries)
         if isinstance(command, TakeAudit):
             self._audit_due = True
             return Audited(moment.entry_index)
@@ -262,6 +268,10 @@ class Machine:
         """The result of an earlier attempt to send this batch, if it is kept: what `apply` would answer. Changes nothing."""
         queue = self._channels.named(header.channel)
         return stored(queue, header) if queue is not None else None
+
+    def handed_over(self, channel: str, receipts: Iterable[Receipt], headers: Sequence[BatchHeader]) -> HandedOver | None:
+        """The same for a hand-over."""
+        return handed_over(self._channels, channel, receipts, headers)
 
     def stats(self, channel: str) -> QueueStats | None:
         """The counters of a channel, None when nobody has used it."""

@@ -26,7 +26,7 @@ from zmqbroker.commands import (
 )
 from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
 
-__all__ = ["make_room", "manage"]
+__all__ = ["lacks_room", "make_room", "manage", "overflows"]
 
 
 def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list[Delivery]) -> Result:
@@ -150,6 +150,41 @@ def make_room(channels: Channels, queue: Queue, count: int, size: int, moment: M
         elif not dead_letter(channels, queue, parts, OVERFLOW, moment, served):
             return _full(queue, count, size)
     return None
+
+
+def overflows(queue: Queue, count: int, size: int, freed: int) -> bool:
+    """Whether a batch exceeds the bounds of its channel, when `freed` messages that are in flight there have left."""
+    return _exceeds(queue, count - freed, size)
+
+
+def lacks_room(queue: Queue, count: int, size: int, freed: int) -> ChannelFull | None:
+    """Why `make_room` would refuse a batch even if it dropped all that is ready or parked; nothing is changed.
+
+    Of `freed` messages that are in flight and leave first, bytes do not count: those may stay with their neighbours. Costs what
+    dropping would.
+    """
+    settings, kept = queue.settings, queue.in_flight.count + queue.delayed.count - freed
+    if not overflows(queue, count, size, freed):
+        return None
+    if settings.overflow == "reject" or 0 < settings.max_messages < kept + count:
+        return _full(queue, count, size)
+    over = queue.size_bytes + size - settings.max_bytes if settings.max_bytes else 0
+    return _full(queue, count, size) if over > 0 and not _can_drop(queue, over) else None
+
+
+def _can_drop(queue: Queue, size: int) -> bool:
+    """Whether so many bytes are free when what is ready or parked is dropped: a batch frees its own with its last message."""
+    last = 0
+    for part in sorted([*queue.ready, *queue.groups.parked]):
+        for batch in queue.batches.overlapping(part.first, part.last):
+            if batch.last <= last:
+                continue  # another part of it is ready, too, and was seen before
+            last = batch.last
+            if not queue.in_flight.overlaps(batch.first, last) and not queue.delayed.overlaps(batch.first, last):
+                size -= batch.value.share_bytes
+                if size <= 0:
+                    return True
+    return False
 
 
 def _full(queue: Queue, count: int, size: int) -> ChannelFull:

@@ -76,20 +76,26 @@ class Producers:
 
     def check(self, header: BatchHeader) -> Published | RequestError | None:
         """None when the batch is the producer's next; else the stored result of an earlier attempt, or the refusal."""
-        if header.producer not in self._producers:
+        if header.producer in self._producers:
+            self._use(header.producer)
+        return self.judge(header)
+
+    def judge(self, header: BatchHeader, ahead: int = 0) -> Published | RequestError | None:
+        """What `check` answers when the producer's next `ahead` messages are stored; asking is no use."""
+        producer = self._producers.get(header.producer)
+        if producer is None:
             return UnknownProducer(f"producer {header.producer} is not open on channel {header.channel!r}")
-        producer = self._use(header.producer)
-        base, expected = header.base_sequence, producer.last_sequence + 1
+        base, expected = header.base_sequence, producer.last_sequence + ahead + 1
         if base == expected:
             return None
         if (stored := self.stored(header)) is not None:
             return stored
-        oldest_kept = next(iter(producer.results), expected)
+        oldest_kept = next(iter(producer.results), producer.last_sequence + 1)
         if base >= 1 and base + header.count <= oldest_kept:
             return Duplicate(f"sequences {base} to {base + header.count - 1} of producer {header.producer} are stored")
         return OutOfSequence(
             f"base sequence {base} with {header.count} messages does not continue producer {header.producer}, "
-            f"which is at {producer.last_sequence}",
+            f"which is at {expected - 1}",
             expected=expected,
         )
 

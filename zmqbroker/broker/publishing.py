@@ -22,13 +22,13 @@ from zmqbroker.commands import (
 )
 from zmqbroker.errors import InvalidRequest, SequenceMismatch
 
-__all__ = ["open_producer", "publish", "stored"]
+__all__ = ["contradiction", "open_producer", "publish", "store", "stored"]
 
 
 def publish(channels: Channels, command: Publish, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Store a batch, or say why not; what others get by it is added to `deliveries`."""
     header, expected = command.header, command.expected_sequence
-    if (header.count < 1 or command.runs or command.ids) and (refusal := _contradiction(command)):
+    if (header.count < 1 or command.runs or command.ids) and (refusal := contradiction(command)):
         return refusal
     if expected and not header.producer and channels.named(header.channel) is None:
         return _mismatch(command, 0)  # it makes no channel; a producer is told that it is not known there, as ever
@@ -42,8 +42,7 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
     if expected is not None and expected != queue.next_sequence - 1:
         return _mismatch(command, queue.next_sequence - 1)
     others, settings = None, queue.settings
-    seeing = settings.dedup_window_ms and command.ids
-    duplicates = queue.seen.duplicates(command.ids, queue.next_sequence) if seeing else ()
+    duplicates = _duplicates(queue, command)
     records = _records(command, settings, moment, duplicates)
     if records and (settings.max_messages or settings.max_bytes):
         others = Served()
@@ -52,18 +51,37 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
         if full is not None:
             deliveries += others.deliver(moment)  # some may have left although it was not enough
             return full
-    first = queue.publish(records, header.count)
-    if seeing:
-        queue.note_ids(command, first, duplicates, moment)
-    if header.producer:
-        queue.producers.record(header, first, moment.now_unix_ns)
+    first = _append(queue, command, records, duplicates, moment)
     deliveries += queue.serve(moment)
     if others is not None:  # got what made room
         deliveries += others.deliver(moment)
     return Published(first, header.count, False, moment.now_unix_ns, duplicates)
 
 
-def _contradiction(command: Publish) -> InvalidRequest | None:
+def store(queue: Queue, command: Publish, moment: Moment) -> int:
+    """Store a batch that nothing refuses; the sequence of its first message. Nobody is served."""
+    duplicates = _duplicates(queue, command)
+    return _append(queue, command, _records(command, queue.settings, moment, duplicates), duplicates, moment)
+
+
+def _duplicates(queue: Queue, command: Publish) -> Duplicates:
+    seeing = queue.settings.dedup_window_ms and command.ids
+    return queue.seen.duplicates(command.ids, queue.next_sequence) if seeing else ()
+
+
+def _append(
+    queue: Queue, command: Publish, records: list[tuple[BatchRecord, int]], duplicates: Duplicates, moment: Moment
+) -> int:
+    header = command.header
+    first = queue.publish(records, header.count)
+    if queue.settings.dedup_window_ms and command.ids:
+        queue.note_ids(command, first, duplicates, moment)
+    if header.producer:
+        queue.producers.record(header, first, moment.now_unix_ns)
+    return first
+
+
+def contradiction(command: Publish) -> InvalidRequest | None:
     """Why no channel takes such a batch."""
     header = command.header
     if header.count < 1:

@@ -4,8 +4,9 @@ session, routing, table, pipeline, parcel, exchange   what to say to whom, what 
 driver, connection                                    the same with sockets, in one event loop
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
+transaction, handing                                  acks and sends in one step
 channels, cluster                                     what operators do
-sync, sync_producer, sync_channels                    the same names for threads
+sync, sync_producer, sync_channels, sync_transaction  the same names for threads
 """
 
 from __future__ import annotations
@@ -14,12 +15,15 @@ from zmqbroker.client.aio import Client
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
-from zmqbroker.client.queue import Message, Queue
+from zmqbroker.client.queue import Queue
 from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
+from zmqbroker.client.sync_transaction import SyncTransaction
+from zmqbroker.client.transaction import Transaction
 from zmqbroker.client.worker import Rejected
 
 __all__ = [
@@ -44,4 +48,6 @@ __all__ = [
     "SyncMessage",
     "SyncProducer",
     "SyncQueue",
+    "SyncTransaction",
+    "Transaction",
 ]

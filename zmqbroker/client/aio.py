@@ -14,10 +14,12 @@ import os
 from types import TracebackType
 from typing import Any
 
+from zmqbroker.client.book import Book
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.cluster import Cluster
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.queue import Book, Message, Queue
+from zmqbroker.client.held import Message
+from zmqbroker.client.queue import Queue
 from zmqbroker.client.url import DEFAULT_URL, parse_url
 from zmqbroker.errors import BrokerError, Busy, LocalProtocolError
 from zmqbroker.wire.requests import CloseRequest, Info

@@ -7,11 +7,14 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 from zmqbroker.client.acks import AckGatherer
-from zmqbroker.client.consumer import CLOSE_MS, Consumer, Consuming
+from zmqbroker.client.book import Book
+from zmqbroker.client.consumer import CLOSE_MS, Consumer
 from zmqbroker.client.driver import Driver
+from zmqbroker.client.handing import Order
+from zmqbroker.client.held import Message
 from zmqbroker.client.message import (
     Content,
     Explained,
@@ -26,12 +29,12 @@ from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
 from zmqbroker.client.settling import settle
+from zmqbroker.client.transaction import SendOptions, Transaction, receipts_for
 from zmqbroker.client.worker import Worker, WorkerSettings
 from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Receipt, Redrive, Reject, Requeue, Settle
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
-from zmqbroker.wire.frames import U32_MAX
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders
 from zmqbroker.wire.requests import (
     RECEIPTS_MAX,
@@ -47,7 +50,7 @@ from zmqbroker.wire.requests import (
 )
 from zmqbroker.wire.send_requests import NO_CONFIRM, QUORUM
 
-__all__ = ["Book", "Message", "Queue"]
+__all__ = ["Queue"]
 
 #: Batches under way and bytes pending that a user may ask for. The broker keeps 128 results per producer (PROTOCOL §4).
 _WINDOW_MAX = 128
@@ -55,32 +58,6 @@ _WINDOW_MAX = 128
 _BATCH_BYTES_MAX = 1_000_000
 _BATCH_MESSAGES_MAX = 65_535
 _LINGER_MS_MAX = 60_000
-
-
-class Message(Content):
-    """A received message. It is ready again for others when it is not acked within its visibility timeout."""
-
-    __slots__ = ()
-
-    async def ack(self) -> None:
-        """Finish the message for good. Raises StaleReceipt when it was not held any more, as all of these do."""
-        await self.piece.owner.ack((self,))
-
-    async def nack(self, *, delay_ms: int = 0, behind: bool = False) -> None:
-        """Give it back: ready again in its place, now or after a delay, or behind all others."""
-        await self.piece.owner.nack((self,), delay_ms=delay_ms, behind=behind)
-
-    async def reject(self, reason: str = "") -> None:
-        """Move it to the channel's dead-letter channel. Raises InvalidRequest when there is none."""
-        await self.piece.owner.reject((self,), reason)
-
-    async def requeue(self, to: str) -> None:
-        """Move it to another channel."""
-        await self.piece.owner.requeue((self,), to)
-
-    async def extend(self, visibility_ms: int) -> None:
-        """Hold it for so long from now on."""
-        await self.piece.owner.extend((self,), visibility_ms)
 
 
 class Queue:
@@ -286,6 +263,40 @@ class Queue:
         if receipts:
             await self._acks.ack(receipts)
 
+    def transaction(self, *messages: Message, timeout_ms: int | None = None) -> Transaction:
+        """A block that acks messages of this queue and sends others, to any channels, in one step: all of it, or nothing.
+
+            async with orders.transaction(message) as step:
+                step.send("invoices", body)
+
+        It is done when the block ends, once, also when answers are lost; what fails is raised there and nothing was done:
+        StaleReceipt when a message was not held any more (`outcome_unknown` where an earlier attempt may have done it),
+        ChannelFull, MessageTooLarge and others. An exception in the block leaves the messages held. One without sends acks.
+        """
+        order = Order(self.name, receipts_for(self.name, messages), {})
+
+        async def commit(filled: Order) -> dict[str, list[SendResult]]:
+            if not filled.batches:
+                await self.ack(messages)
+                return {}
+            return await self._book.hand_overs.run(self._driver, filled, timeout_ms or self._timeout_ms)
+
+        return Transaction(order, commit, self._driver.message_bytes_max, self._driver.client_id or None)
+
+    async def ack_and_send(
+        self,
+        messages: Iterable[Message],
+        channel: str,
+        body: Buffer,
+        *,
+        timeout_ms: int | None = None,
+        **options: Unpack[SendOptions],
+    ) -> SendResult:
+        """Ack messages and send one in one step; see `transaction`."""
+        async with self.transaction(*messages, timeout_ms=timeout_ms) as step:
+            step.send(channel, body, **options)
+        return step.results[0]
+
     async def nack(self, messages: Iterable[Message], *, delay_ms: int = 0, behind: bool = False) -> None:
         """Give messages back: ready again in their places, now or after a delay, or behind all others.
 
@@ -363,20 +374,6 @@ class Queue:
         with contextlib.suppress(BrokerError):
             # Nobody waits for the answer; without one the session's end does the same.
             self._driver.submit(CloseRequest(consumer), CLOSE_MS)
-
-
-class Book:
-    """What is in use at one client: consumer numbers, who consumes, producers that are open."""
-
-    def __init__(self) -> None:
-        self.consumers: set[Consuming] = set()
-        self.producers: set[Producer] = set()
-        self._last_consumer = 0
-
-    def next_consumer(self) -> int:
-        """A number that no other consumer of the session has, but after four thousand million of them."""
-        self._last_consumer = self._last_consumer % U32_MAX + 1
-        return self._last_consumer
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:

@@ -16,15 +16,18 @@ import os
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import Any, Literal, TypeVar, Unpack, cast, overload
 
 from zmqbroker.client.aio import Client
 from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, SendResult
 from zmqbroker.client.producer import Producer
-from zmqbroker.client.queue import Message, Queue
+from zmqbroker.client.queue import Queue
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncProducer
+from zmqbroker.client.sync_transaction import SyncTransaction
+from zmqbroker.client.transaction import SendOptions
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.send_requests import QUORUM
@@ -42,6 +45,12 @@ class SyncMessage(Content):
     def ack(self) -> None:
         """Finish the message for good. Raises StaleReceipt when it was not held any more."""
         self._queue().ack((self,))
+
+    def ack_and_send(
+        self, channel: str, body: Buffer, *, timeout_ms: int | None = None, **options: Unpack[SendOptions]
+    ) -> SendResult:
+        """Ack it and send another message in one step: both happen, or neither; see `Queue.transaction`."""
+        return self._queue().ack_and_send((self,), channel, body, timeout_ms=timeout_ms, **options)
 
     def nack(self, *, delay_ms: int = 0, behind: bool = False) -> None:
         """Give it back; see `Message.nack`."""
@@ -285,6 +294,24 @@ class SyncQueue:
     def ack(self, messages: Iterable[SyncMessage]) -> None:
         """Finish messages for good. Raises StaleReceipt naming those that were not held any more; the others are acked."""
         self._client.run(self._queue.ack(cast(Iterable[Message], messages)))
+
+    def transaction(self, *messages: SyncMessage, timeout_ms: int | None = None) -> SyncTransaction:
+        """A block that acks messages and sends others in one step; see `Queue.transaction`."""
+        given = cast(tuple[Message, ...], messages)
+        return SyncTransaction(self._client, self._queue.transaction(*given, timeout_ms=timeout_ms))
+
+    def ack_and_send(
+        self,
+        messages: Iterable[SyncMessage],
+        channel: str,
+        body: Buffer,
+        *,
+        timeout_ms: int | None = None,
+        **options: Unpack[SendOptions],
+    ) -> SendResult:
+        """Ack messages and send one in one step; see `Queue.transaction`."""
+        given = cast(Iterable[Message], messages)
+        return self._client.run(self._queue.ack_and_send(given, channel, body, timeout_ms=timeout_ms, **options))
 
     def nack(self, messages: Iterable[SyncMessage], *, delay_ms: int = 0, behind: bool = False) -> None:
         """Give messages back; see `Queue.nack`."""

@@ -20,6 +20,7 @@ from zmqbroker.errors import ChannelNotFound, RequestError, StaleReceipt
 from zmqbroker.wire.requests import (
     AnyRequest,
     AuditRequest,
+    HandOverRequest,
     Info,
     ListChannels,
     ManageRequest,
@@ -68,6 +69,8 @@ def _spent(request: AnyRequest) -> type[RequestError] | None:
     """What was given back is not held any more, and what was deleted is not there: the node cannot tell why."""
     if isinstance(request, SettleRequest):
         return StaleReceipt
+    if isinstance(request, HandOverRequest):  # nothing that is refused now tells what the first attempt has done
+        return RequestError
     deletes = isinstance(request, ManageRequest) and isinstance(request.command, DeleteChannel)
     return ChannelNotFound if deletes else None
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from zmqbroker.errors import BrokerError, LocalProtocolError, RequestError, StaleReceipt
 
 if TYPE_CHECKING:
-    from zmqbroker.client.queue import Message, Queue
+    from zmqbroker.client.held import Message
+    from zmqbroker.client.queue import Queue
 
 __all__ = ["Handler", "Rejected", "Worker", "WorkerSettings"]
 

@@ -14,6 +14,7 @@ __all__ = [
     "BatchHeader",
     "Close",
     "Command",
+    "HandOver",
     "OpenProducer",
     "Publish",
     "Receive",
@@ -60,6 +61,16 @@ class Publish:
     runs: tuple[Run, ...] = ()  # all messages in order; none when the columns say nothing
     ids: Sequence[bytes] = ()  # of all messages, empty where one has none; none when the batch has no such column
     expected_sequence: int | None = None  # what the channel's last sequence must be; None: any
+
+
+@dataclass(slots=True, frozen=True)
+class HandOver:
+    """Finish messages and append batches: all of it, or nothing."""
+
+    session: bytes
+    channel: str  # of the receipts
+    receipts: tuple[Receipt, ...]
+    batches: tuple[Publish, ...]  # each to a channel of its own, of any incarnation; all of a producer, or none
 
 
 @dataclass(slots=True, frozen=True)
@@ -120,4 +131,4 @@ class TakeAudit:
     """Keep checksums of the state as this entry leaves it, so that replicas can be compared; changes nothing."""
 
 
-Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | Trim | TakeAudit
+Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | Trim | TakeAudit | HandOver

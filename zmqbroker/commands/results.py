@@ -15,6 +15,7 @@ __all__ = [
     "Closed",
     "Counted",
     "Delivery",
+    "HandedOver",
     "Origin",
     "Piece",
     "ProducerOpened",
@@ -65,6 +66,16 @@ class Counted:
 
 
 @dataclass(slots=True, frozen=True)
+class HandedOver:
+    """`count` messages are finished, and the batches are stored."""
+
+    count: int
+    sent: tuple[tuple[str, int, int], ...]  # channel, sequence of the first message, messages; of each batch, in order
+    duplicate: bool  # True: an earlier attempt did it, this one changed nothing
+    time_unix_ns: int  # stamp of the entry that did it
+
+
+@dataclass(slots=True, frozen=True)
 class ChannelChanged:
     """The channel is there, or with `deleted` no more, as the command wanted it."""
 
@@ -88,7 +99,18 @@ class Audited:
 
 
 Result = (
-    Published | ProducerOpened | Waiting | Acked | Counted | ChannelChanged | Closed | Audited | Roster | RequestError | None
+    Published
+    | ProducerOpened
+    | Waiting
+    | Acked
+    | Counted
+    | HandedOver
+    | ChannelChanged
+    | Closed
+    | Audited
+    | Roster
+    | RequestError
+    | None
 )
 
 

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import Ack, BatchHeader, Close, OpenProducer, Receive, ReceiveKey, TakeAudit
 from zmqbroker.errors import (
-    InvalidChannel,
     InvalidRequest,
     RequestError,
     StorageFull,
     UnknownCommand,
-    Unsupported,
 )
 from zmqbroker.server import operators
+from zmqbroker.server.admission import admit_batch, admit_hand_over
 from zmqbroker.server.inquiries import Inquiry, inquire
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, result_reply
 from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
@@ -27,17 +26,17 @@ from zmqbroker.server.sessions import Connections
 from zmqbroker.server.sockets import ClientPort
 from zmqbroker.server.status import node_fields, pong_fields
 from zmqbroker.wire import codec, requests, sends
-from zmqbroker.wire.batch import COLUMNS_SERVED, COUNT_MAX
+from zmqbroker.wire.batch import COUNT_MAX
 from zmqbroker.wire.columns import add_columns
 from zmqbroker.wire.frames import (
     Reply,
-    channel_fault,
     decode_header,
     encode_header,
     error_fields,
     request_id_of,
     split_delimiter,
 )
+from zmqbroker.wire.hand_overs import HandOverFrames
 from zmqbroker.wire.headers import encode_message_headers
 from zmqbroker.wire.peer import PeerKind
 from zmqbroker.wire.send_requests import NO_CONFIRM
@@ -57,6 +56,7 @@ SENDS_BYTES = 1 << 20
 LeaderRequest = (
     requests.Send
     | requests.SendBatch
+    | requests.HandOverRequest
     | requests.ReceiveRequest
     | requests.AckRequest
     | requests.SettleRequest
@@ -236,6 +236,8 @@ class Desk:
                 self._publish(group, bytes(request.batch), pending, request.expected_sequence)
             case requests.Send():
                 self._publish(group, _batch_of(request), pending, request.expected_sequence)
+            case requests.HandOverRequest():
+                self._hand_over(group, request, pending)
             case requests.ReceiveRequest():
                 self._receive(group, request, pending)
             case requests.AckRequest():
@@ -258,11 +260,7 @@ class Desk:
                 self.send(pending.route, Reply.TRANSFERRING, pending.request_id, {"to": to})
 
     def _publish(self, group: Group, batch: bytes, pending: Pending, expected_sequence: int | None) -> None:
-        header = codec.read_batch(batch, body_size_max=self._node.config.limits.message_bytes_max)
-        if fault := channel_fault(header.channel):
-            raise InvalidChannel(fault)
-        if header.columns & ~COLUMNS_SERVED:
-            raise Unsupported(f"batch columns {header.columns:#x}: this version serves {COLUMNS_SERVED:#x}")
+        header = admit_batch(batch, self._node.config.limits.message_bytes_max)
         if pending.silent and header.producer:
             raise InvalidRequest(
                 f"field confirm is 'none' for a batch of producer {header.producer}, which is told how it ends"
@@ -285,6 +283,22 @@ class Desk:
         node.counters["messages_in"] += header.count
         node.log_room.taken(len(batch))
         group.publish(batch, 0, pending, expected_sequence)
+
+    def _hand_over(self, group: Group, request: requests.HandOverRequest, pending: Pending) -> None:
+        """As `_publish` and `_store`, for a hand-over."""
+        node = self._node
+        frames, headers = admit_hand_over(request, node.config.limits, node.config.cluster.groups)
+        size = sum(map(len, frames))
+        if full := self._no_room(group, size):
+            done = group.machine.handed_over(request.channel, request.receipts, headers)
+            if done is None:
+                raise full
+            code, fields = result_reply(done, node.confirm)
+            node.reply(pending, code, fields)
+            return
+        node.counters["messages_in"] += sum(header.count for header in headers)
+        node.log_room.taken(size)
+        group.submit(HandOverFrames(pending.session, request.channel, request.receipts, frames), pending)
 
     def _no_room(self, group: Group, size: int) -> StorageFull | None:
         """Why a batch of `size` bytes cannot be taken now."""

@@ -22,8 +22,7 @@ from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending, Waiter
 from zmqbroker.server.timeline import Timeline
 from zmqbroker.server.trimming import Trimming
-from zmqbroker.wire.command_shapes import SmallCommand
-from zmqbroker.wire.entries import EntryBuilder, decode_entry
+from zmqbroker.wire.entries import Addable, EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply
 
 __all__ = ["Group", "Host"]
@@ -121,7 +120,7 @@ class Group:
             self._builder.add_publish(batch, incarnation, expected_sequence)
             self._gather(pending)
 
-    def submit(self, command: SmallCommand, pending: Pending | None = None) -> None:
+    def submit(self, command: Addable, pending: Pending | None = None) -> None:
         """Gather any other command; without `pending` nobody waits for its result."""
         if pending is None or self._admit(pending):
             if pending is not None and pending.key is not None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from zmqbroker.commands import Close, Command, Publish, Receive, Trim
+from zmqbroker.commands import Close, Command, HandOver, Publish, Receive, Trim
 from zmqbroker.errors import BrokerError
 from zmqbroker.raft.confchange import ChangeType, InvalidChange, decode
 from zmqbroker.raft.messages import EntryType
@@ -114,17 +114,26 @@ def describe_entry(kind: EntryType, payload: bytes) -> str:
     for command in decode_entry(payload).commands:
         key = type(command).__name__, _subject(command)
         counts[key] += 1
-        messages[key] += command.header.count if isinstance(command, Publish) else 0
+        messages[key] += sum(batch.header.count for batch in _batches(command))
     return ", ".join(
         " ".join(filter(None, (name, subject, f"x{count}" * (count > 1), _messages(messages[name, subject]))))
         for (name, subject), count in counts.items()
     )
 
 
+def _batches(command: Command) -> tuple[Publish, ...]:
+    """The batches that a command stores."""
+    if isinstance(command, Publish):
+        return (command,)
+    return command.batches if isinstance(command, HandOver) else ()
+
+
 def _subject(command: Command) -> str:
     """What a command is about."""
     if isinstance(command, Publish):
         return repr(command.header.channel)
+    if isinstance(command, HandOver):
+        return f"{command.channel!r} to {', '.join(sorted({repr(batch.header.channel) for batch in command.batches}))}"
     if isinstance(command, Trim):
         return f"up to {command.index}"
     if isinstance(command, Close):

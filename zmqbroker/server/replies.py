@@ -11,6 +11,7 @@ from zmqbroker.commands import (
     ChannelChanged,
     Closed,
     Counted,
+    HandedOver,
     Origin,
     Piece,
     ProducerOpened,
@@ -52,6 +53,14 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
             return Reply.CHANGED, {"channel": result.channel, "changed": result.changed, "confirm": confirm}
         case Acked():
             return Reply.ACKED, {"count": result.count, "confirm": confirm}
+        case HandedOver():
+            return Reply.HANDED_OVER, {
+                "count": result.count,
+                "sent": [list(sent) for sent in result.sent],
+                "time_unix_ns": result.time_unix_ns,
+                "duplicate": result.duplicate,
+                "confirm": confirm,
+            }
         case ProducerOpened():
             return Reply.PRODUCER, {"last_sequence": result.last_sequence}
         case Closed():

@@ -1,8 +1,8 @@
 """The payload of a Raft entry: a time stamp and commands, as the leader builds it and every node applies it.
 
-Publish commands carry the producer's batch frame as it came; the others are small msgpack arrays. Writing checks what reading
-will check, so that nothing is replicated which a node could not apply. An empty payload (a new leader's first entry) is no
-entry in this sense and is refused. Source: docs/PROTOCOL.md §9.
+Publish commands carry the producer's batch frame as it came, hand-overs several of them; the others are small msgpack arrays.
+Writing checks what reading will check, so that nothing is replicated which a node could not apply. An empty payload (a new
+leader's first entry) is no entry in this sense and is refused. Source: docs/PROTOCOL.md §9.
 """
 
 from __future__ import annotations
@@ -16,13 +16,17 @@ from zmqbroker.wire import codec
 from zmqbroker.wire.columns import read_ids, read_runs
 from zmqbroker.wire.command_shapes import SHAPE_OF_TYPE, SHAPES, SmallCommand, fits, is_u64
 from zmqbroker.wire.frames import pack, shown, unpack
+from zmqbroker.wire.hand_overs import HAND_OVER, HandOverFrames, hand_over_head, read_hand_over
 
-__all__ = ["COMMANDS_MAX", "ENTRY_FORMAT", "MACHINE_VERSION", "DecodedEntry", "EntryBuilder", "decode_entry"]
+__all__ = ["COMMANDS_MAX", "ENTRY_FORMAT", "MACHINE_VERSION", "Addable", "DecodedEntry", "EntryBuilder", "decode_entry"]
 
 ENTRY_FORMAT = 1
 MACHINE_VERSION = 3
 #: A receipt has 16 bits for the ordinal of a command in its entry.
 COMMANDS_MAX = 65_535
+
+#: Every command but Publish, as it is written.
+Addable = SmallCommand | HandOverFrames
 
 #: format, machine version, number of commands, time_unix_ns
 _ENTRY = struct.Struct("<HHIQ")
@@ -81,8 +85,15 @@ class EntryBuilder:
             raise LocalProtocolError(f"expected sequence {expected_sequence!r} is not a u64")
         self._frames.append(len(self._parts) - 1)
 
-    def add(self, command: SmallCommand) -> None:
-        """Append any other command. Raises LocalProtocolError when full, or when a value is out of its range."""
+    def add(self, command: Addable) -> None:
+        """Append any other command; frames of a hand-over are such as `add_publish` takes.
+
+        Raises LocalProtocolError when full, or when a value is out of its range.
+        """
+        if isinstance(command, HandOverFrames):
+            self._append(HAND_OVER, 0, hand_over_head(command), *command.frames)
+            self._frames += range(len(self._parts) - len(command.frames), len(self._parts))
+            return
         shape = SHAPES[type(command)]
         items = shape.items(command)
         if not fits(shape, items):
@@ -145,6 +156,8 @@ def _decode_command(data: bytes, position: int) -> tuple[Command, int]:
         raise MalformedFrame(f"a command of {size} bytes at offset {position} does not fit an entry of {len(data)} bytes")
     if kind == _PUBLISH:
         return _decode_publish(data, start, size, expects=flags == _EXPECTS), end
+    if kind == HAND_OVER:
+        return read_hand_over(data, start, size), end
     if kind not in SHAPE_OF_TYPE:
         raise MalformedFrame(f"command type {kind} at offset {position} is not known")
     name, shape = SHAPE_OF_TYPE[kind]

@@ -103,6 +103,7 @@ class Request(IntEnum):
     UPDATE_CHANNEL = 0x18
     DELETE_CHANNEL = 0x19
     LIST_CHANNELS = 0x1A
+    HAND_OVER = 0x1B
 
 
 class Reply(IntEnum):
@@ -124,6 +125,7 @@ class Reply(IntEnum):
     DONE = 0x8F
     CHANGED = 0x97
     CHANNELS = 0x9A
+    HANDED_OVER = 0x9B
     ERROR = 0xFF
 
 

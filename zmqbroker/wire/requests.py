@@ -42,7 +42,15 @@ from zmqbroker.wire.queue_requests import (
     read_receipts,
     reply_to,
 )
-from zmqbroker.wire.send_requests import Send, SendBatch, read_send, read_send_batch
+from zmqbroker.wire.send_requests import (
+    HAND_OVER_BATCHES_MAX,
+    HandOverRequest,
+    Send,
+    SendBatch,
+    read_hand_over,
+    read_send,
+    read_send_batch,
+)
 
 __all__ = [
     "RECEIPTS_MAX",
@@ -54,6 +62,7 @@ __all__ = [
     "BackupRequest",
     "ChangeMembers",
     "CloseRequest",
+    "HandOverRequest",
     "Hello",
     "Info",
     "ListChannels",
@@ -155,6 +164,7 @@ AnyRequest = (
     | Info
     | Send
     | SendBatch
+    | HandOverRequest
     | ReceiveRequest
     | AckRequest
     | OpenProducerRequest
@@ -182,14 +192,23 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
     reader = _READERS.get(command)
     if reader is None:
         raise UnknownCommand(f"command {command:#04x} is not defined")
-    expected = 1 if command in (Request.SEND, Request.SEND_BATCH) else 0
-    if len(bodies) != expected:
-        raise MalformedFrame(f"{Request(command).name} has {len(bodies)} body frames, it must have {expected}")
+    least, most = _BODY_COUNTS.get(command, (0, 0))
+    if not least <= len(bodies) <= most:
+        allowed = f"{least}" if least == most else f"{least} to {most}"
+        raise MalformedFrame(f"{Request(command).name} has {len(bodies)} body frames, it must have {allowed}")
     request = reader(fields, bodies)
     if isinstance(request, Send) and len(request.body) > body_size_max:
         size = len(request.body)
         raise MessageTooLarge(f"a message has {size} bytes, the limit is {body_size_max}", size=size, limit=body_size_max)
     return request
+
+
+#: How many body frames a request must have: at least, at most. The others have none.
+_BODY_COUNTS: dict[int, tuple[int, int]] = {
+    Request.SEND: (1, 1),
+    Request.SEND_BATCH: (1, 1),
+    Request.HAND_OVER: (1, HAND_OVER_BATCHES_MAX),
+}
 
 
 def _read_hello(fields: _Fields, _bodies: Sequence[Buffer]) -> Hello:
@@ -243,6 +262,7 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.INFO: _read_info,
     Request.SEND: read_send,
     Request.SEND_BATCH: read_send_batch,
+    Request.HAND_OVER: read_hand_over,
     Request.RECEIVE: _read_receive,
     Request.ACK: _read_ack,
     Request.OPEN_PRODUCER: _read_open_producer,
@@ -270,6 +290,7 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     Info: Request.INFO,
     Send: Request.SEND,
     SendBatch: Request.SEND_BATCH,
+    HandOverRequest: Request.HAND_OVER,
     ReceiveRequest: Request.RECEIVE,
     AckRequest: Request.ACK,
     OpenProducerRequest: Request.OPEN_PRODUCER,
@@ -303,11 +324,13 @@ def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
         bodies = [request.body]
     elif isinstance(request, SendBatch):
         bodies = [request.batch]
+    elif isinstance(request, HandOverRequest):
+        bodies = [*request.batches]
     return [encode_header(command_of(request), request_id, _fields_of(request)), *bodies]
 
 
 #: Names of attributes whose field on the wire is called otherwise; the ones mapped to "" are body frames.
-_FIELD_NAMES = {"count_min": "min", "count_max": "max", "size_max": "max_bytes", "body": "", "batch": ""}
+_FIELD_NAMES = {"count_min": "min", "count_max": "max", "size_max": "max_bytes", "body": "", "batch": "", "batches": ""}
 
 
 def _fields_of(request: AnyRequest) -> dict[str, Any]:
@@ -320,6 +343,6 @@ def _fields_of(request: AnyRequest) -> dict[str, Any]:
         wire_name = _FIELD_NAMES.get(name, name)
         if wire_name and value != attribute.default:
             fields[wire_name] = value
-    if isinstance(request, AckRequest):
+    if isinstance(request, AckRequest | HandOverRequest):
         fields["receipts"] = [[receipt.assigning, receipt.first, receipt.last] for receipt in request.receipts]
     return fields

@@ -1,4 +1,4 @@
-"""Storing messages, as requests: one that comes without the batch format, and a whole batch.
+"""Storing messages, as requests: one that comes without the batch format, a whole batch, and batches instead of held messages.
 
 Ranges and defaults are those of docs/PROTOCOL.md §3. `requests` reads and writes them with all others. Nothing here looks
 into a batch frame.
@@ -9,17 +9,31 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from zmqbroker.commands import Receipt
 from zmqbroker.errors import InvalidRequest, LocalProtocolError
 from zmqbroker.wire.batch import ID_SIZE_MAX, SEQUENCE_MAX, Buffer
 from zmqbroker.wire.columns import GROUP_SIZE_MAX, PRIORITY_MAX, Treatment
 from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, flag, integer, shown, text
 from zmqbroker.wire.headers import CLIENT_ID_SIZE_MAX, TRACE_SIZE_MAX, MessageHeaders, encode_message_headers, is_tags
-from zmqbroker.wire.queue_requests import DELAY_MS_MAX, Fields, read_channel_name
+from zmqbroker.wire.queue_requests import DELAY_MS_MAX, Fields, read_channel_name, read_receipts
 
-__all__ = ["CONFIRMS", "NO_CONFIRM", "QUORUM", "Send", "SendBatch", "read_send", "read_send_batch"]
+__all__ = [
+    "CONFIRMS",
+    "HAND_OVER_BATCHES_MAX",
+    "NO_CONFIRM",
+    "QUORUM",
+    "HandOverRequest",
+    "Send",
+    "SendBatch",
+    "read_hand_over",
+    "read_send",
+    "read_send_batch",
+]
 
 #: What a sender wants to hear: that its messages are in the logs of a majority, or nothing at all.
 QUORUM, NO_CONFIRM = CONFIRMS = ("quorum", "none")
+#: Batches of one hand-over: half of the results that a channel keeps of a producer, so that all of them are kept.
+HAND_OVER_BATCHES_MAX = 64
 
 
 @dataclass(slots=True, frozen=True)
@@ -64,6 +78,16 @@ class SendBatch:
     explain: bool = False  # SENT tells how long each step took
     expected_sequence: int | None = None  # what the channel's last sequence must be; None: any
     confirm: str = QUORUM  # quorum | none, which is not for a batch with a producer
+
+
+@dataclass(slots=True, frozen=True)
+class HandOverRequest:
+    """Finish messages and store the batches, which nobody has looked into yet: all of it, or nothing."""
+
+    channel: str
+    receipts: tuple[Receipt, ...]
+    batches: tuple[Buffer, ...]
+    forward: bool = False
 
 
 def read_send(fields: Fields, bodies: Sequence[Buffer]) -> Send:
@@ -123,3 +147,8 @@ def _read_common(fields: Fields) -> tuple[bool, bool, int | None, str]:
     if confirm == NO_CONFIRM and explain:
         raise InvalidRequest(f"field explain is true with confirm {shown(confirm)}: there is no answer to explain it in")
     return flag(fields, "forward"), explain, expected, confirm
+
+
+def read_hand_over(fields: Fields, bodies: Sequence[Buffer]) -> HandOverRequest:
+    """A HAND_OVER from its fields and its batch frames. Raises InvalidRequest or InvalidChannel."""
+    return HandOverRequest(read_channel_name(fields), read_receipts(fields), tuple(bodies), flag(fields, "forward"))

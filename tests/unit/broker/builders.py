@@ -15,6 +15,7 @@ from zmqbroker.commands import (
     Command,
     CreateChannel,
     Delivery,
+    HandOver,
     Origin,
     Publish,
     Published,
@@ -35,6 +36,7 @@ __all__ = [
     "Node",
     "acked_by",
     "describe",
+    "handed",
     "key",
     "named",
     "origins",
@@ -113,6 +115,11 @@ def ranges(delivery: Delivery) -> list[tuple[int, int, int]]:
 def acked_by(delivery: Delivery) -> Ack:
     """The ack of all of a delivery, by its receiver."""
     return Ack(delivery.key.session, delivery.channel, receipts_of(delivery))
+
+
+def handed(delivery: Delivery, *batches: Publish) -> HandOver:
+    """All of a delivery handed over by its receiver."""
+    return HandOver(*named(delivery), batches)
 
 
 def ruled(limits: MachineLimits | None = None, *, channel: str = "c", **settings: Any) -> Node:

@@ -10,19 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import TypeVar
 
-from tests.unit.broker.model_moving import Movements
-from tests.unit.broker.model_state import (
-    MILLISECOND,
-    Answer,
-    Channel,
-    Hold,
-    KnownProducer,
-    Message,
-    Part,
-    Sighting,
-    first_step_after,
-    groups_of,
-)
+from tests.unit.broker.model_handing import HandingOver
+from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Hold, KnownProducer, Message, first_step_after
 from zmqbroker.commands import (
     Ack,
     Acked,
@@ -35,6 +24,7 @@ from zmqbroker.commands import (
     DeleteChannel,
     DeleteMessages,
     Extend,
+    HandOver,
     Nack,
     OpenProducer,
     ProducerOpened,
@@ -48,7 +38,6 @@ from zmqbroker.commands import (
     Reject,
     Requeue,
     Result,
-    Run,
     Settle,
     Trim,
     UpdateChannel,
@@ -58,9 +47,7 @@ from zmqbroker.errors import (
     Busy,
     ChannelExists,
     ChannelNotFound,
-    Duplicate,
     InvalidRequest,
-    OutOfSequence,
     RequestError,
     SequenceMismatch,
     StaleReceipt,
@@ -72,7 +59,7 @@ __all__ = ["Model"]
 C = TypeVar("C", bound=Command)
 
 
-class Model(Movements):
+class Model(HandingOver):
     """What a machine with these limits must do."""
 
     def apply(self, index: int, time: int, commands: list[Command]) -> tuple[list[Result], list[Answer]]:
@@ -147,6 +134,8 @@ class Model(Movements):
                 return self.update(command)
             case DeleteChannel():
                 return self.on(self.found(command.channel), self.delete, command)
+            case HandOver():
+                return self.hand_over(command)
             case Close():
                 return self.close(command)
             case Trim():
@@ -157,11 +146,6 @@ class Model(Movements):
         return channel if isinstance(channel, RequestError) else do(channel, command)
 
     # --- producing ----------------------------------------------------------------------------------------------------
-
-    def use(self, channel: Channel, producer: int) -> KnownProducer:
-        self.order += 1
-        channel.producers[producer].used = self.order
-        return channel.producers[producer]
 
     def open(self, channel: Channel, command: OpenProducer) -> Result:
         if command.producer not in channel.producers:
@@ -186,58 +170,12 @@ class Model(Movements):
         full = self.make_room(channel, len(fresh), sum(p.share for p in {m.part for m in fresh})) if fresh else None
         if full is not None:
             return full
-        first = len(channel.messages) + 1
-        channel.messages += messages
-        channel.take_turns()
-        if channel.settings.dedup_window_ms:
-            ids = {id: first + n for n, id in enumerate(command.ids) if id and messages[n].is_live}
-            channel.sightings.append(Sighting(first, self.now, ids, duplicates if header.producer else ()))
-        channel.forget_ids(self.now, self.limits.dedup_ids_max)
-        if header.producer:
-            channel.producers[header.producer].results.append((header.base_sequence, header.count, first, self.now))
+        first = self.put(channel, command, messages, duplicates)
         self.to_serve.append(channel)
         return Published(first, header.count, False, self.now, duplicates)
 
     def mismatch(self, command: Publish, last_sequence: int) -> SequenceMismatch:
         return SequenceMismatch("", expected=command.expected_sequence, last_sequence=last_sequence)
-
-    def messages_of(self, channel: Channel, command: Publish, duplicates: dict[int, int]) -> list[Message]:
-        """The messages of a batch, one by one; those that are duplicates are finished, and part the others."""
-        header, first, made = command.header, len(channel.messages) + 1, list[Message]()
-        whole = Part.of_frame(header, command.position, command.size, self.index, self.now)
-        place_in_frame = 0
-        for run in command.runs or (Run(header.count),):
-            part = whole.cut(place_in_frame, run.count) if run.count < header.count else whole
-            part.priority, part.group = run.priority, run.group
-            delay_ms = run.delay_ms or channel.settings.delay_ms
-            expiry_ms = run.expiry_ms or channel.settings.expiry_ms
-            if expiry_ms:
-                part.expires = first_step_after(self.now, expiry_ms)
-            due = first_step_after(self.now, delay_ms) if delay_ms else 0
-            begin = len(made)
-            for _ in range(run.count):
-                made.append(Message(first + len(made), part, len(made) - begin, len(made), due=due))
-            for neighbours in groups_of([m for m in made[begin:] if m.place_in_frame not in duplicates]):
-                if len(neighbours) < run.count:
-                    cut = part.cut(neighbours[0].place, len(neighbours))
-                    for place, message in enumerate(neighbours):
-                        message.part, message.place = cut, place
-            place_in_frame += run.count
-        for place in duplicates:
-            made[place].finished, made[place].due = "deduplicated", 0
-        return made
-
-    def repeated(self, channel: Channel, producer: KnownProducer, base: int, count: int) -> Result:
-        if base == producer.last + 1:
-            return None
-        kept = producer.results[-self.limits.results_kept :]
-        for known_base, known_count, first, time in kept:
-            if (known_base, known_count) == (base, count):
-                told = [s.duplicates for s in channel.sightings if s.first == first]
-                return Published(first, count, True, time, told[0] if told else ())
-        if base >= 1 and kept and base + count - 1 < kept[0][0]:
-            return Duplicate("")
-        return OutOfSequence("", expected=producer.last + 1)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 

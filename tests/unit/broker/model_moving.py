@@ -35,8 +35,11 @@ class Movements:
         if name in self.channels or incarnation:
             return self.found(name, incarnation)
         if len(self.channels) == self.limits.channels_max:
-            return Busy("", retry_ms=self.limits.retry_ms)
+            return self.no_channel()
         return self.channels.setdefault(name, Channel(name, self.index))
+
+    def no_channel(self) -> Busy:
+        return Busy("", retry_ms=self.limits.retry_ms)
 
     # --- to consumers -------------------------------------------------------------------------------------------------
 

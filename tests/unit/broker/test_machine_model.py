@@ -20,6 +20,7 @@ from zmqbroker.commands import (
     DeleteChannel,
     DeleteMessages,
     Extend,
+    HandOver,
     Nack,
     OpenProducer,
     Publish,
@@ -85,6 +86,7 @@ publishes = st.builds(
     st.one_of(st.just([]), st.lists(runs, max_size=3)),
     st.one_of(st.just([]), st.lists(st.sampled_from([b"", b"1", b"2", b"3", b"4", b"5"]), max_size=5)),
 )
+handings = st.lists(publishes, min_size=1, max_size=3).map(tuple)
 receives = st.builds(
     receive,
     st.integers(1, 6),
@@ -146,7 +148,8 @@ class MachineAgainstModel(RuleBasedStateMachine):
         """Commands that fit what has happened, most receipts are some that were given out."""
         held = self.trio.held()
         settles = [self.settles(held, complete=True), self.settles(held, complete=False)] if held else []
-        return st.one_of(publishes, publishes, receives, receives, receives, *settles, *settles, others, managing)
+        again = [st.sampled_from(self.trio.done)] if self.trio.done else []
+        return st.one_of(publishes, publishes, receives, receives, receives, *settles, *settles, *again, others, managing)
 
     def settles(self, held: list[Held], *, complete: bool) -> st.SearchStrategy[Command]:
         """What holders do, with whole receipts or with any parts, which may be anyone's."""
@@ -167,9 +170,20 @@ class MachineAgainstModel(RuleBasedStateMachine):
                 st.builds(Reject, *common, st.sampled_from(["", "broken", "requeued"])),
                 st.builds(Requeue, *common, channels),
                 st.builds(Extend, *common, visibilities_ms),
+                st.builds(HandOver, *common, handings),
             )
 
         return owner.flatmap(of)
+
+    @rule(data=st.data(), channel=channels, opened=st.booleans(), more=st.sampled_from([0, 0, 1, 2]))
+    def hand_over(self, data: st.DataObject, channel: str, opened: bool, more: int) -> None:
+        """What is held at once is handed over, with the numbers that producers have reached, and perhaps once more."""
+        opening = [OpenProducer(data.draw(channels), data.draw(st.integers(1, 3)))] if opened else []
+        self.trio.apply([*opening, data.draw(publishes), publish(2, channel=channel), receive(2, channel=channel, request=9)])
+        session, name, receipt = data.draw(st.sampled_from(self.trio.in_hand() or [(ALICE, channel, Receipt(1, 1, 1))]))
+        batches = tuple(map(self.trio.next_of, data.draw(handings)))
+        command = HandOver(session, name, (receipt,), batches)
+        self.trio.apply([command] * (1 + more))
 
     @rule(restarting=st.booleans())
     def flush(self, restarting: bool) -> None:

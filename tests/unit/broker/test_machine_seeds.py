@@ -23,8 +23,10 @@ from zmqbroker.commands import (
     DeleteChannel,
     DeleteMessages,
     Extend,
+    HandOver,
     Nack,
     OpenProducer,
+    Publish,
     Purge,
     Receipt,
     Redrive,
@@ -43,14 +45,15 @@ first, last = (int(bound) for bound in os.environ.get("ZMQBROKER_SEEDS", "0:12")
 class Commands:
     """Random commands that have much to do with each other."""
 
-    def __init__(self, chance: Random) -> None:
-        self.chance, self.pick = chance, chance.choice
+    def __init__(self, chance: Random, trio: Trio) -> None:
+        self.chance, self.pick, self.trio = chance, chance.choice, trio
         self.held: list[Held] = []
         self.ids = [b"%d" % number for number in range(chance.choice([2, 6, 20]))]
         self.makers: list[Callable[[], Command]] = [
             *[self.publish] * 6,
             *[self.receive] * 6,
             *[self.settle] * 8,
+            *[self.hand_over] * 4,
             *[self.manage] * 2,
             lambda: Close(self.pick([ALICE, BOB]), self.pick([None, 0, 1])),
             lambda: OpenProducer(self.channel(), self.pick([1, 2, 3])),
@@ -78,7 +81,7 @@ class Commands:
             dedup_window_ms=self.pick([0, 20, 40, 1000]),
         )
 
-    def publish(self) -> Command:
+    def publish(self) -> Publish:
         runs = [
             Run(
                 self.pick([1, 1, 2, 3]),
@@ -135,6 +138,26 @@ class Commands:
             return Requeue(session, channel, receipts, self.channel())
         return Ack(session, channel, receipts) if kind is Ack else Extend(session, channel, receipts, self.pick([0, 2, 15, 40]))
 
+    def hand_over(self) -> Command:
+        """Most of it can be done: what is held, by producers that go on; now and then once more."""
+        if self.trio.done and self.chance.random() < 0.3:
+            return self.pick(self.trio.done)
+        held = self.trio.in_hand()
+        session, name, receipt = self.pick(held or self.held or [(ALICE, "a", Receipt(1, 1, 1))])
+        others = [other for *owner, other in held if owner == [session, name] and other != receipt]
+        receipts = (receipt, *others[: self.pick([0, 0, 1, 2])], *self.pick([(), (), (), (), (receipt,)]))
+        batches = [self.numbered(self.publish(), place) for place in range(self.pick([1, 1, 2, 3]))]
+        return HandOver(session, name, receipts, tuple(batches))
+
+    def numbered(self, batch: Publish, place: int) -> Publish:
+        """Now and then with any number; one in a place behind guesses what those before it are."""
+        if self.chance.random() < 0.05:
+            return batch
+        good = self.trio.next_of(batch)
+        if not good.header.producer or not place:
+            return good
+        return replace(good, header=replace(good.header, base_sequence=good.header.base_sequence + self.pick([0, place])))
+
     def manage(self) -> Command:
         channel, low = self.channel(), self.chance.randint(0, 20)
         commands: list[Command] = [
@@ -157,7 +180,7 @@ def test_machine_entries_of_seeds_agree_with_the_model(seed: int, monkeypatch: p
     for module in ("timetable", "deadlines"):  # so that tables with dead entries are made anew
         monkeypatch.setattr(f"zmqbroker.broker.{module}.SLACK", chance.choice([0, 64]))
     trio = Trio(replace(TINY, channels_max=chance.choice([1, 2, 3, 4]), waiting_max=chance.choice([1, 2, 3])))
-    commands = Commands(chance)
+    commands = Commands(chance, trio)
     trio.apply([CreateChannel("a", commands.rules())])
     for _ in range(ENTRIES):
         trio.apply(commands.some(trio.held()), chance.choice([0, 0, 1]), chance.choice([0, 1, 2, 8, 10, 20, -5]))

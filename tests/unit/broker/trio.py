@@ -8,7 +8,7 @@ from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, describe
 from tests.unit.broker.model import Model
 from tests.unit.broker.model_state import Answer, Given
 from zmqbroker.broker import Machine, MachineLimits
-from zmqbroker.commands import Command, Delivery, Receipt
+from zmqbroker.commands import Command, Delivery, HandedOver, HandOver, Publish, Receipt
 
 __all__ = ["CHANNELS", "Held", "Trio"]
 
@@ -50,6 +50,7 @@ class Trio:
         self.stored: dict[bytes, bytes] = {}
         self.index, self.now = 0, START
         self.seen: list[Delivery] = []
+        self.done: list[HandOver] = []  # of late
         self.assigned: set[tuple[int, str, int, int]] = set()
 
     def apply(self, commands: list[Command], skipped: int = 0, step_ms: int = 0) -> None:
@@ -63,10 +64,30 @@ class Trio:
         assert [spread(delivery) for delivery in applied.deliveries] == answers
         self.seen = (self.seen + [delivery for delivery in applied.deliveries if delivery.pieces])[-6:]
         self.check_receipts(answers)
+        told = zip(commands, applied.results, strict=True)
+        self.done += [one for one, result in told if isinstance(one, HandOver) and isinstance(result, HandedOver)]
+        del self.done[:-4]
 
     def held(self) -> list[Held]:
         """What was given out of late; some of it is not held any more."""
         return [(delivery.key.session, delivery.channel, piece.receipt) for delivery in self.seen for piece in delivery.pieces]
+
+    def in_hand(self) -> list[Held]:
+        """Every message that is held now."""
+        return [
+            (hold.key.session, channel.name, Receipt(hold.assigning, message.sequence, message.sequence))
+            for channel, hold in self.model.holds()
+            if hold.assigning is not None
+            for message in channel.held(hold)
+        ]
+
+    def next_of(self, batch: Publish) -> Publish:
+        """The batch with the number that its producer has reached; without a producer where that is not open."""
+        header = batch.header
+        there = self.model.channels.get(header.channel)
+        known = there.producers.get(header.producer) if there else None
+        numbered = replace(header, base_sequence=known.last + 1) if known else replace(header, producer=0, base_sequence=0)
+        return replace(batch, header=numbered)
 
     def check_receipts(self, answers: list[Answer]) -> None:
         """No message is assigned twice under one number: only a repeat, with the same delivery count, may look so."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.client import fake_channels
+from tests.unit.client import fake_channels, fake_handing
 from zmqbroker.commands import ChannelSettings, Manage, Run, Settle
 from zmqbroker.errors import (
     Busy,
@@ -32,6 +32,7 @@ from zmqbroker.wire.requests import (
     AnyRequest,
     ChangeMembers,
     CloseRequest,
+    HandOverRequest,
     Hello,
     Info,
     ListChannels,
@@ -172,6 +173,8 @@ class FakeBroker:
                 return [encode_header(Reply.CLOSED, request_id, {"returned": self._close(session, request.consumer)})]
             case ReceiveRequest():
                 return self._receive(request, request_id, session, reply_to)
+            case HandOverRequest():
+                return _framed(request_id, fake_handing.hand_over(self, request, session))
             case SettleRequest():
                 return _framed(request_id, fake_channels.settle(self, request.command, session))
             case ManageRequest():

@@ -18,8 +18,10 @@ from zmqbroker.raft.confchange import Change, ChangeType, ConfChange, Transition
 from zmqbroker.raft.messages import EntryType, HardState, Membership, Snapshot, StorageAppend
 from zmqbroker.server.log_dump import describe_entry, dump_log
 from zmqbroker.storage.stopped import StoppedDirectory
+from zmqbroker.wire import codec
 from zmqbroker.wire.command_shapes import SmallCommand
 from zmqbroker.wire.entries import EntryBuilder
+from zmqbroker.wire.hand_overs import HandOverFrames
 from zmqbroker.wire.membership import encode_members
 
 SESSION = bytes(range(16))
@@ -113,6 +115,13 @@ def test_commands_of_an_entry_are_counted_by_kind_and_channel() -> None:
         "Publish 'c' (2 messages), Receive 'orders' max 5, Ack 'orders' x2, OpenProducer 'bills', "
         f"Close session {SESSION.hex()}, Close session {SESSION.hex()} consumer 4, Tick, TakeAudit"
     )
+
+
+def test_hand_over_is_told_with_its_channels_and_messages() -> None:
+    builder = EntryBuilder()
+    frames = tuple(codec.encode_batch(name, [b"x", b"y"]) for name in (b"paid", b"audit", b"paid"))
+    builder.add(HandOverFrames(SESSION, "orders", (Receipt(1, 1, 1),), frames))
+    assert describe_entry(EntryType.NORMAL, builder.build(5)) == "HandOver 'orders' to 'audit', 'paid' (6 messages)"
 
 
 def test_membership_changes_are_in_words() -> None:

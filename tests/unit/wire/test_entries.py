@@ -282,7 +282,7 @@ FAULTS: list[tuple[bytes, str]] = [
     (by_hand(6, b"", zeros=b"\0\0\1"), "a command of 0 bytes at offset 16 does not fit"),
     (by_hand(7, msgpack.packb([1]))[:-1], "a command of 2 bytes at offset 16 does not fit an entry of 25 bytes"),
     (by_hand(0, b""), "command type 0 at offset 16 is not known"),
-    (by_hand(19, b""), "command type 19 at offset 16 is not known"),
+    (by_hand(99, b""), "command type 99 at offset 16 is not known"),
     (by_hand(1, bytes(7)), "Publish at offset 24 has 7 bytes, fewer than 8"),
     (by_hand(1, bytes(8)), "a batch frame of 0 bytes is shorter than its 40 byte header"),
     (by_hand(8, b"x"), "TakeAudit at offset 16 has wrong values: \\[120\\]"),

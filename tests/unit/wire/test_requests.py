@@ -179,7 +179,7 @@ def test_request_unknown_command_is_named(command: int) -> None:
         decode_request(command, {}, [])
 
 
-@pytest.mark.parametrize("command", list(Request))
+@pytest.mark.parametrize("command", [request for request in Request if request != Request.HAND_OVER])
 def test_request_wrong_number_of_body_frames_is_malformed(command: Request) -> None:
     expected = 1 if command in (Request.SEND, Request.SEND_BATCH) else 0
     for count in {0, 1, 2} - {expected}:

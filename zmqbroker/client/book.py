@@ -1,0 +1,25 @@
+"""What the queues of one client share."""
+
+from __future__ import annotations
+
+from zmqbroker.client.consumer import Consuming
+from zmqbroker.client.handing import HandOvers
+from zmqbroker.client.producer import Producer
+from zmqbroker.wire.frames import U32_MAX
+
+__all__ = ["Book"]
+
+
+class Book:
+    """What is in use at one client: consumer numbers, who consumes, producers that are open."""
+
+    def __init__(self) -> None:
+        self.consumers: set[Consuming] = set()
+        self.producers: set[Producer] = set()
+        self.hand_overs = HandOvers()
+        self._last_consumer = 0
+
+    def next_consumer(self) -> int:
+        """A number that no other consumer of the session has, but after four thousand million of them."""
+        self._last_consumer = self._last_consumer % U32_MAX + 1
+        return self._last_consumer

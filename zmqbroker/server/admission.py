@@ -1,0 +1,51 @@
+"""What batches of clients must be before a node takes them. Nothing here knows what is stored."""
+
+from __future__ import annotations
+
+from zmqbroker.commands import BatchHeader
+from zmqbroker.config import LimitsConfig
+from zmqbroker.errors import InvalidChannel, InvalidRequest, MessageTooLarge, Unsupported
+from zmqbroker.server.placement import group_of
+from zmqbroker.wire import codec
+from zmqbroker.wire.batch import COLUMNS_SERVED, Buffer
+from zmqbroker.wire.frames import channel_fault
+from zmqbroker.wire.send_requests import HandOverRequest
+
+__all__ = ["admit_batch", "admit_hand_over"]
+
+
+def admit_batch(batch: Buffer, body_size_max: int) -> BatchHeader:
+    """The header of a batch frame with which nothing is wrong.
+
+    Raises what `codec.read_batch` raises, InvalidChannel, or Unsupported.
+    """
+    header = codec.read_batch(batch, body_size_max=body_size_max)
+    if fault := channel_fault(header.channel):
+        raise InvalidChannel(fault)
+    if header.columns & ~COLUMNS_SERVED:
+        raise Unsupported(f"batch columns {header.columns:#x}: this version serves {COLUMNS_SERVED:#x}")
+    return header
+
+
+def admit_hand_over(request: HandOverRequest, limits: LimitsConfig, groups: int) -> tuple[tuple[bytes, ...], list[BatchHeader]]:
+    """Frames and headers of a hand-over with which nothing is wrong, among `groups` groups that hold channels.
+
+    Raises what `admit_batch` raises, MessageTooLarge or InvalidRequest.
+    """
+    frames = tuple(map(bytes, request.batches))
+    size, limit = sum(map(len, frames)), limits.batch_bytes_max
+    if size > limit:
+        text = f"the batches of a hand-over have {size} bytes together, the limit is {limit}"
+        raise MessageTooLarge(text, size=size, limit=limit)
+    headers = [admit_batch(frame, limits.message_bytes_max) for frame in frames]
+    home = group_of(request.channel, groups)
+    for header in headers:
+        group = group_of(header.channel, groups)
+        if group != home:
+            raise InvalidRequest(
+                f"channel {header.channel!r} is in group {group} and channel {request.channel!r} in group {home}: "
+                "a hand-over stays in one group, which channels with the same {tag} in their names share"
+            )
+    if len({header.producer == 0 for header in headers}) > 1:
+        raise InvalidRequest("some batches of a hand-over have a producer and others none: all have one, or none has")
+    return frames, headers

@@ -1,0 +1,80 @@
+"""How a hand-over lies in an entry: what is said of it, then its batch frames as they came. Source: docs/PROTOCOL.md §9."""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+from zmqbroker.commands import Ack, HandOver, Publish, Receipt
+from zmqbroker.errors import LocalProtocolError, MalformedFrame
+from zmqbroker.wire import codec
+from zmqbroker.wire.columns import read_ids, read_runs
+from zmqbroker.wire.command_shapes import SHAPES, is_u64
+from zmqbroker.wire.frames import pack, shown, unpack
+from zmqbroker.wire.send_requests import HAND_OVER_BATCHES_MAX
+
+__all__ = ["HAND_OVER", "HandOverFrames", "hand_over_head", "read_hand_over"]
+
+#: Type of the command.
+HAND_OVER = 19
+#: Size of the head, which is msgpack.
+_HEAD = struct.Struct("<I")
+
+
+class HandOverFrames(NamedTuple):
+    """A hand-over that is to be written: its batches are frames still."""
+
+    session: bytes
+    channel: str
+    receipts: tuple[Receipt, ...]
+    frames: tuple[bytes, ...]  # `codec.read_batch` accepted them, checksums included
+
+
+def _is_sizes(value: object) -> bool:
+    return type(value) is list and 1 <= len(value) <= HAND_OVER_BATCHES_MAX and all(map(is_u64, value))
+
+
+_CHECKS = (*SHAPES[Ack].checks, _is_sizes)
+
+
+def _fits(items: object) -> bool:
+    if type(items) is not list or len(items) != len(_CHECKS):
+        return False
+    return all(check(item) for check, item in zip(_CHECKS, items, strict=True))
+
+
+def hand_over_head(command: HandOverFrames) -> bytes:
+    """What comes before the frames. Raises LocalProtocolError when a value is out of its range."""
+    receipts = [[receipt.assigning, receipt.first, receipt.last] for receipt in command.receipts]
+    items = [command.session, command.channel, receipts, list(map(len, command.frames))]
+    if not _fits(items):
+        raise LocalProtocolError(f"a value of this hand-over is out of its range: {shown(items)}")
+    head = pack(items, "HandOver")
+    return _HEAD.pack(len(head)) + head
+
+
+def read_hand_over(data: bytes, start: int, size: int) -> HandOver:
+    """The hand-over at data[start : start + size] of an entry; checksums of its frames are not verified.
+
+    Raises MalformedFrame.
+    """
+    head_at, end = start + _HEAD.size, start + size
+    if head_at > end:
+        raise MalformedFrame(f"HandOver at offset {start} has {size} bytes, fewer than {_HEAD.size}")
+    position = head_at + _HEAD.unpack_from(data, start)[0]
+    if position > end:
+        raise MalformedFrame(f"what HandOver at offset {start} says of itself ends at {position}, it ends at {end}")
+    items = unpack(data[head_at:position], "HandOver")
+    if not _fits(items):
+        raise MalformedFrame(f"HandOver at offset {start} has wrong values: {shown(items)}")
+    session, channel, receipts, sizes = items
+    if position + sum(sizes) != end:
+        raise MalformedFrame(f"batches of HandOver at offset {start} end at {position + sum(sizes)}, it ends at {end}")
+    batches: list[Publish] = []
+    for batch_size in sizes:
+        header = codec.read_batch(data, position, batch_size, verify=False)
+        batches.append(
+            Publish(header, position, batch_size, runs=read_runs(data, position, header), ids=read_ids(data, position, header))
+        )
+        position += batch_size
+    return HandOver(session, channel, tuple(Receipt(*receipt) for receipt in receipts), tuple(batches))
