@@ -202,6 +202,15 @@ def test_hand_over_after_the_channel_was_made_anew_is_no_repeat() -> None:
     assert isinstance(refused(node, command), StaleReceipt)
 
 
+def test_hand_over_that_names_more_than_was_handed_over_is_no_repeat() -> None:
+    node, delivery = with_producers(("d", 7))
+    command = handed(delivery, publish(channel="d", producer=7, base=1))
+    node.entry(command)
+    (receipt,) = command.receipts
+    for more in (replace(receipt, last=4), replace(receipt, first=0), replace(receipt, first=3, last=2)):
+        assert isinstance(refused(node, replace(command, receipts=(more,))), StaleReceipt)
+
+
 @pytest.mark.parametrize("delay_ms", [0, 50])
 def test_hand_over_is_no_repeat_while_its_messages_are_to_be_received(delay_ms: int) -> None:
     """Somebody has used the numbers for other sends: nothing is told as done that was not."""
@@ -320,14 +329,14 @@ def test_hand_over_knows_that_batches_with_a_held_or_delayed_message_free_no_byt
     node, delivery = holding()
     node.entry(
         CreateChannel("d", ChannelSettings(max_bytes=3000, overflow="drop_oldest")),
-        publish(5, channel="d"),
-        publish(2, channel="d", runs=(Run(1), Run(1, delay_ms=1000))),
+        *(publish(count, channel="d") for count in (5, 2, 1)),
     )
-    node.entry(publish(channel="d"))
-    node.entry(receive(1, session=BOB, channel="d"), receive(1, session=BOB, channel="d", request=2))
-    node.entry(Nack(BOB, "d", (Receipt(node.index << 16, 1, 1),)))
-    assert isinstance(refused(node, handed(delivery, publish(channel="d", size=1501))), ChannelFull)
-    assert isinstance(node.result(handed(delivery, publish(channel="d", size=1500))), HandedOver)
+    node.entry(receive(6, session=BOB, channel="d"))
+    assigning = node.index << 16
+    node.entry(Nack(BOB, "d", (Receipt(assigning, 2, 5),)), Nack(BOB, "d", (Receipt(assigning, 6, 6),), 1000))
+    assert (node.stats("d").in_flight, node.stats("d").delayed, node.stats("d").ready) == (1, 1, 6)
+    assert isinstance(refused(node, handed(delivery, publish(channel="d", size=1001))), ChannelFull)
+    assert isinstance(node.result(handed(delivery, publish(channel="d", size=1000))), HandedOver)
 
 
 def test_hand_over_to_its_own_channel_counts_what_leaves_it() -> None:

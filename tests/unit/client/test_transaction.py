@@ -23,6 +23,7 @@ from zmqbroker.errors import (
     MessageTooLarge,
     RemoteProtocolError,
     StaleReceipt,
+    UnknownProducer,
 )
 from zmqbroker.wire.frames import Reply, encode_header
 from zmqbroker.wire.requests import AckRequest, HandOverRequest, OpenProducerRequest
@@ -106,6 +107,17 @@ def test_transaction_without_sends_acks() -> None:
             pass
         assert step.results == []
         assert (len(asked(server, AckRequest)), asked(server, HandOverRequest)) == (1, [])
+
+    assert run(test).broker.channel("q").acked == {1, 2}
+
+
+def test_transaction_acks_a_message_that_it_is_given_twice_once() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        first, second = await received(client, 2)
+        async with client.queue("q").transaction(second, first, second) as step:
+            step.send("paid", b"1")
+        ((receipt, *others),) = [request.receipts for request in asked(server, HandOverRequest)]
+        assert (receipt.first, receipt.last, others) == (1, 2, [])
 
     assert run(test).broker.channel("q").acked == {1, 2}
 
@@ -256,7 +268,7 @@ def test_transaction_whose_answer_was_lost_is_done_once_and_gets_the_first_answe
     assert first == second
 
 
-@pytest.mark.parametrize("spoil", ["results", "producer", "channel"])
+@pytest.mark.parametrize("spoil", ["results", "producer", "channel", "evicted"])
 def test_transaction_that_may_have_been_done_says_so_whatever_the_repeat_is_refused_with(spoil: str) -> None:
     async def test(client: Client, server: FakeServer) -> None:
         (message,) = await received(client)
@@ -265,6 +277,8 @@ def test_transaction_that_may_have_been_done_says_so_whatever_the_repeat_is_refu
         await until(lambda: lost)
         if spoil == "channel":
             server.node.refusals = [InvalidRequest("no channel")]
+        elif spoil == "evicted":
+            server.node.refusals = [UnknownProducer("no producer")]
         elif spoil == "producer":
             server.broker.channel("paid").producers.clear()
         else:
@@ -274,6 +288,7 @@ def test_transaction_that_may_have_been_done_says_so_whatever_the_repeat_is_refu
         with pytest.raises(BrokerError) as caught:
             await sending
         assert getattr(caught.value, "outcome_unknown", False)
+        assert len(asked(server, HandOverRequest)) == 2
         (other,) = await received(client)
         assert (await other.ack_and_send("paid", b"2")).sequence == 2
 

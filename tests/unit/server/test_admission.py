@@ -88,6 +88,8 @@ def test_hand_over_to_another_group_is_refused_by_name() -> None:
     text = "channel 'd' is in group 1 and channel 'c' in group 2: a hand-over stays in one group"
     with pytest.raises(InvalidRequest, match=text):
         admit(frame("c"), frame("d"), groups=2)
+    with pytest.raises(InvalidRequest, match="channel 'c' is in group 2 and channel 'd' in group 1"):
+        admit(frame("c"), channel="d", groups=2)
     assert admit(frame("{c}.d"), frame("x.{c}"), groups=2)
     assert admit(frame("d"), groups=1)
 
