@@ -176,6 +176,9 @@ REQUESTS: list[AnyRequest] = [
     ManageRequest(DeleteChannel("orders")),
     ListChannels(),
     ListChannels("ord", "orders", 100, True),
+    ReceiveRequest("orders", wait_ms=5_000, consumer=3, consumer_priority=9),
+    CloseRequest(3, request=7),
+    ManageRequest(CreateChannel("orders", ChannelSettings(single_active=True))),
 ]
 
 

@@ -9,7 +9,10 @@ __all__ = ["Counters"]
 
 @dataclass(slots=True)
 class Counters:
-    """Messages, counted. What was ever stored is acked, expired, dropped, dead-lettered, moved, or still there."""
+    """Messages, counted. What was ever stored is acked, expired, dropped, dead-lettered, moved, or still there.
+
+    What was ever stored was sent, or moved here. Bytes are those of batch frames.
+    """
 
     acked: int = 0
     expired: int = 0  # their time was over
@@ -17,3 +20,7 @@ class Counters:
     dead_lettered: int = 0  # now in the dead-letter channel
     moved: int = 0  # requeued or redriven: elsewhere, or behind all others
     redelivered: int = 0  # assignments of a message beyond its first
+    sent: int = 0  # stored by senders
+    sent_bytes: int = 0
+    delivered: int = 0  # assignments of a message
+    delivered_bytes: int = 0  # each message's share of its frame, at every assignment

@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 
 from zmqbroker.broker.backlog import Later
-from zmqbroker.broker.claims import Assignment, Waiter
+from zmqbroker.broker.claims import Active, Assignment, Waiter
 from zmqbroker.broker.producers import Producer, StoredBatch
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
@@ -17,6 +17,7 @@ from zmqbroker.broker.records import BatchRecord
 from zmqbroker.commands import Origin, Receive, ReceiveKey
 
 __all__ = [
+    "ACTIVE",
     "ASSIGNMENT",
     "BATCH",
     "CHANNEL",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED = range(9)
+ACTIVE = 13
 
 
 def pack(*values: object) -> bytes:
@@ -86,7 +88,15 @@ def _write_waiter(queue: Queue, order: int) -> bytes | None:
         command.wait_ms,
         command.visibility_ms,
         command.incarnation,
+        command.consumer_priority,
     )
+
+
+def _write_active(queue: Queue, _id: int) -> bytes | None:
+    active = queue.single.active if queue.single is not None else None
+    if active is None:
+        return None
+    return pack(active.order, active.deadline_unix_ns, active.session, active.consumer, active.visibility_ms)
 
 
 def _write_producer(queue: Queue, producer_id: int) -> bytes | None:
@@ -102,6 +112,7 @@ WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     DELAYED: _write_delayed,
     ASSIGNMENT: _write_assignment,
     WAITING: _write_waiter,
+    ACTIVE: _write_active,
     PRODUCER: _write_producer,
 }
 
@@ -132,10 +143,17 @@ def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
 
 
 def _read_waiter(queue: Queue, order: int, values: list[Any]) -> None:
-    deadline, session, consumer, request, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation = values
+    deadline, session, consumer, request, *rest = values
+    *counts, wait_ms, visibility_ms, incarnation, priority = rest
+    count_min, count_max, size_max = counts
     key = ReceiveKey(session, consumer, request)
-    command = Receive(key, queue.name, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation)
+    command = Receive(key, queue.name, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation, priority)
     queue.add_waiter(Waiter(order, queue.number, deadline, command))
+
+
+def _read_active(queue: Queue, _id: int, values: list[Any]) -> None:
+    order, deadline, session, consumer, visibility_ms = values
+    queue.add_active(Active(queue.number, session, consumer, visibility_ms, queue.dirty_active, 0, order, deadline))
 
 
 def _read_producer(queue: Queue, producer_id: int, values: list[Any]) -> None:
@@ -152,5 +170,6 @@ READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     DELAYED: _read_delayed,
     ASSIGNMENT: _read_assignment,
     WAITING: _read_waiter,
+    ACTIVE: _read_active,
     PRODUCER: _read_producer,
 }

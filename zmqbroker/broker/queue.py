@@ -17,13 +17,14 @@ from dataclasses import asdict, replace
 
 from zmqbroker.broker.assigning import pieces_of, take_fitting
 from zmqbroker.broker.backlog import Backlog
-from zmqbroker.broker.claims import Assignment, Claims, Waiter
+from zmqbroker.broker.claims import Active, Assignment, Claims, Waiter
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.producers import Producers
 from zmqbroker.broker.ranges import Range, RangeMap, cut_from_list
 from zmqbroker.broker.records import Moment, deadline_after, record_of, records_of
+from zmqbroker.broker.single import SingleActive
 from zmqbroker.broker.timetable import Agenda
 from zmqbroker.broker.waiting import WaitingReceives
 from zmqbroker.commands import (
@@ -63,6 +64,8 @@ class Queue(Backlog):
         self.assignments: dict[int, Assignment] = {}  # by order number
         self.dirty_assignments: Dirty[int] = Dirty()
         self.waiting = WaitingReceives()
+        self.single: SingleActive | None = None  # where only one consumer gets messages, once somebody receives
+        self.dirty_active: Dirty[int] = Dirty()
         self.producers = Producers(limits)
         self._limits = limits
         self._claims = claims  # the machine's; this channel's part of them is kept up here
@@ -73,7 +76,9 @@ class Queue(Backlog):
 
     def publish(self, command: Publish, moment: Moment) -> int:
         """Append a batch of at least one message; returns the sequence of its first."""
-        first, settings = self.next_sequence, self.settings
+        first, settings, counters = self.next_sequence, self.settings, self.counters
+        counters.sent += command.header.count
+        counters.sent_bytes += command.size
         if not (command.runs or settings.delay_ms or settings.expiry_ms):  # as a rule
             self.append(record_of(command, moment))
             return first
@@ -88,7 +93,7 @@ class Queue(Backlog):
             return Delivery(command.key, self.name, pieces_of(self.batches, claims, prioritized=self._prioritized > 0))
         if claims is not None:
             return None
-        available = self.available
+        available = self.available if not self.settings.single_active or self._may_take(command) else 0
         if available >= command.count_min or command.wait_ms <= 0:
             return self._assign(command, moment, available)
         if len(self.waiting) >= self._limits.waiting_max:
@@ -134,11 +139,13 @@ class Queue(Backlog):
         return self.ready.count + self.in_flight.count + self.delayed.count
 
     def serve(self, moment: Moment) -> list[Delivery]:
-        """Assign to waiting receives, oldest first, until none can be served."""
+        """Assign to waiting receives, highest priority first, then oldest first, until none can be served."""
         deliveries: list[Delivery] = []
+        if self.settings.single_active or self.single is not None:
+            self._choose_active()
         while len(self.waiting):
             available = self.available
-            waiter = self.waiting.next_served(available)
+            waiter = (self.waiting if self.single is None else self.single.lineup).next_served(available)
             if waiter is None:
                 break
             self.drop_waiter(waiter)
@@ -147,14 +154,45 @@ class Queue(Backlog):
 
     def end_wait(self, waiter: Waiter, moment: Moment) -> Delivery:
         """Answer a waiting receive with what is ready."""
+        takes = self.single is None or self.single.is_active(waiter.key)
         self.drop_waiter(waiter)
-        return self._assign(waiter.command, moment, self.available)
+        return self._assign(waiter.command, moment, self.available if takes else 0)
 
     def drop_waiter(self, waiter: Waiter) -> None:
         """End a wait without an answer."""
         self.waiting.remove(waiter)
         self._claims.remove(waiter)
         del self._by_key[waiter.key]
+        if self.single is not None:
+            self.single.went(waiter)
+
+    def _may_take(self, command: Receive) -> bool:
+        """Whether a receive is one of the active consumer, which its consumer becomes if there is none."""
+        self._choose_active()
+        single = self.single
+        assert single is not None
+        if single.active is None:
+            single.choose(command)
+        elif not single.is_active(command.key):
+            return False
+        single.renew(command)
+        return True
+
+    def _choose_active(self) -> None:
+        """See that one of those who wait is active, if only one consumer is to get messages, and else nobody."""
+        if not self.settings.single_active:
+            self.retire()
+            self.single = None
+            return
+        if self.single is None:
+            self.single = SingleActive(self.number, self._claims, self.dirty_active)
+        if self.single.active is None and (waiter := self.waiting.first()) is not None:
+            self.single.choose(waiter.command)
+
+    def retire(self) -> None:
+        """Whoever is active is so no more; others may take its place when they are served."""
+        if self.single is not None:
+            self.single.retire()
 
     def let_go(self, first: int, last: int) -> list[Range[int]]:
         """Take messages from whoever holds them; with their delivery counts, ascending. They are live and nowhere now."""
@@ -183,6 +221,7 @@ class Queue(Backlog):
     def clear(self) -> None:
         """Forget all messages and producers: the channel is deleted. Who waits still waits."""
         self.is_deleted = True
+        self.retire()
         self.finish(self.let_go(1, self.next_sequence))
         self.finish(self.take_waiting(1, self.next_sequence))
         self.timetable.clear()
@@ -201,6 +240,7 @@ class Queue(Backlog):
     def stats(self) -> QueueStats:
         """The counters of this channel."""
         oldest = next(iter(self.batches), None)
+        active = self.single.active if self.single is not None else None
         return QueueStats(
             channel=self.name,
             incarnation=self.incarnation,
@@ -212,6 +252,8 @@ class Queue(Backlog):
             size_bytes=self.size_bytes,
             delayed=self.delayed.count,
             oldest_unix_ns=oldest.value.time_unix_ns if oldest else 0,
+            consumers=len({(key.session, key.consumer) for key in self._by_key}),
+            active=(active.session, active.consumer) if active is not None else None,
             **asdict(self.counters),
         )
 
@@ -222,6 +264,8 @@ class Queue(Backlog):
         self.waiting.add(waiter)
         self._claims.add(waiter)
         self._by_key[waiter.key] = waiter
+        if self.single is not None:
+            self.single.came(waiter)
 
     def add_assignment(self, assignment: Assignment) -> None:
         """Add an assignment, whose messages are live and nowhere yet."""
@@ -233,6 +277,13 @@ class Queue(Backlog):
         claims = self._by_key.setdefault(assignment.key, [])
         assert isinstance(claims, list)
         claims.append(assignment)
+        if self.single is not None:
+            self.single.came(assignment)
+
+    def add_active(self, active: Active) -> None:
+        """Let a consumer be active whose claims are there already."""
+        self.single = SingleActive(self.number, self._claims, self.dirty_active)
+        self.single.restore(active)
 
     def is_held(self, session: bytes, receipt: Receipt) -> bool:
         """True when every message of the receipt is in flight under it, or finished."""
@@ -248,13 +299,17 @@ class Queue(Backlog):
 
     def _assign(self, command: Receive, moment: Moment, available: int) -> Delivery:
         held: list[Range[int]] = []
+        counters = self.counters
         count = min(command.count_max, available)
-        for first, last, deliveries in take_fitting(self.ready, self.batches, count, command.size_max):
+        taken, share_bytes = take_fitting(self.ready, self.batches, count, command.size_max)
+        for first, last, deliveries in taken:
             held.append(Range(first, last, deliveries + 1))
+            counters.delivered += last - first + 1
             if deliveries:
-                self.counters.redelivered += last - first + 1
+                counters.redelivered += last - first + 1
         if not held:
             return Delivery(command.key, self.name, ())
+        counters.delivered_bytes += share_bytes
         deadline = deadline_after(moment.now_unix_ns, command.visibility_ms)
         assignment = Assignment(self._claims.take_order(), self.number, deadline, command.key, moment.assigning, held)
         self.add_assignment(assignment)
@@ -269,3 +324,5 @@ class Queue(Backlog):
         claims.remove(assignment)
         if claims:
             self._by_key[assignment.key] = claims
+        if self.single is not None:
+            self.single.went(assignment)

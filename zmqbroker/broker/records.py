@@ -70,11 +70,15 @@ class BatchRecord:
 
     def part(self, offset: int, count: int, total: int) -> BatchRecord:
         """The record of `count` of its `total` messages, from the one at `offset` on."""
-        share = self.share_bytes * (offset + count) // total - self.share_bytes * offset // total
+        share = self.share_of(offset, count, total)
         origin = self.origin_at(offset)
         return replace(
             self, low=self.low + offset, live=count, body_bytes=self.size_at_most(count), share_bytes=share, origin=origin
         )
+
+    def share_of(self, offset: int, count: int, total: int) -> int:
+        """Bytes of `count` of its `total` messages, from the one at `offset` on, where each has as many as the others."""
+        return self.share_bytes * (offset + count) // total - self.share_bytes * offset // total
 
     def origin_at(self, offset: int) -> Origin | None:
         """Where the message at `offset` was before it was moved here; None when it was not."""

@@ -1,16 +1,17 @@
 """Push with credit: an iterator over a queue's messages that asks for more before it runs dry.
 
-Two RECEIVE requests are kept at the broker, each for half of the credit and under a consumer number of its own; one is asked
-again when all messages it brought have been taken. So at most `credit` messages wait here, and while one half is handled the
+Two RECEIVE requests are kept at the broker, each for half of the credit, under one consumer number; one is asked again when
+all messages it brought have been taken. So at most `credit` messages wait here, and while one half is handled the
 other is on its way. Messages come in the order of their sequence as far as both halves are here.
 
-Closing returns to the queue, at once, what was not acked (CLOSE of the two consumers). An error that the session could not
+Closing returns to the queue, at once, what was not acked (CLOSE of the consumer). An error that the session could not
 cure within its time limit ends the iteration with that error, after what was already here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -103,12 +104,12 @@ class Consumer(Generic[Received]):
 
     @staticmethod
     def requests(
-        channel: str, numbers: tuple[int, ...], credit: int, visibility_ms: int, size_max: int
+        channel: str, number: int, credit: int, visibility_ms: int, size_max: int, priority: int = 0
     ) -> tuple[ReceiveRequest, ...]:
-        """What the lanes ask for: `credit` messages shared by consumers with these numbers."""
-        share = max(1, credit // len(numbers))
-        ask = ReceiveRequest(channel, 1, share, size_max=size_max, wait_ms=_WAIT_MS, visibility_ms=visibility_ms)
-        return tuple(replace(ask, consumer=number) for number in numbers)
+        """What the lanes ask for: `credit` messages together, for the consumer of that number."""
+        lanes = 1 if credit == 1 else 2
+        ask = ReceiveRequest(channel, 1, credit // lanes, size_max=size_max, wait_ms=_WAIT_MS, visibility_ms=visibility_ms)
+        return (replace(ask, consumer=number, consumer_priority=priority),) * lanes
 
     def __aiter__(self) -> AsyncIterator[Received]:
         return self._iterate()
@@ -157,11 +158,8 @@ class Consumer(Generic[Received]):
                 self._driver.forget(lane.under_way)
                 lane.under_way.cancel()
             lane.clear()
-        try:
-            for answer in [self._driver.submit(CloseRequest(lane.request.consumer), CLOSE_MS) for lane in self._lanes]:
-                await answer
-        except BrokerError:
-            pass  # closed already, or nobody leads now: then the session's end returns them
+        with contextlib.suppress(BrokerError):  # closed already, or nobody leads now: then the session's end returns them
+            await self._driver.submit(CloseRequest(self._lanes[0].request.consumer), CLOSE_MS)
 
     async def _iterate(self) -> AsyncIterator[Received]:
         try:

@@ -32,6 +32,7 @@ from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
 from zmqbroker.wire.frames import U32_MAX
 from zmqbroker.wire.requests import (
+    CONSUMER_PRIORITY_MAX,
     RECEIPTS_MAX,
     RECEIVE_SIZE_DEFAULT,
     VISIBILITY_MS_DEFAULT,
@@ -93,6 +94,7 @@ class Queue:
         self._timeout_ms = timeout_ms
         self._make = make  # the class of its messages, which `owner` acks
         self._owner = owner if owner is not None else self
+        self._consumer = book.next_consumer()  # of all calls of `receive`
         self._sender = Sender(driver, name, PipelineSettings())
         self._acks = AckGatherer(name, lambda request: driver.submit(request, timeout_ms))
 
@@ -168,30 +170,47 @@ class Queue:
         wait_ms: int = 0,
         visibility_ms: int = VISIBILITY_MS_DEFAULT,
         max_bytes: int = RECEIVE_SIZE_DEFAULT,
+        consumer_priority: int = 0,
         timeout_ms: int | None = None,
     ) -> list[Message]:
         """Up to `max` messages as soon as `min` are ready, or what there is after `wait_ms`.
 
-        Each is in flight for `visibility_ms`, then it is ready again. When the call is cancelled or times out, what may have
-        been assigned to it goes back at once.
+        Each is in flight for `visibility_ms`, then it is ready again. While it waits, those of a lower `consumer_priority` (0
+        to 9) get nothing that it could take. When the call is cancelled or times out, what may have been assigned to it goes
+        back at once. All calls are one consumer where only one at a time gets messages (`single_active`).
         """
-        consumer = self._book.next_consumer()
-        request = ReceiveRequest(self.name, min, max, max_bytes, wait_ms, visibility_ms, consumer)
-        future = self._driver.submit(request, wait_ms + (timeout_ms or self._timeout_ms))
+        request = ReceiveRequest(
+            self.name, min, max, max_bytes, wait_ms, visibility_ms, self._consumer, consumer_priority=consumer_priority
+        )
+        return await self.take(request, timeout_ms)
+
+    async def take(self, request: ReceiveRequest, timeout_ms: int | None = None) -> list[Message]:
+        """The messages of one RECEIVE; what may have been assigned to it goes back when the call is cancelled or times out."""
+        timeout_ms = request.wait_ms + (timeout_ms or self._timeout_ms)
+        future, request_id = self._driver.submit_named(request, timeout_ms)
         try:
             answer = await future
         except (asyncio.CancelledError, DeadlineExceeded):
-            self._give_back(future, consumer)
+            self._driver.forget(future)
+            self.close_consumer(request.consumer, request_id)
             raise
         return list(read_messages(self._owner, self.name, *answer, self._make))
 
     def consume(
-        self, *, credit: int = 256, visibility_ms: int = VISIBILITY_MS_DEFAULT, max_bytes: int = RECEIVE_SIZE_DEFAULT
+        self,
+        *,
+        credit: int = 256,
+        visibility_ms: int = VISIBILITY_MS_DEFAULT,
+        max_bytes: int = RECEIVE_SIZE_DEFAULT,
+        priority: int = 0,
     ) -> Consumer[Message]:
-        """An iterator over the queue's messages, with up to `credit` of them (`max_bytes` for each half) kept ready here."""
+        """An iterator over the queue's messages, with up to `credit` of them (`max_bytes` for each half) kept ready here.
+
+        While it waits, consumers of a lower `priority` (0 to 9) get nothing.
+        """
         _check("credit", credit, 1, 2 * _BATCH_MESSAGES_MAX)
-        numbers = (self._book.next_consumer(), self._book.next_consumer())[: 1 if credit == 1 else 2]
-        requests = Consumer.requests(self.name, numbers, credit, visibility_ms, max_bytes)
+        _check("priority", priority, 0, CONSUMER_PRIORITY_MAX)
+        requests = Consumer.requests(self.name, self._book.next_consumer(), credit, visibility_ms, max_bytes, priority)
         read = partial(read_messages, self._owner, self.name, make=self._make)
         return Consumer(self._driver, requests, self._timeout_ms, read, self._book.consumers)
 
@@ -200,9 +219,9 @@ class Queue:
 
         A handler that returns acks its message; one that raises gives it back, to come again after a delay that doubles;
         `Rejected` moves it to the dead-letter channel. Settings are those of `WorkerSettings`: `concurrency`,
-        `visibility_ms`, `max_hold_ms`, `backoff_ms`, `backoff_max_ms`.
+        `visibility_ms`, `max_hold_ms`, `backoff_ms`, `backoff_max_ms`, `priority`.
         """
-        worker = Worker(self, handler, WorkerSettings(**settings))
+        worker = Worker(self, self._book.next_consumer(), handler, WorkerSettings(**settings))
         self._book.consumers.add(worker)
         try:
             await worker.run()
@@ -284,11 +303,11 @@ class Queue:
         """Wait until every `send` under way has ended."""
         await self._sender.wait_idle()
 
-    def _give_back(self, future: asyncio.Future[Answer], consumer: int) -> None:
-        self._driver.forget(future)
+    def close_consumer(self, consumer: int, request_id: int = 0) -> None:
+        """Give back what a consumer of this queue holds, or only what was assigned to one request of it."""
         with contextlib.suppress(BrokerError):
             # Nobody waits for the answer; without one the session's end does the same.
-            self._driver.submit(CloseRequest(consumer), CLOSE_MS)
+            self._driver.submit(CloseRequest(consumer, request=request_id), CLOSE_MS)
 
 
 class Book:

@@ -16,6 +16,7 @@ __all__ = [
     "Counted",
     "Delivery",
     "Origin",
+    "Peeked",
     "Piece",
     "ProducerOpened",
     "Published",
@@ -118,6 +119,14 @@ class Piece:
 
 
 @dataclass(slots=True, frozen=True)
+class Peeked(Piece):
+    """Messages that were only looked at: nobody can ack them by their receipt."""
+
+    state: str = "ready"  # or "delayed", "in_flight"
+    due_unix_ns: int = 0  # when they will be ready, if they are delayed
+
+
+@dataclass(slots=True, frozen=True)
 class Delivery:
     """The answer to one receive; no pieces when the wait ended with nothing."""
 
@@ -146,3 +155,9 @@ class QueueStats:
     moved: int = 0  # to other channels or behind all others, by command, ever
     dropped: int = 0  # finished since somebody wanted it so, or to make room for others, ever
     oldest_unix_ns: int = 0  # when the oldest live batch was stored; 0: there is none
+    sent: int = 0  # stored by senders, ever; the others of `last_sequence` were moved here, or put behind all others
+    sent_bytes: int = 0  # of their batch frames
+    delivered: int = 0  # assignments of a message, ever
+    delivered_bytes: int = 0  # of batch frames: each message's equal share, at every assignment
+    consumers: int = 0  # distinct (session, consumer) that wait or hold messages
+    active: tuple[bytes, int] | None = None  # session and consumer that get all messages, where only one may

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zmqbroker.commands import (
@@ -12,6 +12,7 @@ from zmqbroker.commands import (
     Closed,
     Counted,
     Origin,
+    Peeked,
     Piece,
     ProducerOpened,
     Published,
@@ -81,7 +82,7 @@ def roster_rows(roster: Roster) -> list[dict[str, Any]]:
 
 
 def messages_reply(
-    found: tuple[Piece, ...], read: ReadEntry, *, plain: bool, size_max: int | None = None
+    found: Sequence[Piece], read: ReadEntry, *, plain: bool, size_max: int | None = None
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Fields and body frames of the MESSAGES reply; `read` gives the payload of an entry.
 
@@ -103,7 +104,16 @@ def messages_reply(
 def _row(piece: Piece) -> list[Any]:
     receipt = piece.receipt
     row: list[Any] = [receipt.assigning, receipt.first, receipt.last, piece.delivery_count, piece.time_unix_ns]
+    if isinstance(piece, Peeked):
+        return [*row, None if piece.origin is None else _origin(piece.origin, 0), _state(piece)]
     return row if piece.origin is None else [*row, _origin(piece.origin, 0)]
+
+
+def _state(piece: Piece) -> dict[str, Any]:
+    """Of messages that were only looked at: whether they are ready, and when they will be."""
+    if not isinstance(piece, Peeked):
+        return {}
+    return {"state": piece.state, **({"due_unix_ns": piece.due_unix_ns} if piece.due_unix_ns else {})}
 
 
 def _origin(origin: Origin, offset: int) -> dict[str, Any]:
@@ -120,7 +130,7 @@ def _batch(piece: Piece, read: ReadEntry) -> bytes:
     return codec.slice_batch(read(piece.index), piece.position, piece.size, piece.low, high)
 
 
-def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+def _plain(pieces: Sequence[Piece], frames: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
     messages: list[dict[str, Any]] = []
     bodies: list[bytes] = []
     for piece, frame in zip(pieces, frames, strict=True):
@@ -140,6 +150,7 @@ def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, An
                     "tags": dict(headers.tags or {}),
                     **origin,
                     **compressed,
+                    **_state(piece),
                 }
             )
             bodies.append(bytes(body))

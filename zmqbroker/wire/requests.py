@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmqbroker.commands import Receipt
-from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
+from zmqbroker.errors import InvalidRequest, MalformedFrame, MessageTooLarge, UnknownCommand
 from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, SEQUENCE_MAX, Buffer
-from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, Request, binary, encode_header, flag, integer, text
+from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, U64_MAX, Request, binary, encode_header, flag, integer, text
 from zmqbroker.wire.operator_requests import (
     AuditRequest,
     BackupRequest,
@@ -44,6 +44,7 @@ from zmqbroker.wire.queue_requests import (
 from zmqbroker.wire.send_requests import Send, SendBatch, read_send, read_send_batch
 
 __all__ = [
+    "CONSUMER_PRIORITY_MAX",
     "RECEIPTS_MAX",
     "RECEIVE_SIZE_MAX",
     "SESSION_SIZE",
@@ -78,6 +79,7 @@ CLIENT_ID_SIZE_MAX = 255
 RECEIVE_SIZE_MAX = 16 << 20
 RECEIVE_SIZE_DEFAULT = 1 << 20
 WAIT_MS_MAX = 60_000
+CONSUMER_PRIORITY_MAX = 9
 VISIBILITY_MS_DEFAULT = 30_000
 
 
@@ -112,6 +114,7 @@ class ReceiveRequest:
     consumer: int = 0
     plain: bool = False
     forward: bool = False
+    consumer_priority: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -142,10 +145,11 @@ class StatsRequest:
 
 @dataclass(slots=True, frozen=True)
 class CloseRequest:
-    """End a consumer, or with None the whole session."""
+    """End a consumer, or with None the whole session; with `request` only the RECEIVE of that id of the consumer."""
 
     consumer: int | None = None
     forward: bool = False
+    request: int = 0
 
 
 AnyRequest = (
@@ -214,6 +218,7 @@ def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:
         consumer=integer(fields, "consumer", 0, 0, U32_MAX),
         plain=flag(fields, "plain"),
         forward=flag(fields, "forward"),
+        consumer_priority=integer(fields, "consumer_priority", 0, 0, CONSUMER_PRIORITY_MAX),
     )
 
 
@@ -232,7 +237,10 @@ def _read_stats(fields: _Fields, _bodies: Sequence[Buffer]) -> StatsRequest:
 
 def _read_close(fields: _Fields, _bodies: Sequence[Buffer]) -> CloseRequest:
     consumer = integer(fields, "consumer", None, 0, U32_MAX) if "consumer" in fields else None
-    return CloseRequest(consumer, flag(fields, "forward"))
+    request = integer(fields, "request", 0, 0, U64_MAX)
+    if request and consumer is None:
+        raise InvalidRequest(f"field request is {request} and field consumer is missing: a request is one of a consumer")
+    return CloseRequest(consumer, flag(fields, "forward"), request)
 
 
 _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {

@@ -91,10 +91,11 @@ def receive(
     wait_ms: int = 0,
     visibility_ms: int = 30_000,
     incarnation: int = ANY_INCARNATION,
+    priority: int = 0,
 ) -> Receive:
     """A receive of `ALICE` that does not wait."""
     receive_key = key(session, request, consumer)
-    return Receive(receive_key, channel, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation)
+    return Receive(receive_key, channel, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation, priority)
 
 
 def receipts_of(delivery: Delivery) -> tuple[Receipt, ...]:
@@ -184,6 +185,6 @@ class Node:
         """Go on with what the machine would store."""
         self.machine = Machine.restore(self.index, self.machine.items(), self.limits)
 
-    def close(self, session: bytes = ALICE, consumer: int | None = None) -> Applied:
-        """Close a session or a consumer."""
-        return self.entry(Close(session, consumer))
+    def close(self, session: bytes = ALICE, consumer: int | None = None, request: int = 0) -> Applied:
+        """Close a session, a consumer, or one receive of it."""
+        return self.entry(Close(session, consumer, request))

@@ -11,7 +11,17 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from tests.unit.broker.model_moving import Movements
-from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Hold, KnownProducer, Message, Part, first_step_after
+from tests.unit.broker.model_state import (
+    MILLISECOND,
+    Answer,
+    Channel,
+    Hold,
+    KnownProducer,
+    Message,
+    Part,
+    Turn,
+    first_step_after,
+)
 from zmqbroker.commands import (
     Ack,
     Acked,
@@ -71,6 +81,7 @@ class Model(Movements):
             self.assigning, self.to_serve = index << 16 | ordinal, []
             results.append(self.command(command))
             self.serve_all()
+        self.end_entry()
         return results, self.answers
 
     # --- what the node asks -------------------------------------------------------------------------------------------
@@ -84,13 +95,16 @@ class Model(Movements):
     def next_due(self) -> int | None:
         waiting = [m for channel in self.channels.values() for m in channel.messages if m.waits]
         dues = [m.due for m in waiting if m.due] + [m.part.expires for m in waiting if m.part.expires]
-        return min([*dues, *(hold.deadline for _, hold in self.holds())], default=None)
+        turns = [channel.turn.deadline for channel in self.channels.values() if channel.turn and channel.turn.order]
+        return min([*dues, *turns, *(hold.deadline for _, hold in self.holds())], default=None)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def fall_due(self, assigning: int) -> None:
         self.assigning = assigning
-        due = sorted(((h.deadline, h.order, c, h) for c, h in self.holds() if h.deadline <= self.now), key=lambda d: d[:2])
+        claims: list[tuple[Channel, Hold | Turn]] = [*self.holds()]
+        claims += [(c, c.turn) for c in self.channels.values() if c.turn and c.turn.order]
+        due = sorted(((h.deadline, h.order, c, h) for c, h in claims if h.deadline <= self.now), key=lambda d: d[:2])
         for channel in list(self.channels.values()):
             for message in channel.messages:
                 if message.due <= self.now:
@@ -99,7 +113,10 @@ class Model(Movements):
             self.serve(channel)
         for _, _, channel, hold in due:
             self.to_serve = []
-            if hold in channel.holds and hold.assigning is None:
+            if isinstance(hold, Turn):
+                channel.turn = None
+                self.to_serve.append(channel)
+            elif hold in channel.holds and hold.assigning is None:
                 self.answer(channel, hold)
             elif hold in channel.holds and hold.assigning != assigning:
                 self.give_back(channel, hold)
@@ -167,6 +184,8 @@ class Model(Movements):
             return full
         first = len(channel.messages) + 1
         self.store(channel, command)
+        channel.sent += header.count
+        channel.sent_bytes += command.size
         if header.producer:
             channel.producers[header.producer].results.append((header.base_sequence, header.count, first, self.now))
         self.to_serve.append(channel)
@@ -209,7 +228,12 @@ class Model(Movements):
             return Waiting()
         self.order += 1
         hold = Hold(self.order, command, self.now + command.wait_ms * MILLISECOND)
-        enough = channel.available() >= command.count_min or command.wait_ms == 0
+        if channel.settings.single_active:
+            if channel.turn is None:
+                self.begin_turn(channel, command)
+            elif channel.turn.of(command.key):
+                channel.turn.visibility_ms, channel.turn.order = command.visibility_ms, 0
+        enough = channel.available_to(command.key) >= command.count_min or command.wait_ms == 0
         if not enough and len(channel.waiters()) == self.limits.waiting_max:
             return Busy("", retry_ms=self.limits.retry_ms)
         channel.holds.append(hold)
@@ -221,13 +245,21 @@ class Model(Movements):
         ended = [
             (channel, hold)
             for channel, hold in self.holds()
-            if hold.key.session == command.session and command.consumer in (None, hold.key.consumer)
+            if hold.key.session == command.session
+            and command.consumer in (None, hold.key.consumer)
+            and command.request in (0, hold.key.request)
         ]
         for channel, hold in ended:
             if hold.assigning is None:
                 channel.holds.remove(hold)
         held = sorted((pair for pair in ended if pair[1].assigning is not None), key=lambda pair: pair[1].order)
-        return Closed(sum(self.give_back(channel, hold) for channel, hold in held))
+        closed = Closed(sum(self.give_back(channel, hold) for channel, hold in held))
+        for channel in self.channels.values():
+            turn = channel.turn
+            if turn and turn.session == command.session and command.consumer in (None, turn.consumer) and not command.request:
+                channel.turn = None
+                self.to_serve.append(channel)
+        return closed
 
     # --- settling -----------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from zmqbroker.commands import BatchHeader, ChannelSettings, Origin, QueueStats, Receive, ReceiveKey
 
-__all__ = ["Answer", "Channel", "Given", "Hold", "KnownProducer", "Message", "Part", "first_step_after", "runs_of"]
+__all__ = ["Answer", "Channel", "Given", "Hold", "KnownProducer", "Message", "Part", "Turn", "first_step_after", "runs_of"]
 
 MILLISECOND = 1_000_000
 STEP = 10 * MILLISECOND
@@ -88,6 +88,20 @@ class Hold:
 
 
 @dataclass(eq=False)
+class Turn:
+    """It is a consumer's turn: it gets all messages, until the deadline if there is one."""
+
+    session: bytes
+    consumer: int
+    visibility_ms: int
+    order: int = 0
+    deadline: int = 0
+
+    def of(self, key: ReceiveKey) -> bool:
+        return (key.session, key.consumer) == (self.session, self.consumer)
+
+
+@dataclass(eq=False)
 class Message:
     """One message: finished (says how), held, delayed (due is not 0), or else ready."""
 
@@ -108,6 +122,10 @@ class Message:
     @property
     def waits(self) -> bool:
         return not self.finished and self.hold is None
+
+    def share(self) -> int:
+        """Its bytes of the frame."""
+        return self.part.share * (self.place + 1) // self.part.count - self.part.share * self.place // self.part.count
 
     def has_expired(self, now: int) -> bool:
         return self.part.expires != 0 and self.part.expires <= now
@@ -152,6 +170,11 @@ class Channel:
     holds: list[Hold] = field(default_factory=list)  # in the order of creation
     producers: dict[int, KnownProducer] = field(default_factory=dict)
     redelivered: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    delivered: int = 0
+    delivered_bytes: int = 0
+    turn: Turn | None = None
 
     def live(self) -> list[Message]:
         return [m for m in self.messages if m.is_live]
@@ -169,7 +192,9 @@ class Channel:
         return [m for m in self.messages if m.is_live and m.hold is hold]
 
     def waiters(self) -> list[Hold]:
-        return [hold for hold in self.holds if hold.assigning is None]
+        """In the order in which they are served."""
+        waiting = [hold for hold in self.holds if hold.assigning is None]
+        return sorted(waiting, key=lambda hold: -hold.command.consumer_priority)
 
     def parts(self) -> list[Part]:
         """All with a live message, in order."""
@@ -177,6 +202,10 @@ class Channel:
 
     def size_bytes(self) -> int:
         return sum(part.share for part in self.parts())
+
+    def available_to(self, key: ReceiveKey) -> int:
+        mine = not self.settings.single_active or (self.turn is not None and self.turn.of(key))
+        return self.available() if mine else 0
 
     def available(self) -> int:
         limit = self.settings.max_in_flight
@@ -215,4 +244,10 @@ class Channel:
             moved=finished["moved"],
             dropped=finished["dropped"],
             oldest_unix_ns=self.live()[0].part.time if self.live() else 0,
+            sent=self.sent,
+            sent_bytes=self.sent_bytes,
+            delivered=self.delivered,
+            delivered_bytes=self.delivered_bytes,
+            consumers=len({(hold.key.session, hold.key.consumer) for hold in self.holds}),
+            active=(self.turn.session, self.turn.consumer) if self.turn else None,
         )

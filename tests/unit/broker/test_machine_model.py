@@ -55,6 +55,7 @@ rules = st.builds(
     max_bytes=st.sampled_from([0, 0, 20]),
     overflow=st.sampled_from(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
     max_in_flight=st.sampled_from([0, 0, 0, 2, 4]),
+    single_active=st.sampled_from([False, False, True]),
 )
 
 
@@ -92,11 +93,13 @@ receives = st.builds(
     wait_ms=st.sampled_from([0, 2, 3, 20]),
     visibility_ms=visibilities_ms,
     incarnation=incarnations,
+    priority=st.sampled_from([0, 0, 0, 1, 9]),
 )
 sequence_ranges = st.tuples(st.integers(0, 12), st.integers(0, 12))
 others: st.SearchStrategy[Command] = st.one_of(
     st.builds(OpenProducer, channels, st.integers(1, 3), incarnations),
     st.builds(Close, sessions, st.one_of(st.none(), consumers)),
+    st.builds(Close, sessions, consumers, st.integers(1, 3)),
     st.just(Tick()),
     st.builds(Trim, st.integers(0, 50)),
 )

@@ -51,7 +51,7 @@ class Commands:
             *[self.receive] * 6,
             *[self.settle] * 8,
             *[self.manage] * 2,
-            lambda: Close(self.pick([ALICE, BOB]), self.pick([None, 0, 1])),
+            lambda: Close(self.pick([ALICE, BOB]), self.pick([None, 0, 1]), self.pick([0, 0, 1, 2, 3])),
             lambda: OpenProducer(self.channel(), self.pick([1, 2, 3])),
             Tick,
         ]
@@ -74,6 +74,7 @@ class Commands:
             max_bytes=self.pick([0, 0, 12, 25]),
             overflow=self.pick(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
             max_in_flight=self.pick([0, 0, 0, 2, 4]),
+            single_active=self.pick([False, False, True]),
         )
 
     def publish(self) -> Command:
@@ -107,6 +108,7 @@ class Commands:
             size_max=self.pick([3, 5, 1000, 1000]),
             wait_ms=self.pick([0, 0, 3, 20]),
             visibility_ms=self.pick([0, 2, 5, 15, 40]),
+            priority=self.pick([0, 0, 0, 1, 9]),
         )
 
     def settle(self) -> Command:

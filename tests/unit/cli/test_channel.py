@@ -14,7 +14,10 @@ from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.settings import DEFAULTS
 from zmqbroker.errors import NoMajority
 
-ALL = "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, overflow, max_in_flight"
+ALL = (
+    "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, "
+    "overflow, max_in_flight, single_active"
+)
 
 
 def settings(*pairs: str) -> list[str]:
@@ -40,6 +43,7 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         "max_bytes=1048576",
         "overflow=dead_letter",
         "max_in_flight=7",
+        "single_active=true",
     ]
     assert run(["channel", "create", "orders", *settings(*pairs)], broker.context) == Exit.DONE
     assert capsys.readouterr().out == "orders: created\n"
@@ -53,6 +57,7 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
             "max_bytes": 1 << 20,
             "overflow": "dead_letter",
             "max_in_flight": 7,
+            "single_active": True,
         }
     }
     assert set(broker.settings["orders"]) == set(DEFAULTS), "every setting has its value here"
@@ -82,6 +87,7 @@ def test_settings_that_are_wrong_are_all_named_before_anybody_is_asked(
         "max_bytes=-1",
         "delay_ms=soon",
         "overflow=burst",
+        "single_active=perhaps",
         "dead_letter=a b",
         "equals",
         "expiry_ms=1",
@@ -95,6 +101,7 @@ def test_settings_that_are_wrong_are_all_named_before_anybody_is_asked(
         "zmqbroker: field max_bytes is -1, allowed is 0 to 18446744073709551615",
         "zmqbroker: field delay_ms must be an integer: 'soon'",
         "zmqbroker: setting overflow is 'burst', it must be one of reject, drop_oldest, dead_letter",
+        "zmqbroker: field single_active must be true or false: 'perhaps'",
         "zmqbroker: setting dead_letter: channel name 'a b' holds white space or a control character, ' '",
         f"zmqbroker: {ALL}",
     ]
@@ -171,9 +178,9 @@ def test_list_shows_a_row_for_each_that_fits_a_terminal(capsys: pytest.CaptureFi
     assert run(["channel", "list", "--search", "orders"], broker.context) == Exit.DONE
     lines = capsys.readouterr().out.splitlines()
     assert [re.split(r"\s{2,}", line.strip()) for line in lines] == [
-        ["channel", "ready", "in flight", "delayed", "dead-lettered", "size", "oldest (UTC)"],
-        ["orders.dead", "0", "0", "0", "0", "2.5 KiB", "-"],
-        ["orders.new", "1", "0", "0", "0", "2.5 KiB", "2023-11-14 22:13:20"],
+        ["channel", "ready", "in flight", "delayed", "consumers", "dead-lettered", "size", "oldest (UTC)"],
+        ["orders.dead", "0", "0", "0", "0", "0", "2.5 KiB", "-"],
+        ["orders.new", "1", "0", "0", "0", "0", "2.5 KiB", "2023-11-14 22:13:20"],
     ]
     assert max(map(len, lines)) <= 100
 
@@ -213,6 +220,7 @@ def test_describe_shows_counters_and_every_setting(capsys: pytest.CaptureFixture
         ["max_bytes", "5 MiB"],
         ["overflow", "reject"],
         ["max_in_flight", "-"],
+        ["single_active", "-"],
     ]
     assert ["size", "2.5 KiB"] in rows
     assert ["oldest (UTC)", "-"] in rows
@@ -228,7 +236,7 @@ def test_describe_by_a_node_that_knows_more_settings_or_none(
     broker = FakeBroker()
     monkeypatch.setattr(broker, "described", lambda name: {"channel": name, "settings": {"compress": True}})
     assert run(["channel", "describe", "orders"], broker.context) == Exit.DONE
-    assert re.search(r"compress +True", capsys.readouterr().out)
+    assert re.search(r"compress +true", capsys.readouterr().out)
     monkeypatch.setattr(broker, "described", lambda name: {"channel": name})
     assert run(["channel", "describe", "orders", "--json"], broker.context) == Exit.DONE
     assert json.loads(capsys.readouterr().out)["settings"] == DEFAULTS
