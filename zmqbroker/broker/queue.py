@@ -143,9 +143,10 @@ class Queue(Backlog):
         deliveries: list[Delivery] = []
         if self.settings.single_active or self.single is not None:
             self._choose_active()
-        while len(self.waiting):
+        waiting = self.waiting if self.single is None else self.single.lineup
+        while waiting.by_order:
             available = self.available
-            waiter = (self.waiting if self.single is None else self.single.lineup).next_served(available)
+            waiter = waiting.next_served(available)
             if waiter is None:
                 break
             self.drop_waiter(waiter)
@@ -162,7 +163,7 @@ class Queue(Backlog):
         """End a wait without an answer."""
         self.waiting.remove(waiter)
         self._claims.remove(waiter)
-        del self._by_key[waiter.key]
+        del self._by_key[waiter.command.key]
         if self.single is not None:
             self.single.went(waiter)
 
@@ -263,7 +264,7 @@ class Queue(Backlog):
         """Add a waiting receive, newer than all others."""
         self.waiting.add(waiter)
         self._claims.add(waiter)
-        self._by_key[waiter.key] = waiter
+        self._by_key[waiter.command.key] = waiter
         if self.single is not None:
             self.single.came(waiter)
 

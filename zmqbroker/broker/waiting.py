@@ -22,30 +22,30 @@ _Needs = dict[int, OrderedDict[int, Waiter]]
 class WaitingReceives:
     """Waiting receives, by order number."""
 
-    __slots__ = ("_by_priority", "_ranked", "_waiters", "dirty")
+    __slots__ = ("_by_priority", "_ranked", "by_order", "dirty")
 
     def __init__(self) -> None:
-        self._waiters: dict[int, Waiter] = {}
+        self.by_order: dict[int, Waiter] = {}  # all of them; to be looked at only
         self._by_priority: dict[int, _Needs] = {}  # those that were ever used, ten at most; they may be empty
         self._ranked: list[_Needs] = []  # the same, highest priority first
         self.dirty: Dirty[int] = Dirty()  # order numbers
 
     def __len__(self) -> int:
         """Number of waiting receives."""
-        return len(self._waiters)
+        return len(self.by_order)
 
     def __iter__(self) -> Iterator[Waiter]:
         """All waiters, oldest first."""
-        return iter(self._waiters.values())
+        return iter(self.by_order.values())
 
     def get(self, order: int) -> Waiter | None:
         """The waiter with that order number."""
-        return self._waiters.get(order)
+        return self.by_order.get(order)
 
     def add(self, waiter: Waiter) -> None:
         """Add a waiter, newer than all others."""
         order, command = waiter.order, waiter.command
-        self._waiters[order] = waiter
+        self.by_order[order] = waiter
         needs = self._by_priority.get(command.consumer_priority)
         if needs is None:
             needs = self._by_priority[command.consumer_priority] = {}
@@ -59,7 +59,7 @@ class WaitingReceives:
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter that is present."""
         order, command = waiter.order, waiter.command
-        del self._waiters[order]
+        del self.by_order[order]
         needs = self._by_priority[command.consumer_priority]
         group = needs[command.count_min]
         del group[order]
@@ -77,12 +77,12 @@ class WaitingReceives:
                     if head < oldest or not oldest:
                         oldest = head
             if oldest:
-                return self._waiters[oldest]
+                return self.by_order[oldest]
         return None
 
     def first(self) -> Waiter | None:
         """The oldest one of the highest priority, whatever it needs."""
         for needs in self._ranked:
             if needs:
-                return self._waiters[min(next(iter(group)) for group in needs.values())]
+                return self.by_order[min(next(iter(group)) for group in needs.values())]
         return None
