@@ -32,6 +32,7 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
         others = Served()
         full = make_room(channels, queue, command, moment, others)
         if full is not None:
+            deliveries += others.deliver(moment)  # what made room, and not enough, may be waited for elsewhere
             return full
     first = queue.publish(command, moment)
     if header.producer:

@@ -23,7 +23,7 @@ from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.producers import Producers
 from zmqbroker.broker.ranges import Range, RangeMap, cut_from_list
-from zmqbroker.broker.records import Moment, deadline_after, record_of, records_of
+from zmqbroker.broker.records import Moment, deadline_after, record_of, records_of, wait_end
 from zmqbroker.broker.single import SingleActive
 from zmqbroker.broker.timetable import Agenda
 from zmqbroker.broker.waiting import WaitingReceives
@@ -99,7 +99,7 @@ class Queue(Backlog):
         if len(self.waiting) >= self._limits.waiting_max:
             text = f"channel {self.name!r} has {self._limits.waiting_max} waiting receives, the most it may have"
             return Busy(text, retry_ms=self._limits.retry_ms)
-        deadline = deadline_after(moment.now_unix_ns, command.wait_ms)
+        deadline = wait_end(moment.now_unix_ns, command.wait_ms)
         self.add_waiter(Waiter(self._claims.take_order(), self.number, deadline, command))
         return None
 

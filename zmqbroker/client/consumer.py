@@ -4,6 +4,8 @@ Two RECEIVE requests are kept at the broker, each for half of the credit, under 
 all messages it brought have been taken. So at most `credit` messages wait here, and while one half is handled the
 other is on its way. Messages come in the order of their sequence as far as both halves are here.
 
+Where nothing comes one of them is enough: so an idle consumer costs the broker half.
+
 Closing returns to the queue, at once, what was not acked (CLOSE of the consumer). An error that the session could not
 cure within its time limit ends the iteration with that error, after what was already here.
 """
@@ -52,6 +54,7 @@ class _Lane(Generic[Received]):
         self.under_way: asyncio.Future[Answer] | None = None
         self.head: Received | None = None  # the next message; None: all that came have been taken
         self.rest: Iterator[Received] = iter(())  # those behind it
+        self.rests = False  # its last wait ended with nothing, and nothing came since: the other one waits for both
         self._untouched: Messages[Received] | None = None  # all that came, while none has been taken
 
     def put(self, messages: Messages[Received]) -> None:
@@ -192,7 +195,8 @@ class Consumer(Generic[Received]):
 
     def _ask(self) -> None:
         for lane in self._lanes:
-            if lane.under_way is None and lane.head is None:
+            others_wait = any(other.under_way is not None for other in self._lanes)
+            if lane.under_way is None and lane.head is None and not (lane.rests and others_wait):
                 lane.under_way = self._driver.submit(lane.request, self._timeout_ms)
                 lane.under_way.add_done_callback(partial(self._answered, lane))
 
@@ -202,6 +206,10 @@ class Consumer(Generic[Received]):
         lane.under_way = None
         try:
             lane.put(self._read(*future.result()))
+            lane.rests = lane.head is None
+            if not lane.rests:
+                for other in self._lanes:
+                    other.rests = False
         except BrokerError as error:
             self._error = error
         self._changed()

@@ -20,6 +20,7 @@ from tests.unit.broker.model_state import (
     Message,
     Part,
     Turn,
+    end_of_wait,
     first_step_after,
 )
 from zmqbroker.commands import (
@@ -227,7 +228,7 @@ class Model(Movements):
         if mine:
             return Waiting()
         self.order += 1
-        hold = Hold(self.order, command, self.now + command.wait_ms * MILLISECOND)
+        hold = Hold(self.order, command, end_of_wait(self.now, command.wait_ms))
         if channel.settings.single_active:
             if channel.turn is None:
                 self.begin_turn(channel, command)
@@ -380,6 +381,7 @@ class Model(Movements):
         return ChannelChanged(channel.name, changed)
 
     def delete(self, channel: Channel, command: DeleteChannel) -> ChannelChanged:
-        self.answers += [Answer(hold.key, channel.name, ()) for hold in channel.waiters()]
+        oldest_first = sorted(channel.waiters(), key=lambda hold: hold.order)
+        self.answers += [Answer(hold.key, channel.name, ()) for hold in oldest_first]
         del self.channels[command.channel]
         return ChannelChanged(command.channel, changed=True, deleted=True)

@@ -8,7 +8,19 @@ from typing import NamedTuple
 
 from zmqbroker.commands import BatchHeader, ChannelSettings, Origin, QueueStats, Receive, ReceiveKey
 
-__all__ = ["Answer", "Channel", "Given", "Hold", "KnownProducer", "Message", "Part", "Turn", "first_step_after", "runs_of"]
+__all__ = [
+    "Answer",
+    "Channel",
+    "Given",
+    "Hold",
+    "KnownProducer",
+    "Message",
+    "Part",
+    "Turn",
+    "end_of_wait",
+    "first_step_after",
+    "runs_of",
+]
 
 MILLISECOND = 1_000_000
 STEP = 10 * MILLISECOND
@@ -18,6 +30,15 @@ def first_step_after(now: int, delay_ms: int) -> int:
     """Delays and expirations end at whole steps of 10 ms."""
     instant = now + delay_ms * MILLISECOND
     return instant if instant % STEP == 0 else instant - instant % STEP + STEP
+
+
+def end_of_wait(now: int, wait_ms: int) -> int:
+    """Waits of 64 ms and more end at whole steps: the power of two that is at most a thirty-second part of them."""
+    step = max(power for power in range(17) if power == 0 or 2**power * 32 <= wait_ms)
+    end = now + wait_ms * MILLISECOND
+    while step and end % (2**step * MILLISECOND):
+        end += 2**step * MILLISECOND - end % (2**step * MILLISECOND)
+    return end
 
 
 class Given(NamedTuple):

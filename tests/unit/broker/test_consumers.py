@@ -278,3 +278,22 @@ def test_close_of_one_receive_returns_only_what_it_holds(request_: int) -> None:
     node.close(ALICE, 0, request=request_)
     assert node.stats().ready == (1 if request_ else 2)
     assert receipts_of(held[1])[0].first == 2
+
+
+# --- many waits -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wait_ms", "step_ms"), [(1, 0), (63, 0), (64, 2), (127, 2), (128, 4), (10_000, 256), (60_000, 1_024)])
+def test_waits_of_many_end_together_a_little_late_and_never_early(wait_ms: int, step_ms: int) -> None:
+    node = Node()
+    ends = set()
+    for request in range(50):
+        node.entry(receive(1, session=BOB, request=request, wait_ms=wait_ms), after_ms=1)
+        end_unix_ns = node.machine.next_due_unix_ns()
+        assert end_unix_ns is not None
+        late_ms = (end_unix_ns - node.now_unix_ns) / 1_000_000 - wait_ms
+        assert 0 <= late_ms <= wait_ms / 32
+        assert not step_ms or end_unix_ns % (step_ms * 1_000_000) == 0
+        ends.add(end_unix_ns)
+        node.close(BOB)
+    assert len(ends) <= (50 // step_ms + 1 if step_ms else 50)

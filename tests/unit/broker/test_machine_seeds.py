@@ -106,7 +106,7 @@ class Commands:
             channel=self.channel(),
             count_min=self.pick([1, 1, 2, 4]),
             size_max=self.pick([3, 5, 1000, 1000]),
-            wait_ms=self.pick([0, 0, 3, 20]),
+            wait_ms=self.pick([0, 0, 3, 20, 70, 130]),
             visibility_ms=self.pick([0, 2, 5, 15, 40]),
             priority=self.pick([0, 0, 0, 1, 9]),
         )
