@@ -2,8 +2,8 @@
 
 Each consumer is a DEALER socket with a session of its own at the leader, all of them in this one process. They do what the
 Python client's `consume` does where nothing comes: `--receives` RECEIVEs wait at a time, each for `--wait-ms`, and a PING goes
-out three times in a session's timeout. First nothing is sent for `--idle-s`; then `--messages` are, and every consumer acks what it gets and asks
-again at once. Fair is when all get about as many. Every message must come exactly once.
+out three times in a session's timeout. First nothing is sent for `--idle-s`; then `--messages` are, and every consumer acks
+what it gets and asks again at once. Fair is when all get about as many. Every message must come exactly once.
 """
 
 from __future__ import annotations
