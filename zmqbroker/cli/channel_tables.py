@@ -65,14 +65,13 @@ def show_settings(fields: Mapping[str, Any]) -> None:
 def show_channels(found: Iterable[Mapping[str, Any]]) -> None:
     """Print a row for each channel."""
     emit_table(
-        ("channel", "ready", "in flight", "delayed", "consumers", "dead-lettered", "size", "oldest (UTC)"),
+        ("channel", "ready", "in flight", "delayed", "dead-lettered", "size", "oldest (UTC)"),
         [
             (
                 plain_text(row["channel"]),
                 row["ready"],
                 row["in_flight"],
                 row["delayed"],
-                row["consumers"],
                 row["dead_lettered"],
                 size_text(row["size_bytes"]),
                 _oldest(row["oldest_unix_ns"]),
