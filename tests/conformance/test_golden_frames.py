@@ -138,7 +138,7 @@ REQUESTS: list[AnyRequest] = [
     SendBatch(BATCHES[2], True),
     Send("orders", b"hello", explain=True),
     ReceiveRequest("orders"),
-    ReceiveRequest("orders", 2, 100, 65_536, 5_000, 60_000, 3, True, True, True),
+    ReceiveRequest("orders", 2, 100, 65_536, 5_000, 60_000, 3, True, True, auto_ack=True),
     AckRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6))),
     OpenProducerRequest("orders", 0x0102030405060708),
     StatsRequest("orders"),
@@ -179,6 +179,9 @@ REQUESTS: list[AnyRequest] = [
     requests.HandOverRequest("orders", (Receipt(655_360, 1, 4),), (BATCHES[0],)),
     requests.HandOverRequest("orders", (Receipt(655_360, 1, 4), Receipt(655_361, 6, 6)), (BATCHES[2], TREATED[0]), True),
     Send("orders", b"hello", group="customer-7"),
+    ReceiveRequest("orders", wait_ms=5_000, consumer=3, consumer_priority=9),
+    CloseRequest(3, request=7),
+    ManageRequest(CreateChannel("orders", ChannelSettings(single_active=True))),
 ]
 
 

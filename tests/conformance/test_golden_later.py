@@ -12,6 +12,7 @@ from zmqbroker.checksum import crc32c
 from zmqbroker.client.message import Content, Origin, read_messages
 from zmqbroker.commands import (
     ChannelSettings,
+    Close,
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
@@ -21,6 +22,8 @@ from zmqbroker.commands import (
     Publish,
     Purge,
     Receipt,
+    Receive,
+    ReceiveKey,
     Redrive,
     Reject,
     Requeue,
@@ -110,6 +113,22 @@ def test_golden_hand_over_entry_both_ways() -> None:
     assert builder.data_crc == crc32c(data)
 
 
+def test_golden_consumer_entry_both_ways() -> None:
+    golden = GOLDEN["consumer_entry"]
+    data = bytes.fromhex(golden["data"])
+    commands = (
+        Receive(ReceiveKey(SESSION, 1, 7), "orders", 1, 10, 1 << 20, 5_000, 30_000, 0, 9),
+        Close(SESSION, 1, 7),
+        UpdateChannel("orders", ChannelSettings(single_active=True)),
+    )
+    assert [item["name"] for item in golden["commands"]] == [type(command).__name__ for command in commands]
+    assert decode_entry(data) == (3, golden["time_unix_ns"], commands)
+    builder = EntryBuilder()
+    for command in commands:
+        builder.add(command)
+    assert builder.build(golden["time_unix_ns"]) == data
+
+
 def client_items(name: str) -> list[dict[str, Any]]:
     """The client frames of that name."""
     return [item for item in GOLDEN["client"] if item["name"] == name]
@@ -122,6 +141,17 @@ def test_golden_messages_with_an_origin_are_the_values_they_stand_for() -> None:
         Origin("orders", 6, 5, "delivery_limit"),
         Origin("orders", 7, 5, "delivery_limit"),
     ]
+
+
+def test_golden_messages_that_were_peeked_at_are_the_values_they_stand_for() -> None:
+    (item,) = [item for item in client_items("MESSAGES") if len(item["fields"].get("pieces", [[]])[0]) == 7]
+    messages = read_messages(None, "orders", plain(item["fields"]), [*map(bytes.fromhex, item["bodies"])], Content)
+    assert [(message.sequence, message.state, message.due_unix_ns) for message in messages[::2]] == [
+        (1, "in_flight", 0),
+        (3, "delayed", 1_700_000_060_000_000_000),
+        (5, "ready", 0),
+    ]
+    assert [message.origin for message in messages[::2]] == [None, None, Origin("orders", 6, 5, "delivery_limit")]
 
 
 def test_golden_errors_of_channels_are_the_values_they_stand_for() -> None:

@@ -131,6 +131,8 @@ def test_command_that_does_not_exist_is_unknown(solo: Cluster, command: int) -> 
         (RECEIVE, {"visibility_ms": 43_200_001}, "field visibility_ms is 43200001"),
         (RECEIVE, {"consumer": 2**32}, "field consumer is 4294967296"),
         (RECEIVE, {"plain": 1}, "field plain must be true or false: 1"),
+        (RECEIVE, {"consumer_priority": 10}, "field consumer_priority is 10, allowed is 0 to 9"),
+        (RECEIVE, {"consumer_priority": "high"}, "field consumer_priority must be an integer: 'high'"),
         (ACK, {}, "field receipts must be a list of 1 to 4096 receipts: None"),
         (ACK, {"receipts": []}, "field receipts must be a list of 1 to 4096 receipts: []"),
         (ACK, {"receipts": "all"}, "'all'"),
@@ -143,6 +145,7 @@ def test_command_that_does_not_exist_is_unknown(solo: Cluster, command: int) -> 
         (Request.STATS, {"channel": b"bytes"}, "field channel must be text: b'bytes'"),
         (Request.CLOSE, {"consumer": -1}, "field consumer is -1"),
         (Request.CLOSE, {"consumer": "all"}, "field consumer must be an integer: 'all'"),
+        (Request.CLOSE, {"request": 7}, "field request is 7 and field consumer is missing"),
     ],
     ids=short,
 )
@@ -158,7 +161,8 @@ def told_of(wild: Wild) -> tuple[Any, Any]:
     """All channels with their counters and settings, and the messages of one of them; without what time alone changes."""
     rows = wild.ask(Request.LIST_CHANNELS).fields["channels"]
     messages = wild.ask(Request.PEEK, {"channel": "q", "max": 100, "plain": True})
-    return [{**row, "applied_index": 0} for row in rows], (messages.fields, messages.bodies)
+    of_time = {"applied_index": 0, "rate_window_ms": 0, "sent_per_s": 0, "delivered_per_s": 0}
+    return [{**row, **of_time} for row in rows], (messages.fields, messages.bodies)
 
 
 @pytest.mark.parametrize("command", queue_requests.NEW, ids=lambda command: command.name)

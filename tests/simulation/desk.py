@@ -74,7 +74,7 @@ class SimDesk:
             group.publish(request.batch, 0, pending)
         else:
             if isinstance(command, Close):
-                group.end_receives(command.session, command.consumer)
+                group.end_receives(command)
             group.submit(command, pending)
 
     def sweep(self) -> None:

@@ -96,6 +96,16 @@ def test_channels_short_run_has_rates_memory_and_idle_shares(tmp_path: Path) -> 
     assert [len(found["with_idle"][name]) for name in ("memory_mb", "idle_cores")] == [3, 3]
 
 
+def test_consumers_short_run_serves_all_of_them(tmp_path: Path) -> None:
+    figures = run_bench(
+        "bench.consumers", tmp_path, "--consumers", "20", "--messages", "2000", "--idle-s", "0.4", "--settle-s", "0"
+    )
+    assert figures["messages"]["count"] == figures["counters"]["acked"] >= 2000
+    assert figures["counters"]["consumers"] == 20
+    assert 0 < figures["per_consumer"]["min"] <= figures["per_consumer"]["median"] <= figures["per_consumer"]["max"]
+    assert len(figures["idle"]["node_percent"]) == 3
+
+
 def test_growth_table_has_rates_by_the_first_of_their_axis() -> None:
     points = [{"axis": axis, "point": n, "messages_per_s": rate} for axis, n, rate in (("a", 1, 50), ("a", 9, 25), ("b", 1, 7))]
     assert [point["to_first"] for point in table(points)] == [1, 0.5, 1]

@@ -11,29 +11,32 @@ from zmqbroker.commands import Piece, Receipt
 __all__ = ["pieces_of", "take_fitting"]
 
 
-def take_fitting(ready: Ready, batches: RangeMap[BatchRecord], count: int, size: int) -> list[Range[int]]:
+def take_fitting(ready: Ready, batches: RangeMap[BatchRecord], count: int, size: int) -> tuple[list[Range[int]], int]:
     """Take what fits out of `ready`, highest priority first, with the deliveries so far; ascending by sequence.
 
-    That is up to `count` messages in up to `size` bytes of bodies; the first one fits whatever its size.
+    That is up to `count` messages in up to `size` bytes of bodies; the first one fits whatever its size. Beside them, their
+    share of the bytes of their frames.
     """
     if not ready.lanes:
-        last = _choose(ready, batches, count, size, is_first=True)[0]
-        return ready.cut(1, last) if last else []
+        last, _, _, share_bytes = _choose(ready, batches, count, size, is_first=True)
+        return ready.cut(1, last) if last else [], share_bytes
     taken: list[Range[int]] = []
+    share_bytes = 0
     for lane in ready.in_order():
-        last, count, size = _choose(lane, batches, count, size, is_first=not taken)
+        last, count, size, more_bytes = _choose(lane, batches, count, size, is_first=not taken)
+        share_bytes += more_bytes
         if last:
             for part in [Range(1, last, 0)] if lane is ready else lane.overlapping(1, last):
                 taken += ready.cut(part.first, min(part.last, last))
     taken.sort()
-    return taken
+    return taken, share_bytes
 
 
 def _choose(
     lane: RangeMap[int], batches: RangeMap[BatchRecord], count: int, size: int, *, is_first: bool
-) -> tuple[int, int, int]:
-    """The sequence up to which messages of a lane fit (0: none does), and the count and size that are left then."""
-    chosen = 0
+) -> tuple[int, int, int, int]:
+    """The sequence up to which messages of a lane fit (0: none does), count and size left then, and their share of bytes."""
+    chosen = share_bytes = 0
     for start, stop, _ in lane if count > 0 else ():
         end = min(stop, start + count - 1)
         for low, high, record in batches.overlapping(start, end):
@@ -44,13 +47,15 @@ def _choose(
                 fitting, is_first = max(fitting, 1), False
             if fitting > 0:
                 chosen = first + fitting - 1
+                total = high - low + 1
+                share_bytes += record.share_bytes if fitting == total else record.share_of(first - low, fitting, total)
                 count -= fitting
                 size -= record.size_at_most(fitting)
             if fitting <= 0 or chosen < last:
-                return chosen, 0, size  # what comes behind must not overtake what did not fit
+                return chosen, 0, size, share_bytes  # what comes behind must not overtake what did not fit
         if count == 0:
             break
-    return chosen, count, size
+    return chosen, count, size, share_bytes
 
 
 def pieces_of(batches: RangeMap[BatchRecord], assignments: list[Assignment], *, prioritized: bool) -> tuple[Piece, ...]:

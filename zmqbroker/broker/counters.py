@@ -9,7 +9,10 @@ __all__ = ["Counters"]
 
 @dataclass(slots=True)
 class Counters:
-    """Messages, counted. What ever came is acked, expired, dropped, dead-lettered, moved, deduplicated, or still there."""
+    """Messages, counted. What ever came is acked, expired, dropped, dead-lettered, moved, deduplicated, or still there.
+
+    What is stored was sent, or moved here. Bytes are those of batch frames.
+    """
 
     acked: int = 0
     expired: int = 0  # their time was over
@@ -18,3 +21,7 @@ class Counters:
     moved: int = 0  # requeued or redriven: elsewhere, or behind all others
     redelivered: int = 0  # assignments of a message beyond its first
     deduplicated: int = 0  # finished as they came, since a message with the same id is stored
+    sent: int = 0  # stored by senders
+    sent_bytes: int = 0
+    delivered: int = 0  # assignments of a message
+    delivered_bytes: int = 0  # each message's share of its frame, at every assignment

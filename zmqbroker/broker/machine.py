@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from zmqbroker.broker import snapshot
 from zmqbroker.broker.audit import Audit, digest_of
 from zmqbroker.broker.channels import Channels
-from zmqbroker.broker.claims import Assignment
+from zmqbroker.broker.claims import Active, Assignment
 from zmqbroker.broker.handing import hand_over, handed_over
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.managing import manage
@@ -112,6 +112,8 @@ class Machine:
             self._dispatch(command, Moment(base | ordinal, self._now_unix_ns), deliveries)
             for ordinal, command in enumerate(commands)
         ]
+        if self._claims.changed:
+            self._claims.settle(self._now_unix_ns)
         if self._audit_due:  # when the whole entry is applied
             self._audit_due, self.audit = False, Audit.of(index, self.items())
         return Applied(results, deliveries)
@@ -140,6 +142,10 @@ class Machine:
                 served = Served()
                 give_back(self._channels, claim, moment, served)
                 deliveries += served.deliver(moment)
+            elif isinstance(claim, Active):
+                queue = self._channels.touch(claim.number)
+                queue.retire()
+                deliveries += queue.serve(moment)
             elif claim in self._claims:  # else what fell due before it has served it
                 deliveries += self._channels.touch(claim.number).end_wait(claim, moment)
 
@@ -191,14 +197,19 @@ class Machine:
 
     def _close(self, command: Close, moment: Moment, deliveries: list[Delivery]) -> Closed:
         for waiter in self._claims.waiters(command.session):
-            if command.consumer in (None, waiter.key.consumer):
+            if command.ends(waiter.key):
                 self._channels.touch(waiter.number).drop_waiter(waiter)
         served = Served()  # everything returns before anything is assigned again: see "Receipts" above
         returned = sum(
             give_back(self._channels, assignment, moment, served)
             for assignment in self._claims.assignments(command.session)
-            if command.consumer in (None, assignment.key.consumer)
+            if command.ends(assignment.key)
         )
+        for active in self._claims.actives(command.session):
+            if command.consumer in (None, active.consumer) and not command.request:
+                queue = self._channels.touch(active.number)
+                queue.retire()
+                served.add(queue)
         deliveries += served.deliver(moment)
         return Closed(returned)
 
@@ -249,11 +260,11 @@ class Machine:
         return sum(self._channels.touch(queue.number).lose(is_lost) for queue in self._channels)
 
     def sessions(self) -> Iterator[bytes]:
-        """The sessions that wait or hold messages, in no promised order; ask again after the next `apply`."""
+        """The sessions that wait, hold messages or are active, in no promised order; ask again after the next `apply`."""
         return self._claims.sessions()
 
     def holds(self, session: bytes) -> bool:
-        """True when the session waits or holds messages: it must be closed when it ends."""
+        """True when the session waits, holds messages or is active: it must be closed when it ends."""
         return self._claims.holds(session)
 
     def waits(self, session: bytes) -> bool:

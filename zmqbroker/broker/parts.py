@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 
 from zmqbroker.broker.backlog import Later
-from zmqbroker.broker.claims import Assignment, Waiter
+from zmqbroker.broker.claims import Active, Assignment, Waiter
 from zmqbroker.broker.dedup import SeenBatch
 from zmqbroker.broker.producers import Producer, StoredBatch
 from zmqbroker.broker.queue import Queue
@@ -18,6 +18,7 @@ from zmqbroker.broker.records import BatchRecord
 from zmqbroker.commands import Origin, Receive, ReceiveKey
 
 __all__ = [
+    "ACTIVE",
     "ASSIGNMENT",
     "BATCH",
     "CHANNEL",
@@ -35,6 +36,7 @@ __all__ = [
 ]
 
 META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PARKED, SEEN = range(11)
+ACTIVE = 13
 
 
 def pack(*values: object) -> bytes:
@@ -98,8 +100,16 @@ def _write_waiter(queue: Queue, order: int) -> bytes | None:
         command.wait_ms,
         command.visibility_ms,
         command.incarnation,
+        command.consumer_priority,
         command.auto_ack,
     )
+
+
+def _write_active(queue: Queue, _id: int) -> bytes | None:
+    active = queue.single.active if queue.single is not None else None
+    if active is None:
+        return None
+    return pack(active.order, active.deadline_unix_ns, active.session, active.consumer, active.visibility_ms)
 
 
 def _write_producer(queue: Queue, producer_id: int) -> bytes | None:
@@ -121,6 +131,7 @@ WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     PARKED: _write_parked,
     ASSIGNMENT: _write_assignment,
     WAITING: _write_waiter,
+    ACTIVE: _write_active,
     PRODUCER: _write_producer,
     SEEN: _write_seen,
 }
@@ -167,10 +178,18 @@ def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
 
 
 def _read_waiter(queue: Queue, order: int, values: list[Any]) -> None:
-    deadline, session, consumer, request, count_min, count_max, size_max, wait_ms, visibility_ms, *rest = values
+    deadline, session, consumer, request, *rest = values
+    *counts, wait_ms, visibility_ms, incarnation, priority, auto_ack = rest
+    count_min, count_max, size_max = counts
     key = ReceiveKey(session, consumer, request)
-    command = Receive(key, queue.name, count_min, count_max, size_max, wait_ms, visibility_ms, *rest)
+    counted = count_min, count_max, size_max
+    command = Receive(key, queue.name, *counted, wait_ms, visibility_ms, incarnation, priority, auto_ack)
     queue.add_waiter(Waiter(order, queue.number, deadline, command))
+
+
+def _read_active(queue: Queue, _id: int, values: list[Any]) -> None:
+    order, deadline, session, consumer, visibility_ms = values
+    queue.add_active(Active(queue.number, session, consumer, visibility_ms, queue.dirty_active, 0, order, deadline))
 
 
 def _read_producer(queue: Queue, producer_id: int, values: list[Any]) -> None:
@@ -193,6 +212,7 @@ READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     PARKED: _read_parked,
     ASSIGNMENT: _read_assignment,
     WAITING: _read_waiter,
+    ACTIVE: _read_active,
     PRODUCER: _read_producer,
     SEEN: _read_seen,
 }

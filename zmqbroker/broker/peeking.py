@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
 from zmqbroker.broker.records import BatchRecord
-from zmqbroker.commands import Piece, Receipt
+from zmqbroker.commands import Peeked, Receipt
 
 __all__ = ["NOBODY", "peek"]
 
@@ -13,12 +15,22 @@ __all__ = ["NOBODY", "peek"]
 NOBODY = 0
 
 
-def peek(queue: Queue, first: int, since_unix_ns: int, count_max: int, size_max: int) -> tuple[Piece, ...]:
+class _Live(NamedTuple):
+    """Neighbours that are in the same state."""
+
+    first: int
+    last: int
+    deliveries: int
+    state: str = "ready"
+    due_unix_ns: int = 0
+
+
+def peek(queue: Queue, first: int, since_unix_ns: int, count_max: int, size_max: int) -> tuple[Peeked, ...]:
     """Up to so many live messages from a sequence on, ascending, that were stored at an instant or later.
 
     In whatever state, with their deliveries so far. The bodies have at most `size_max` bytes, but the first.
     """
-    pieces: list[Piece] = []
+    pieces: list[Peeked] = []
     count, room = count_max, size_max
     for batch in queue.batches.overlapping(first, queue.next_sequence):
         if batch.value.time_unix_ns < since_unix_ns:
@@ -36,26 +48,30 @@ def peek(queue: Queue, first: int, since_unix_ns: int, count_max: int, size_max:
     return tuple(pieces)
 
 
-def _live(queue: Queue, first: int, last: int) -> list[Range[int]]:
-    """The live messages of first .. last, each range with its deliveries."""
-    found = [(part.first, part.last, part.value) for part in queue.ready.overlapping(first, last)]
-    found += [(part.first, part.last, part.value.deliveries) for part in queue.delayed.overlapping(first, last)]
-    found += [(part.first, part.last, part.value) for part in queue.groups.parked.overlapping(first, last)]
+def _live(queue: Queue, first: int, last: int) -> list[_Live]:
+    """The live messages of first .. last, ascending."""
+    found = [_Live(*part) for part in queue.ready.overlapping(first, last)]
+    found += [_Live(*part, "parked") for part in queue.groups.parked.overlapping(first, last)]
+    for low, high, later in queue.delayed.overlapping(first, last):
+        found.append(_Live(low, high, later.deliveries, "delayed", later.due_unix_ns))
     for held in queue.in_flight.overlapping(first, last):
-        found += [part for part in held.value.held if part.first <= held.last and held.first <= part.last]
-    clipped = (Range(max(low, first), min(high, last), deliveries) for low, high, deliveries in found)
+        parts = (part for part in held.value.held if part.first <= held.last and held.first <= part.last)
+        found += [_Live(*part, "in_flight") for part in parts]
+    clipped = (part._replace(first=max(part.first, first), last=min(part.last, last)) for part in found)
     return sorted(part for part in clipped if part.first <= part.last)
 
 
-def _piece(part: Range[int], batch: Range[BatchRecord], count: int) -> Piece:
+def _piece(part: _Live, batch: Range[BatchRecord], count: int) -> Peeked:
     record, offset = batch.value, part.first - batch.first
-    return Piece(
+    return Peeked(
         receipt=Receipt(NOBODY, part.first, part.first + count - 1),
-        delivery_count=part.value,
+        delivery_count=part.deliveries,
         time_unix_ns=record.time_unix_ns,
         index=record.index,
         position=record.position,
         size=record.size,
         low=record.low + offset,
         origin=record.origin_at(offset),
+        state=part.state,
+        due_unix_ns=part.due_unix_ns,
     )

@@ -49,7 +49,7 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
         count, size = sum(record.live for record, _ in records), sum(record.share_bytes for record, _ in records)
         full = make_room(channels, queue, count, size, moment, others)
         if full is not None:
-            deliveries += others.deliver(moment)  # some may have left although it was not enough
+            deliveries += others.deliver(moment)  # what made room, and not enough, may be waited for elsewhere
             return full
     first = _append(queue, command, records, duplicates, moment)
     deliveries += queue.serve(moment)

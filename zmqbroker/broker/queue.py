@@ -20,14 +20,15 @@ from typing import Any
 
 from zmqbroker.broker.assigning import pieces_of, take_fitting
 from zmqbroker.broker.backlog import Backlog
-from zmqbroker.broker.claims import Assignment, Claims, Waiter
+from zmqbroker.broker.claims import Active, Assignment, Claims, Waiter
 from zmqbroker.broker.dedup import Duplicates, SeenIds
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.producers import Producers
 from zmqbroker.broker.ranges import Range, RangeMap, cut_from_list
-from zmqbroker.broker.records import BatchRecord, Moment, deadline_after
+from zmqbroker.broker.records import BatchRecord, Moment, deadline_after, wait_end
+from zmqbroker.broker.single import SingleActive
 from zmqbroker.broker.timetable import Agenda, Span
 from zmqbroker.broker.waiting import WaitingReceives
 from zmqbroker.commands import (
@@ -67,6 +68,8 @@ class Queue(Backlog):
         self.assignments: dict[int, Assignment] = {}  # by order number
         self.dirty_assignments: Dirty[int] = Dirty()
         self.waiting = WaitingReceives()
+        self.single: SingleActive | None = None  # where only one consumer gets messages, once somebody receives
+        self.dirty_active: Dirty[int] = Dirty()
         self.producers = Producers(limits)
         self.seen = SeenIds(limits)
         self._window_ends_unix_ns = 0  # when ids are forgotten next, as far as the timetable knows; 0: never
@@ -82,9 +85,11 @@ class Queue(Backlog):
 
         Messages that are in none of the records take their sequences and are finished. Returns the sequence of the first.
         """
-        first = self.next_sequence
+        first, counters = self.next_sequence, self.counters
         for record, due_unix_ns in records:
             self.next_sequence = first + record.low
+            counters.sent += record.live
+            counters.sent_bytes += record.share_bytes
             self.append(record, due_unix_ns=due_unix_ns)
         self.next_sequence = first + count
         return first
@@ -103,13 +108,13 @@ class Queue(Backlog):
             return Delivery(command.key, self.name, pieces_of(self.batches, claims, prioritized=self._prioritized > 0))
         if claims is not None:
             return None
-        available = self.available
+        available = self.available if not self.settings.single_active or self._may_take(command) else 0
         if available >= command.count_min or command.wait_ms <= 0:
             return self._assign(command, moment, available)
         if len(self.waiting) >= self._limits.waiting_max:
             text = f"channel {self.name!r} has {self._limits.waiting_max} waiting receives, the most it may have"
             return Busy(text, retry_ms=self._limits.retry_ms)
-        deadline = deadline_after(moment.now_unix_ns, command.wait_ms)
+        deadline = wait_end(moment.now_unix_ns, command.wait_ms)
         self.add_waiter(Waiter(self._claims.take_order(), self.number, deadline, command))
         return None
 
@@ -167,11 +172,14 @@ class Queue(Backlog):
             self.timetable.add(Span(ends_unix_ns, 0, 0), len(self.delayed) + self._expiring + 1)
 
     def serve(self, moment: Moment) -> list[Delivery]:
-        """Assign to waiting receives, oldest first, until none can be served."""
+        """Assign to waiting receives, highest priority first, then oldest first, until none can be served."""
         deliveries: list[Delivery] = []
-        while len(self.waiting):
+        if self.settings.single_active or self.single is not None:
+            self._choose_active()
+        waiting = self.waiting if self.single is None else self.single.lineup
+        while waiting.by_order:
             available = self.available
-            waiter = self.waiting.next_served(available)
+            waiter = waiting.next_served(available)
             if waiter is None:
                 break
             self.drop_waiter(waiter)
@@ -180,14 +188,45 @@ class Queue(Backlog):
 
     def end_wait(self, waiter: Waiter, moment: Moment) -> list[Delivery]:
         """Answer a waiting receive with what is ready, and others with what that makes ready."""
+        takes = self.single is None or self.single.is_active(waiter.key)
         self.drop_waiter(waiter)
-        return [self._assign(waiter.command, moment, self.available), *self.serve(moment)]
+        return [self._assign(waiter.command, moment, self.available if takes else 0), *self.serve(moment)]
 
     def drop_waiter(self, waiter: Waiter) -> None:
         """End a wait without an answer."""
         self.waiting.remove(waiter)
         self._claims.remove(waiter)
-        del self._by_key[waiter.key]
+        del self._by_key[waiter.command.key]
+        if self.single is not None:
+            self.single.went(waiter)
+
+    def _may_take(self, command: Receive) -> bool:
+        """Whether a receive is one of the active consumer, which its consumer becomes if there is none."""
+        self._choose_active()
+        single = self.single
+        assert single is not None
+        if single.active is None:
+            single.choose(command)
+        elif not single.is_active(command.key):
+            return False
+        single.renew(command)
+        return True
+
+    def _choose_active(self) -> None:
+        """See that one of those who wait is active, if only one consumer is to get messages, and else nobody."""
+        if not self.settings.single_active:
+            self.retire()
+            self.single = None
+            return
+        if self.single is None:
+            self.single = SingleActive(self.number, self._claims, self.dirty_active)
+        if self.single.active is None and (waiter := self.waiting.first()) is not None:
+            self.single.choose(waiter.command)
+
+    def retire(self) -> None:
+        """Whoever is active is so no more; others may take its place when they are served."""
+        if self.single is not None:
+            self.single.retire()
 
     def let_go(self, first: int, last: int) -> list[Range[int]]:
         """Take messages from whoever holds them; with their delivery counts, ascending. They are live and nowhere now."""
@@ -216,6 +255,7 @@ class Queue(Backlog):
     def clear(self) -> None:
         """Forget all messages and producers: the channel is deleted. Who waits still waits."""
         self.is_deleted = True
+        self.retire()
         self.finish(self.let_go(1, self.next_sequence))
         self.finish(self.take_waiting(1, self.next_sequence))
         self.timetable.clear()
@@ -235,6 +275,7 @@ class Queue(Backlog):
     def stats(self) -> QueueStats:
         """The counters of this channel."""
         oldest = next(iter(self.batches), None)
+        active = self.single.active if self.single is not None else None
         return QueueStats(
             channel=self.name,
             incarnation=self.incarnation,
@@ -247,6 +288,8 @@ class Queue(Backlog):
             delayed=self.delayed.count,
             oldest_unix_ns=oldest.value.time_unix_ns if oldest else 0,
             parked=self.groups.parked.count,
+            consumers=len({(key.session, key.consumer) for key in self._by_key}),
+            active=(active.session, active.consumer) if active is not None else None,
             **asdict(self.counters),
         )
 
@@ -256,7 +299,9 @@ class Queue(Backlog):
         """Add a waiting receive, newer than all others."""
         self.waiting.add(waiter)
         self._claims.add(waiter)
-        self._by_key[waiter.key] = waiter
+        self._by_key[waiter.command.key] = waiter
+        if self.single is not None:
+            self.single.came(waiter)
 
     def add_assignment(self, assignment: Assignment) -> None:
         """Add an assignment, whose messages are live and nowhere yet."""
@@ -268,6 +313,13 @@ class Queue(Backlog):
         claims = self._by_key.setdefault(assignment.key, [])
         assert isinstance(claims, list)
         claims.append(assignment)
+        if self.single is not None:
+            self.single.came(assignment)
+
+    def add_active(self, active: Active) -> None:
+        """Let a consumer be active whose claims are there already."""
+        self.single = SingleActive(self.number, self._claims, self.dirty_active)
+        self.single.restore(active)
 
     def restore_groups(self) -> bool:
         """Derive the state of groups, once all messages are there; False when no such state is possible."""
@@ -297,13 +349,17 @@ class Queue(Backlog):
 
     def _assign(self, command: Receive, moment: Moment, available: int) -> Delivery:
         held: list[Range[int]] = []
+        counters = self.counters
         count = min(command.count_max, available)
-        for first, last, deliveries in take_fitting(self.ready, self.batches, count, command.size_max):
+        taken, share_bytes = take_fitting(self.ready, self.batches, count, command.size_max)
+        for first, last, deliveries in taken:
             held.append(Range(first, last, deliveries + 1))
+            counters.delivered += last - first + 1
             if deliveries:
-                self.counters.redelivered += last - first + 1
+                counters.redelivered += last - first + 1
         if not held:
             return Delivery(command.key, self.name, ())
+        counters.delivered_bytes += share_bytes
         if command.auto_ack:
             return self._hand_out(command.key, moment, held)
         deadline = deadline_after(moment.now_unix_ns, command.visibility_ms)
@@ -327,3 +383,5 @@ class Queue(Backlog):
         claims.remove(assignment)
         if claims:
             self._by_key[assignment.key] = claims
+        if self.single is not None:
+            self.single.went(assignment)

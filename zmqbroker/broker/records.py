@@ -13,12 +13,24 @@ from typing import NamedTuple
 
 from zmqbroker.commands import RECEIPT_ORDINAL_BITS, ChannelSettings, Origin, Publish, Run
 
-__all__ = ["INSTANT_MAX", "BatchRecord", "Moment", "are_all_of", "deadline_after", "instant_after", "record_of", "records_of"]
+__all__ = [
+    "INSTANT_MAX",
+    "BatchRecord",
+    "Moment",
+    "are_all_of",
+    "deadline_after",
+    "instant_after",
+    "record_of",
+    "records_of",
+    "wait_end",
+]
 
 #: Instants are u64 on the wire and in the store; a deadline beyond the last one is the last one.
 INSTANT_MAX = 2**64 - 1
 #: Delays and expirations end at whole steps of this, so that neighbours with the same delay are one range.
 INSTANT_STEP_NS = 10_000_000
+#: Waits end at steps of this part of them, or half of that: 256 ms for the 10 s of the Python client.
+WAIT_PARTS = 32
 
 
 def deadline_after(now_unix_ns: int, delay_ms: int) -> int:
@@ -29,6 +41,18 @@ def deadline_after(now_unix_ns: int, delay_ms: int) -> int:
 def instant_after(now_unix_ns: int, delay_ms: int) -> int:
     """The first whole step of 10 ms that is not before `delay_ms` milliseconds after `now_unix_ns`."""
     return min(-(-deadline_after(now_unix_ns, delay_ms) // INSTANT_STEP_NS) * INSTANT_STEP_NS, INSTANT_MAX)
+
+
+def wait_end(now_unix_ns: int, wait_ms: int) -> int:
+    """When a receive that waits is answered at the latest: up to a thirty-second part of its wait late, never early.
+
+    The waits of many consumers end together at steps of that size: two entries for all of them instead of two for each.
+    """
+    end_unix_ns = deadline_after(now_unix_ns, wait_ms)
+    if wait_ms < 2 * WAIT_PARTS:
+        return end_unix_ns
+    step_ns = 1_000_000 << ((wait_ms // WAIT_PARTS).bit_length() - 1)
+    return min(-(-end_unix_ns // step_ns) * step_ns, INSTANT_MAX)
 
 
 class Moment(NamedTuple):
@@ -71,11 +95,15 @@ class BatchRecord:
 
     def part(self, offset: int, count: int, total: int) -> BatchRecord:
         """The record of `count` of its `total` messages, from the one at `offset` on."""
-        share = self.share_bytes * (offset + count) // total - self.share_bytes * offset // total
+        share = self.share_of(offset, count, total)
         origin = self.origin_at(offset)
         return replace(
             self, low=self.low + offset, live=count, body_bytes=self.size_at_most(count), share_bytes=share, origin=origin
         )
+
+    def share_of(self, offset: int, count: int, total: int) -> int:
+        """Bytes of `count` of its `total` messages, from the one at `offset` on, where each has as many as the others."""
+        return self.share_bytes * (offset + count) // total - self.share_bytes * offset // total
 
     def origin_at(self, offset: int) -> Origin | None:
         """Where the message at `offset` was before it was moved here; None when it was not."""

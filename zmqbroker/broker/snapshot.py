@@ -12,12 +12,13 @@ not among the keys: the store keeps it and moves it together with them.
 | 2 batch | number u32, first u64 | last, index, position, size, body_bytes, body_size_max, time_unix_ns, more … |
 | 3 ready range | number u32, first u64 | last, delivery_count |
 | 4 assignment | number u32, order u64 | deadline_unix_ns, receive key, assigning, [[first, last, delivery_count], …] |
-| 5 waiting receive | number u32, order u64 | deadline_unix_ns, receive key, the other fields of the `Receive` in its order |
+| 5 waiting receive | number u32, order u64 | deadline_unix_ns, receive key, the other fields of `Receive` in its order |
 | 6 producer | number u32, producer u64 | used, last_sequence, [[base_sequence, count, first_sequence, time_unix_ns], …] |
 | 7 roster | – | index, next_id, membership, [[id, name, uid, peer, voter, replaces], …] |
 | 8 delayed range | number u32, first u64 | last, due_unix_ns, delivery_count, more … |
 | 9 parked range | number u32, first u64 | last, delivery_count |
 | 10 ids of a batch | number u32, first u64 | time_unix_ns, [id, empty for none, …], [[place, sequence], …] of duplicates |
+| 13 active consumer | number u32, 0 u64 | order, deadline_unix_ns, session, consumer, visibility_ms |
 
 Counters are those of `Counters`, settings a map of what differs from the default. A batch that is not like a whole one has
 more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason]; and the group of
@@ -35,9 +36,11 @@ from typing import Any, NamedTuple
 
 import msgpack
 
+from zmqbroker.broker.claims import ACTIVE_ID
 from zmqbroker.broker.counters import Counters
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.parts import (
+    ACTIVE,
     ASSIGNMENT,
     BATCH,
     CHANNEL,
@@ -132,6 +135,7 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
         (PARKED, (part.first for part in queue.groups.parked)),
         (ASSIGNMENT, queue.assignments),
         (WAITING, (waiter.order for waiter in queue.waiting)),
+        (ACTIVE, (ACTIVE_ID,) if queue.single is not None and queue.single.active is not None else ()),
         (PRODUCER, queue.producers),
         (SEEN, queue.seen),
     )
@@ -165,6 +169,7 @@ def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
         (PARKED, queue.groups.parked.dirty),
         (ASSIGNMENT, queue.dirty_assignments),
         (WAITING, queue.waiting.dirty),
+        (ACTIVE, queue.dirty_active),
         (PRODUCER, queue.producers.dirty),
         (SEEN, queue.seen.dirty),
     )
@@ -206,19 +211,17 @@ def number_of(key: bytes) -> int:
     return int.from_bytes(key[1:5], "big")
 
 
-_KIND_NAMES = (
-    "",
-    "",
-    "batch",
-    "ready range",
-    "assignment",
-    "waiting receive",
-    "producer",
-    "",
-    "delayed range",
-    "parked range",
-    "batch of ids",
-)
+_KIND_NAMES = {
+    BATCH: "batch",
+    READY: "ready range",
+    ASSIGNMENT: "assignment",
+    WAITING: "waiting receive",
+    PRODUCER: "producer",
+    DELAYED: "delayed range",
+    PARKED: "parked range",
+    SEEN: "batch of ids",
+    ACTIVE: "active consumer",
+}
 
 
 def describe(key: bytes) -> tuple[int, str]:

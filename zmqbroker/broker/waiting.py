@@ -1,7 +1,8 @@
-"""The receives of one channel that wait for messages, served in the order of their arrival.
+"""The receives of one channel that wait for messages, served by their priority, then in the order of their arrival.
 
-One that needs more messages than are ready is passed over and does not hold up those behind it. Waiters are grouped by what
-they need, so that choosing costs the number of different needs (one, as a rule) and not the number of waiters.
+One that needs more messages than are ready is passed over and does not hold up those behind it. Waiters are grouped by
+priority and by what they need, so that choosing costs the number of different ones (one, as a rule) and not the number of
+waiters.
 """
 
 from __future__ import annotations
@@ -14,46 +15,74 @@ from zmqbroker.broker.dirty import Dirty
 
 __all__ = ["WaitingReceives"]
 
+#: count_min -> its waiters, oldest first; no empty group. Ordered dicts find their first key in constant time.
+_Needs = dict[int, OrderedDict[int, Waiter]]
+
 
 class WaitingReceives:
     """Waiting receives, by order number."""
 
-    __slots__ = ("_by_need", "_waiters", "dirty")
+    __slots__ = ("_by_priority", "_ranked", "by_order", "dirty")
 
     def __init__(self) -> None:
-        self._waiters: dict[int, Waiter] = {}
-        # count_min -> its waiters, oldest first; no empty group. Ordered dicts find their first key in constant time.
-        self._by_need: dict[int, OrderedDict[int, Waiter]] = {}
+        self.by_order: dict[int, Waiter] = {}  # all of them; to be looked at only
+        self._by_priority: dict[int, _Needs] = {}  # those that were ever used, ten at most; they may be empty
+        self._ranked: list[_Needs] = []  # the same, highest priority first
         self.dirty: Dirty[int] = Dirty()  # order numbers
 
     def __len__(self) -> int:
         """Number of waiting receives."""
-        return len(self._waiters)
+        return len(self.by_order)
 
     def __iter__(self) -> Iterator[Waiter]:
         """All waiters, oldest first."""
-        return iter(self._waiters.values())
+        return iter(self.by_order.values())
 
     def get(self, order: int) -> Waiter | None:
         """The waiter with that order number."""
-        return self._waiters.get(order)
+        return self.by_order.get(order)
 
     def add(self, waiter: Waiter) -> None:
         """Add a waiter, newer than all others."""
-        self._waiters[waiter.order] = waiter
-        self._by_need.setdefault(waiter.command.count_min, OrderedDict())[waiter.order] = waiter
-        self.dirty.created(waiter.order)
+        order, command = waiter.order, waiter.command
+        self.by_order[order] = waiter
+        needs = self._by_priority.get(command.consumer_priority)
+        if needs is None:
+            needs = self._by_priority[command.consumer_priority] = {}
+            self._ranked = [self._by_priority[priority] for priority in sorted(self._by_priority, reverse=True)]
+        group = needs.get(command.count_min)
+        if group is None:
+            group = needs[command.count_min] = OrderedDict()
+        group[order] = waiter
+        self.dirty.created(order)
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter that is present."""
-        del self._waiters[waiter.order]
-        group = self._by_need[waiter.command.count_min]
-        del group[waiter.order]
+        order, command = waiter.order, waiter.command
+        del self.by_order[order]
+        needs = self._by_priority[command.consumer_priority]
+        group = needs[command.count_min]
+        del group[order]
         if not group:
-            del self._by_need[waiter.command.count_min]
-        self.dirty.deleted(waiter.order)
+            del needs[command.count_min]
+        self.dirty.deleted(order)
 
     def next_served(self, ready_count: int) -> Waiter | None:
-        """The oldest waiter that needs no more than `ready_count` messages."""
-        heads = [next(iter(group)) for need, group in self._by_need.items() if need <= ready_count]
-        return self._waiters[min(heads)] if heads else None
+        """Of the waiters that need no more than `ready_count` messages the oldest one of the highest priority."""
+        for needs in self._ranked:
+            oldest = 0
+            for need, group in needs.items():
+                if need <= ready_count:
+                    head = next(iter(group))
+                    if head < oldest or not oldest:
+                        oldest = head
+            if oldest:
+                return self.by_order[oldest]
+        return None
+
+    def first(self) -> Waiter | None:
+        """The oldest one of the highest priority, whatever it needs."""
+        for needs in self._ranked:
+            if needs:
+                return self.by_order[min(next(iter(group)) for group in needs.values())]
+        return None

@@ -27,16 +27,33 @@ def exact(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 def show_counters(fields: Mapping[str, Any]) -> None:
     """Print every counter of a channel, those that are sizes and instants as people read them."""
-    rows = [_counter(name, value) for name, value in fields.items() if name != "settings"]
+    rows = [_counter(fields, name) for name in fields if name != "settings"]
     emit_table(("counter", "value"), rows)
 
 
-def _counter(name: str, value: object) -> tuple[str, str]:
-    if isinstance(value, int) and name == "size_bytes":
-        return "size", size_text(value)
+def _counter(fields: Mapping[str, Any], name: str) -> tuple[str, str]:
+    value = fields[name]
+    if isinstance(value, int) and name.endswith("_bytes"):
+        return name.removesuffix("_bytes"), size_text(value)
     if isinstance(value, int) and name == "oldest_unix_ns":
         return "oldest (UTC)", _oldest(value)
-    return name, plain_text(str(value))
+    if name == "active":
+        return name, active_text(value)
+    return name, rate_text(fields, name)
+
+
+def rate_text(fields: Mapping[str, Any], name: str) -> str:
+    """A counter or a rate; "-" for a rate that the node cannot tell, as nobody has asked it before."""
+    is_unknown = name.endswith("_per_s") and not fields.get("rate_window_ms")
+    return "-" if is_unknown else plain_text(str(fields.get(name, "-")))
+
+
+def active_text(active: object) -> str:
+    """The consumer that gets all messages of a channel, "-" where there is none."""
+    if not isinstance(active, dict):
+        return "-"
+    who = active.get("client_id") or f"session {active.get('session')}"
+    return plain_text(f"{who}, consumer {active.get('consumer')}")
 
 
 def show_settings(fields: Mapping[str, Any]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from zmqbroker.cli.channel_tables import exact, show_counters
 from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line, note
 from zmqbroker.cli.queue_receive import peek, receive
 from zmqbroker.cli.queue_send import send
+from zmqbroker.cli.queue_stats import stats
 from zmqbroker.cli.readable import plain_text
 from zmqbroker.wire.batch import SEQUENCE_MAX
 from zmqbroker.wire.frames import U64_MAX
@@ -26,7 +24,7 @@ def queue() -> None:
     """Send to, receive from, look at and clear queues."""
 
 
-for command in (send, receive, peek):
+for command in (send, receive, peek, stats):
     queue.add_command(command)
 
 
@@ -109,18 +107,3 @@ def redrive(
     """
     count = context.run(url, timeout_ms, lambda client: client.queue(channel).redrive(to=to, origin=origin, max=count_max or 0))
     _say(channel, count, f"moved to {plain_text(to)}" if to else "moved back", as_json)
-
-
-@queue.command()
-@click.argument("channel")
-@url_option
-@timeout_option(5_000)
-@json_option
-@click.pass_obj
-def stats(context: CommandContext, channel: str, url: str, timeout_ms: int, as_json: bool) -> None:
-    """Show the counters of CHANNEL; `zmqbroker channel describe` also shows its settings."""
-    fields: dict[str, Any] = context.run(url, timeout_ms, lambda client: client.queue(channel).stats())
-    if as_json:
-        emit_json(exact(fields))
-    else:
-        show_counters(fields)

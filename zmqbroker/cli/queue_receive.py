@@ -110,7 +110,7 @@ def peek(
         async for page in _pages(client.queue(channel), count_max, first, since or 0):
             count += len(page)
             if as_json:
-                _show_lines(page)
+                _show_lines(page, stored=True)
             else:
                 found.extend(page)
 
@@ -136,7 +136,7 @@ def _ended(channel: str, count: int) -> Exit:
     return Exit.NOTHING_THERE
 
 
-def _show_lines(messages: Sequence[Content]) -> None:
+def _show_lines(messages: Sequence[Content], *, stored: bool = False) -> None:
     for message in messages:
         emit_json(
             {
@@ -149,6 +149,7 @@ def _show_lines(messages: Sequence[Content]) -> None:
                 "metadata": message.metadata,
                 "tags": message.tags,
                 "origin": message.origin._asdict() if message.origin is not None else None,
+                **({"state": message.state, "due_unix_ns": message.due_unix_ns} if stored else {}),
                 **body_fields(message.body),
             }
         )
@@ -162,6 +163,7 @@ def _show_table(messages: Sequence[Content], *, stored: bool = False) -> None:
     ]
     if stored:
         columns.append(("stored (UTC)", lambda message: instant_text(message.time_unix_ns)))
+        columns.append(("state", _state_text))
     optional: list[tuple[str, Callable[[Content], str]]] = [
         ("id", lambda message: plain_text(message.id)),
         ("group", lambda message: plain_text(message.group)),
@@ -176,6 +178,11 @@ def _show_table(messages: Sequence[Content], *, stored: bool = False) -> None:
         [[value(message) for _, value in columns] for message in messages],
         unbroken=("stored (UTC)",),
     )
+
+
+def _state_text(message: Content) -> str:
+    due = f" until {instant_text(message.due_unix_ns)}" if message.due_unix_ns else ""
+    return plain_text(message.state) + due
 
 
 def _origin_text(origin: Origin | None) -> str:

@@ -25,6 +25,9 @@ Settings = dict[str, Any]
 DEFAULTS: Mapping[str, Any] = asdict(ChannelSettings())
 _THERE_ARE = f"the settings are {', '.join(DEFAULTS)}"
 
+#: How a setting is said that holds or does not.
+_FLAGS = {"true": True, "false": False, "1": True, "0": False, "": False}
+
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -57,8 +60,10 @@ def parse_settings(pairs: Iterable[str]) -> Settings:
     return found
 
 
-def _read_value(name: str, value: str) -> int | str:
-    """A number where the setting is one and the text can be read so; else the text, which is then found to be wrong."""
+def _read_value(name: str, value: str) -> int | str | bool:
+    """What the setting is, if the text can be read so; else the text, which is then found to be wrong."""
+    if isinstance(DEFAULTS.get(name), bool):
+        return _FLAGS.get(value.lower(), value)
     if isinstance(DEFAULTS.get(name), int):
         try:
             return int(value)
@@ -107,4 +112,4 @@ def setting_text(name: str, value: object) -> str:
         return duration_text(value)
     if isinstance(value, int) and name.endswith("_bytes"):
         return exact_size_text(value)
-    return plain_text(str(value))
+    return plain_text("true" if value is True else str(value))

@@ -1,16 +1,19 @@
 """Push with credit: an iterator over a queue's messages that asks for more before it runs dry.
 
-Two RECEIVE requests are kept at the broker, each for half of the credit and under a consumer number of its own; one is asked
-again when all messages it brought have been taken. So at most `credit` messages wait here, and while one half is handled the
+Two RECEIVE requests are kept at the broker, each for half of the credit, under one consumer number; one is asked again when
+all messages it brought have been taken. So at most `credit` messages wait here, and while one half is handled the
 other is on its way. Messages come in the order of their sequence as far as both halves are here.
 
-Closing returns to the queue, at once, what was not acked (CLOSE of the two consumers). An error that the session could not
+Where nothing comes one of them is enough: so an idle consumer costs the broker half.
+
+Closing returns to the queue, at once, what was not acked (CLOSE of the consumer). An error that the session could not
 cure within its time limit ends the iteration with that error, after what was already here.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -51,6 +54,7 @@ class _Lane(Generic[Received]):
         self.under_way: asyncio.Future[Answer] | None = None
         self.head: Received | None = None  # the next message; None: all that came have been taken
         self.rest: Iterator[Received] = iter(())  # those behind it
+        self.rests = False  # its last wait ended with nothing, and nothing came since: the other one waits for both
         self._untouched: Messages[Received] | None = None  # all that came, while none has been taken
 
     def put(self, messages: Messages[Received]) -> None:
@@ -102,10 +106,10 @@ class Consumer(Generic[Received]):
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @staticmethod
-    def requests(ask: ReceiveRequest, numbers: tuple[int, ...], credit: int) -> tuple[ReceiveRequest, ...]:
-        """What the lanes ask for: `credit` messages shared by consumers with these numbers."""
-        share = max(1, credit // len(numbers))
-        return tuple(replace(ask, count_max=share, wait_ms=_WAIT_MS, consumer=number) for number in numbers)
+    def requests(ask: ReceiveRequest, credit: int) -> tuple[ReceiveRequest, ...]:
+        """What the lanes ask for: `credit` messages together, for the consumer that asks so."""
+        lanes = 1 if credit == 1 else 2
+        return (replace(ask, count_max=credit // lanes, wait_ms=_WAIT_MS),) * lanes
 
     def __aiter__(self) -> AsyncIterator[Received]:
         return self._iterate()
@@ -154,11 +158,8 @@ class Consumer(Generic[Received]):
                 self._driver.forget(lane.under_way)
                 lane.under_way.cancel()
             lane.clear()
-        try:
-            for answer in [self._driver.submit(CloseRequest(lane.request.consumer), CLOSE_MS) for lane in self._lanes]:
-                await answer
-        except BrokerError:
-            pass  # closed already, or nobody leads now: then the session's end returns them
+        with contextlib.suppress(BrokerError):  # closed already, or nobody leads now: then the session's end returns them
+            await self._driver.submit(CloseRequest(self._lanes[0].request.consumer), CLOSE_MS)
 
     async def _iterate(self) -> AsyncIterator[Received]:
         try:
@@ -191,7 +192,8 @@ class Consumer(Generic[Received]):
 
     def _ask(self) -> None:
         for lane in self._lanes:
-            if lane.under_way is None and lane.head is None:
+            others_wait = any(other.under_way is not None for other in self._lanes)
+            if lane.under_way is None and lane.head is None and not (lane.rests and others_wait):
                 lane.under_way = self._driver.submit(lane.request, self._timeout_ms)
                 lane.under_way.add_done_callback(partial(self._answered, lane))
 
@@ -201,6 +203,10 @@ class Consumer(Generic[Received]):
         lane.under_way = None
         try:
             lane.put(self._read(*future.result()))
+            lane.rests = lane.head is None
+            if not lane.rests:
+                for other in self._lanes:
+                    other.rests = False
         except BrokerError as error:
             self._error = error
         self._changed()

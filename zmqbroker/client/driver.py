@@ -88,11 +88,15 @@ class Driver:
 
     def submit(self, request: AnyRequest, timeout_ms: int) -> asyncio.Future[Answer]:
         """Start a request; the future ends with the answer or a `BrokerError`."""
+        return self.submit_named(request, timeout_ms)[0]
+
+    def submit_named(self, request: AnyRequest, timeout_ms: int) -> tuple[asyncio.Future[Answer], int]:
+        """The same, and the id of the request."""
         self.check_usable()
         future: asyncio.Future[Answer] = self._loop.create_future()
-        self._session.submit(request, future, time.monotonic_ns() + timeout_ms * 1_000_000)
+        request_id = self._session.submit(request, future, time.monotonic_ns() + timeout_ms * 1_000_000)
         self._settle_soon()
-        return future
+        return future, request_id
 
     def post(self, request: Send) -> None:
         """Send a request once, which nobody answers; without a connection it waits for one. Raises Busy."""

@@ -44,6 +44,9 @@ __all__ = [
 
 Received = TypeVar("Received", bound="Content")
 
+#: The state of messages that came without one.
+_RECEIVED: Mapping[str, Any] = {"state": "in_flight"}
+
 
 class SendResult(NamedTuple):
     """A message is stored."""
@@ -85,8 +88,8 @@ class Piece:
     """What messages that came in one batch have in common."""
 
     __slots__ = (
-        *("assigning", "channel", "compressed", "delivery_count", "first"),
-        *("groups", "headers", "ids", "origin", "owner", "time_unix_ns"),
+        *("assigning", "channel", "compressed", "delivery_count", "due_unix_ns", "first"),
+        *("groups", "headers", "ids", "origin", "owner", "state", "time_unix_ns"),
     )
 
     def __init__(
@@ -96,7 +99,11 @@ class Piece:
         self.channel = channel
         numbers: list[int] = list(row[:5])
         self.assigning, self.first, _, self.delivery_count, self.time_unix_ns = numbers
-        self.origin = Origin(*(row[5][name] for name in Origin._fields)) if len(row) > 5 else None  # of the first message
+        origin = row[5] if len(row) > 5 else None
+        self.origin = Origin(*(origin[name] for name in Origin._fields)) if origin is not None else None  # of the first message
+        seen: Mapping[str, Any] = row[6] if len(row) > 6 else _RECEIVED
+        self.state: str = seen["state"]
+        self.due_unix_ns: int = seen.get("due_unix_ns", 0)
         self.ids = batch.ids
         self.groups = groups
         self.headers = batch.headers
@@ -143,6 +150,16 @@ class Content:
         """Where it was before, and why it is here; None when it was sent to this channel."""
         origin = self.piece.origin
         return origin._replace(sequence=origin.sequence + self.place) if origin is not None else None
+
+    @property
+    def state(self) -> str:
+        """Of a message that was peeked at: `ready`, `delayed` or `in_flight`; one that was received is in flight."""
+        return self.piece.state
+
+    @property
+    def due_unix_ns(self) -> int:
+        """Of a delayed message that was peeked at: when it will be ready; 0 otherwise."""
+        return self.piece.due_unix_ns
 
     @property
     def compressed(self) -> bool:
@@ -306,10 +323,12 @@ def read_messages(
 
 
 def _read_piece(row: object, frame: Buffer) -> BatchContents:
-    if not isinstance(row, list) or len(row) not in (5, 6) or not all(type(number) is int for number in row[:5]):
+    if not isinstance(row, list) or len(row) < 5 or not all(type(number) is int for number in row[:5]):
         raise RemoteProtocolError(f"MESSAGES has a piece that is not five numbers: {row!r}")
-    if len(row) == 6 and not _is_origin(row[5]):
+    if len(row) > 5 and not _is_origin(row[5]) and (len(row) == 6 or row[5] is not None):
         raise RemoteProtocolError(f"MESSAGES has a piece of an origin that is none: {row!r}")
+    if len(row) > 6 and not _is_state(row[6]):
+        raise RemoteProtocolError(f"MESSAGES has a piece in a state that is none: {row!r}")
     first, last = row[1:3]
     try:
         batch = decode_batch(frame)
@@ -323,6 +342,11 @@ def _read_piece(row: object, frame: Buffer) -> BatchContents:
 def _is_origin(value: object) -> bool:
     """Whether a piece's sixth element tells an origin; a later version may tell more."""
     return isinstance(value, dict) and [type(value.get(name)) for name in Origin._fields] == [str, int, int, str]
+
+
+def _is_state(value: object) -> bool:
+    """Whether a piece's seventh element tells a state; a later version may know others, and tell more."""
+    return isinstance(value, dict) and type(value.get("state")) is str and type(value.get("due_unix_ns", 0)) is int
 
 
 def receipts_of(messages: Iterable[Content]) -> list[Receipt]:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, Unpack, overload
 
@@ -37,6 +38,7 @@ from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders
 from zmqbroker.wire.requests import (
+    CONSUMER_PRIORITY_MAX,
     RECEIPTS_MAX,
     RECEIVE_SIZE_DEFAULT,
     VISIBILITY_MS_DEFAULT,
@@ -73,6 +75,7 @@ class Queue:
         self._timeout_ms = timeout_ms
         self._make = make  # the class of its messages, which `owner` acks
         self._owner = owner if owner is not None else self
+        self._consumer = book.next_consumer()  # of all calls of `receive`
         self._sender = Sender(driver, name, PipelineSettings())
         self._posted = False  # whether anything was sent without a confirm since `wait_idle`
         self._acks = AckGatherer(name, lambda request: driver.submit(request, timeout_ms))
@@ -206,21 +209,33 @@ class Queue:
         wait_ms: int = 0,
         visibility_ms: int = VISIBILITY_MS_DEFAULT,
         max_bytes: int = RECEIVE_SIZE_DEFAULT,
+        consumer_priority: int = 0,
         auto_ack: bool = False,
         timeout_ms: int | None = None,
     ) -> list[Message]:
         """Up to `max` messages as soon as `min` are ready, or what there is after `wait_ms`.
 
-        Each is in flight for `visibility_ms`, then it is ready again. When the call is cancelled or times out, what may have
-        been assigned to it goes back at once. With `auto_ack` it is finished as it is delivered, at most once.
+        Each is in flight for `visibility_ms`, then it is ready again; with `auto_ack` it is finished as it is delivered. While
+        the call waits, those of a lower `consumer_priority` (0 to 9) get nothing that it could take. When it is cancelled or
+        times out, what may have been assigned to it goes back at once. All calls are one consumer where only one at a time
+        gets messages (`single_active`).
         """
-        consumer = self._book.next_consumer()
-        request = ReceiveRequest(self.name, min, max, max_bytes, wait_ms, visibility_ms, consumer, auto_ack=auto_ack)
-        future = self._driver.submit(request, wait_ms + (timeout_ms or self._timeout_ms))
+        request = ReceiveRequest(
+            *(self.name, min, max, max_bytes, wait_ms, visibility_ms, self._consumer),
+            consumer_priority=consumer_priority,
+            auto_ack=auto_ack,
+        )
+        return await self.take(request, timeout_ms)
+
+    async def take(self, request: ReceiveRequest, timeout_ms: int | None = None) -> list[Message]:
+        """The messages of one RECEIVE; what may have been assigned to it goes back when the call is cancelled or times out."""
+        timeout_ms = request.wait_ms + (timeout_ms or self._timeout_ms)
+        future, request_id = self._driver.submit_named(request, timeout_ms)
         try:
             answer = await future
         except (asyncio.CancelledError, DeadlineExceeded):
-            self._give_back(future, consumer)
+            self._driver.forget(future)
+            self.close_consumer(request.consumer, request_id)
             raise
         return list(read_messages(self._owner, self.name, *answer, self._make))
 
@@ -231,15 +246,18 @@ class Queue:
         visibility_ms: int = VISIBILITY_MS_DEFAULT,
         max_bytes: int = RECEIVE_SIZE_DEFAULT,
         auto_ack: bool = False,
+        priority: int = 0,
     ) -> Consumer[Message]:
         """An iterator over the queue's messages, with up to `credit` of them (`max_bytes` for each half) kept ready here.
 
-        With `auto_ack` they are finished as they are delivered: those that are kept here when this ends are lost.
+        With `auto_ack` they are finished as they are delivered: those that are kept here when this ends are lost. While it
+        waits, consumers of a lower `priority` (0 to 9) get nothing.
         """
         _check("credit", credit, 1, 2 * _BATCH_MESSAGES_MAX)
-        numbers = (self._book.next_consumer(), self._book.next_consumer())[: 1 if credit == 1 else 2]
-        ask = ReceiveRequest(self.name, size_max=max_bytes, visibility_ms=visibility_ms, auto_ack=auto_ack)
-        requests = Consumer.requests(ask, numbers, credit)
+        _check("priority", priority, 0, CONSUMER_PRIORITY_MAX)
+        ask = ReceiveRequest(self.name, 1, 1, max_bytes, 0, visibility_ms, self._book.next_consumer())
+        ask = replace(ask, auto_ack=auto_ack, consumer_priority=priority)
+        requests = Consumer.requests(ask, credit)
         read = partial(read_messages, self._owner, self.name, make=self._make)
         return Consumer(self._driver, requests, self._timeout_ms, read, self._book.consumers)
 
@@ -248,9 +266,9 @@ class Queue:
 
         A handler that returns acks its message; one that raises gives it back, to come again after a delay that doubles;
         `Rejected` moves it to the dead-letter channel. Settings are those of `WorkerSettings`: `concurrency`,
-        `visibility_ms`, `max_hold_ms`, `backoff_ms`, `backoff_max_ms`.
+        `visibility_ms`, `max_hold_ms`, `backoff_ms`, `backoff_max_ms`, `priority`.
         """
-        worker = Worker(self, handler, WorkerSettings(**settings))
+        worker = Worker(self, self._book.next_consumer(), handler, WorkerSettings(**settings))
         self._book.consumers.add(worker)
         try:
             await worker.run()
@@ -369,11 +387,11 @@ class Queue:
             self._posted = False
             await self._driver.wait_posted(self._timeout_ms)
 
-    def _give_back(self, future: asyncio.Future[Answer], consumer: int) -> None:
-        self._driver.forget(future)
+    def close_consumer(self, consumer: int, request_id: int = 0) -> None:
+        """Give back what a consumer of this queue holds, or only what was assigned to one request of it."""
         with contextlib.suppress(BrokerError):
             # Nobody waits for the answer; without one the session's end does the same.
-            self._driver.submit(CloseRequest(consumer), CLOSE_MS)
+            self._driver.submit(CloseRequest(consumer, request=request_id), CLOSE_MS)
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:

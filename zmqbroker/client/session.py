@@ -113,15 +113,15 @@ class Session:
 
     # --- the user's side ---------------------------------------------------------------------------------------------
 
-    def submit(self, request: AnyRequest, token: Any, deadline_ns: int) -> None:
-        """Start a request; it ends with a `Completion` of `token` and an `Answer` or an error.
+    def submit(self, request: AnyRequest, token: Any, deadline_ns: int) -> int:
+        """Start a request; it ends with a `Completion` of `token` and an `Answer` or an error. Returns its id.
 
         Raises Busy when too many are under way, LocalProtocolError on what cannot be encoded.
         """
         if len(self._table) >= BACKLOG_MAX:
             raise Busy(f"this client has {BACKLOG_MAX} requests under way", retry_ms=100)
-        self._add(request, token, deadline_ns)
         self._received_once = self._received_once or isinstance(request, ReceiveRequest)
+        return self._add(request, token, deadline_ns)
 
     def forget(self, token: Any) -> None:
         """Nobody waits for that request any more: it is not sent again and has no completion."""

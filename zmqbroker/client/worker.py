@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.errors import BrokerError, LocalProtocolError, RequestError, StaleReceipt
+from zmqbroker.wire.requests import ReceiveRequest
 
 if TYPE_CHECKING:
     from zmqbroker.client.held import Message
@@ -48,6 +49,7 @@ class WorkerSettings:
     max_hold_ms: int = 600_000  # a handler that takes longer loses its message to others
     backoff_ms: int = 1_000  # delay before a message whose handler raised comes again, the first time
     backoff_max_ms: int = 300_000
+    priority: int = 0  # 0 to 9; consumers of a lower one get nothing while a handler is free
 
     def delay_ms(self, delivery_count: int) -> int:
         """The delay after so many deliveries: doubled with each, up to the limit."""
@@ -57,10 +59,11 @@ class WorkerSettings:
 class Worker:
     """Handles the messages of one queue until it is stopped. Made and run by `Queue.handle`."""
 
-    def __init__(self, queue: Queue, handler: Handler, settings: WorkerSettings) -> None:
+    def __init__(self, queue: Queue, number: int, handler: Handler, settings: WorkerSettings) -> None:
         if settings.concurrency < 1:
             raise LocalProtocolError(f"concurrency is {settings.concurrency}, allowed is 1 and more")
         self._queue = queue
+        self._number = number  # as a consumer
         self._handler = handler
         self._settings = settings
         self._busy: dict[asyncio.Task[None], tuple[Message, float]] = {}  # handlers, and since when they have their message
@@ -97,6 +100,7 @@ class Worker:
             if left:
                 with contextlib.suppress(BrokerError):  # a client that is closing gives them back itself
                     await self._queue.nack(left)
+            self._queue.close_consumer(self._number)
             self._closed.set()
 
     async def _wait_for_room(self) -> None:
@@ -105,8 +109,15 @@ class Worker:
 
     async def _receive(self) -> list[Message]:
         room = self._settings.concurrency - len(self._busy)
-        receive = self._queue.receive(room, wait_ms=_WAIT_MS, visibility_ms=self._settings.visibility_ms)
-        self._receiving = asyncio.create_task(receive)
+        request = ReceiveRequest(
+            self._queue.name,
+            count_max=room,
+            wait_ms=_WAIT_MS,
+            visibility_ms=self._settings.visibility_ms,
+            consumer=self._number,
+            consumer_priority=self._settings.priority,
+        )
+        self._receiving = asyncio.create_task(self._queue.take(request))
         try:
             return await self._receiving
         except asyncio.CancelledError:

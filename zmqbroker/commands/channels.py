@@ -18,7 +18,7 @@ __all__ = [
 
 @dataclass(slots=True, frozen=True)
 class ChannelSettings:
-    """How a channel treats its messages. A zero, or an empty name, stands for "no such rule"."""
+    """How a channel treats its messages. A zero, an empty name, or False stands for "no such rule"."""
 
     delivery_limit: int = 0  # after so many deliveries a message that returns goes to `dead_letter`, if there is one
     dead_letter: str = ""  # the channel that takes what was rejected or delivered too often
@@ -29,6 +29,7 @@ class ChannelSettings:
     overflow: str = "reject"  # what a send does that would exceed these: reject | drop_oldest | dead_letter
     max_in_flight: int = 0  # messages that all receivers together may hold
     dedup_window_ms: int = 0  # for so long a message is not stored again whose id was
+    single_active: bool = False  # all messages go to one consumer at a time
 
     def contradiction(self, channel: str) -> str | None:
         """Why these cannot be the settings of a channel of that name, each of them being right; None when they can."""

@@ -94,6 +94,7 @@ class Receive:
     wait_ms: int = 0
     visibility_ms: int = 30_000
     incarnation: int = ANY_INCARNATION
+    consumer_priority: int = 0  # 0 to 9; while it waits, those of a lower one get nothing that it could take
     auto_ack: bool = False  # what is assigned is finished at once: delivered at most once
 
 
@@ -108,10 +109,19 @@ class Ack:
 
 @dataclass(slots=True, frozen=True)
 class Close:
-    """End a session (`consumer` None) or one consumer of it: waiting receives end, in-flight messages are ready again."""
+    """End a session (`consumer` None) or one consumer of it: waiting receives end, in-flight messages are ready again.
+
+    With `request` only that receive of the consumer ends, and the consumer goes on.
+    """
 
     session: bytes
     consumer: int | None = None
+    request: int = 0  # a client's request id; 0: all
+
+    def ends(self, key: ReceiveKey) -> bool:
+        """Whether this is the end of a receive, and of what it holds."""
+        whose = key.session == self.session and self.consumer in (None, key.consumer)
+        return whose and self.request in (0, key.request)
 
 
 @dataclass(slots=True, frozen=True)

@@ -17,6 +17,7 @@ __all__ = [
     "Delivery",
     "HandedOver",
     "Origin",
+    "Peeked",
     "Piece",
     "ProducerOpened",
     "Published",
@@ -143,6 +144,14 @@ class Piece:
 
 
 @dataclass(slots=True, frozen=True)
+class Peeked(Piece):
+    """Messages that were only looked at: nobody can ack them by their receipt."""
+
+    state: str = "ready"  # or "delayed", "in_flight"
+    due_unix_ns: int = 0  # when they will be ready, if they are delayed
+
+
+@dataclass(slots=True, frozen=True)
 class Delivery:
     """The answer to one receive; no pieces when the wait ended with nothing."""
 
@@ -173,3 +182,9 @@ class QueueStats:
     oldest_unix_ns: int = 0  # when the oldest live batch was stored; 0: there is none
     parked: int = 0  # due, and behind another message of their group
     deduplicated: int = 0  # finished as they came, since a message with the same id is stored, ever
+    sent: int = 0  # stored by senders, ever; the others of `last_sequence` were moved here, or put behind all others
+    sent_bytes: int = 0  # of their batch frames
+    delivered: int = 0  # assignments of a message, ever
+    delivered_bytes: int = 0  # of batch frames: each message's equal share, at every assignment
+    consumers: int = 0  # distinct (session, consumer) that wait or hold messages
+    active: tuple[bytes, int] | None = None  # session and consumer that get all messages, where only one may

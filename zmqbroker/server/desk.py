@@ -19,7 +19,7 @@ from zmqbroker.errors import (
 )
 from zmqbroker.server import operators
 from zmqbroker.server.admission import admit_batch, admit_hand_over
-from zmqbroker.server.inquiries import Inquiry, inquire
+from zmqbroker.server.inquiries import Inquiries, Inquiry
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, result_reply
 from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
 from zmqbroker.server.sessions import Connections
@@ -76,6 +76,7 @@ class Desk:
         self._node, self._port = node, port
         limits = node.config.limits
         self.connections = Connections(limits.sessions_max, limits.session_timeout_ms * 1_000_000)
+        self._inquiries = Inquiries(node, self.connections)
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -201,7 +202,7 @@ class Desk:
         passes_on = request.forward and not forwarded and group is not None and not group.leading
         if passes_on and group is not None and self._forward(group, pending, frames):
             return
-        code, fields, bodies = inquire(self._node, group, request)
+        code, fields, bodies = self._inquiries.answer(group, request)
         self.send(pending.route, code, pending.request_id, fields, bodies)
 
     # --- requests for the leader -------------------------------------------------------------------------------------
@@ -249,8 +250,9 @@ class Desk:
             case requests.OpenProducerRequest():
                 group.submit(OpenProducer(request.channel, request.producer), pending)
             case requests.CloseRequest():
-                group.end_receives(pending.session, request.consumer)
-                group.submit(Close(pending.session, request.consumer), pending)
+                close = Close(pending.session, request.consumer, request.request)
+                group.end_receives(close)
+                group.submit(close, pending)
             case requests.ChangeMembers():
                 operators.change_members(self._node, group, request, pending)
             case requests.AuditRequest():
@@ -318,6 +320,7 @@ class Desk:
             size_max=request.size_max,
             wait_ms=request.wait_ms,
             visibility_ms=request.visibility_ms,
+            consumer_priority=request.consumer_priority,
             auto_ack=request.auto_ack,
         )
         group.submit(command, Pending(pending.route, pending.request_id, pending.session, key, request.plain))

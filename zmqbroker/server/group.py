@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from zmqbroker.broker import Applied, Machine
-from zmqbroker.commands import Delivery, ReceiveKey, Result, Tick, Trim, Waiting
+from zmqbroker.commands import Close, Delivery, ReceiveKey, Result, Tick, Trim, Waiting
 from zmqbroker.errors import Busy, InvalidRequest, NotLeader, RequestError
 from zmqbroker.raft import RaftCore
 from zmqbroker.raft.confchange import ConfChange, InvalidChange
@@ -392,8 +392,8 @@ class Group:
         if (pending := self.receivers.pop(delivery.key, None)) is not None:
             self._host.deliver(pending, delivery, self.number)
 
-    def end_receives(self, session: bytes, consumer: int | None) -> None:
-        """Answer the waiting RECEIVEs of a consumer that is being closed: with nothing."""
-        for key in [key for key in self.receivers if key.session == session and consumer in (None, key.consumer)]:
+    def end_receives(self, close: Close) -> None:
+        """Answer the waiting RECEIVEs that are being closed: with nothing."""
+        for key in [key for key in self.receivers if close.ends(key)]:
             pending = self.receivers.pop(key)
             self._host.reply(pending, Reply.MESSAGES, {"messages" if pending.plain else "pieces": []})

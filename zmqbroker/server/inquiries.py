@@ -3,12 +3,14 @@ state; a follower's may be a tick old."""
 
 from __future__ import annotations
 
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.broker import Machine
 from zmqbroker.broker.peeking import peek
 from zmqbroker.errors import ChannelNotFound
+from zmqbroker.server.rates import Rates
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, messages_reply
 from zmqbroker.wire import requests
 from zmqbroker.wire.frames import Reply
@@ -17,59 +19,64 @@ from zmqbroker.wire.queue_requests import PEEK_SIZE_MAX, settings_fields
 if TYPE_CHECKING:
     from zmqbroker.server.group import Group
     from zmqbroker.server.node import Node
+    from zmqbroker.server.sessions import Connections
 
-__all__ = ["Inquiry", "inquire"]
+__all__ = ["Inquiries", "Inquiry"]
 
 #: Bytes of batch frames in the answer to one PEEK: headers count for no `max_bytes`, and a client may ask for 65,535 messages.
 FRAMES_SIZE_MAX = 2 * PEEK_SIZE_MAX
 
+#: The counters that are told of a channel, in this order.
+_TOLD = (
+    *("channel", "depth", "ready", "in_flight", "delayed", "waiting_receives", "consumers", "last_sequence"),
+    *("sent", "delivered", "acked", "redelivered", "expired", "dead_lettered", "moved", "dropped"),
+    *("size_bytes", "sent_bytes", "delivered_bytes", "oldest_unix_ns"),
+)
+
 Inquiry = requests.StatsRequest | requests.PeekRequest | requests.ListChannels
 
 
-def inquire(node: Node, group: Group | None, request: Inquiry) -> tuple[Reply, dict[str, Any], list[bytes]]:
-    """Code, fields and body frames of the answer. Raises ChannelNotFound."""
-    match request:
-        case requests.StatsRequest():
-            return Reply.CHANNEL, _channel(group.machine if group else None, request.channel), []
-        case requests.ListChannels():
-            return Reply.CHANNELS, _list(group.machine if group else None, request), []
-        case requests.PeekRequest():
-            return Reply.MESSAGES, *_peek(node, group, request)
+class Inquiries:
+    """Answers them for one node, which remembers what it told of channels: their rates are between two answers."""
 
+    def __init__(self, node: Node, connections: Connections) -> None:
+        self._node, self._connections = node, connections
+        self._rates = Rates()
 
-def _channel(machine: Machine | None, channel: str) -> dict[str, Any]:
-    queue = machine.channel(channel) if machine else None
-    if machine is None or queue is None:
-        raise ChannelNotFound(f"no channel is called {channel!r}")
-    stats = queue.stats()
-    return {
-        "channel": stats.channel,
-        "depth": stats.depth,
-        "ready": stats.ready,
-        "in_flight": stats.in_flight,
-        "delayed": stats.delayed,
-        "parked": stats.parked,
-        "waiting_receives": stats.waiting_receives,
-        "last_sequence": stats.last_sequence,
-        "acked": stats.acked,
-        "redelivered": stats.redelivered,
-        "expired": stats.expired,
-        "dead_lettered": stats.dead_lettered,
-        "moved": stats.moved,
-        "dropped": stats.dropped,
-        "deduplicated": stats.deduplicated,
-        "size_bytes": stats.size_bytes,
-        "oldest_unix_ns": stats.oldest_unix_ns,
-        "settings": settings_fields(queue.settings),
-        "applied_index": machine.applied_index,
-    }
+    def answer(self, group: Group | None, request: Inquiry) -> tuple[Reply, dict[str, Any], list[bytes]]:
+        """Code, fields and body frames of the answer. Raises ChannelNotFound."""
+        match request:
+            case requests.StatsRequest():
+                return Reply.CHANNEL, self._channel(group.machine if group else None, request.channel), []
+            case requests.ListChannels():
+                return Reply.CHANNELS, self._list(group.machine if group else None, request), []
+            case requests.PeekRequest():
+                return Reply.MESSAGES, *_peek(self._node, group, request)
 
+    def _channel(self, machine: Machine | None, channel: str) -> dict[str, Any]:
+        queue = machine.channel(channel) if machine else None
+        if machine is None or queue is None:
+            raise ChannelNotFound(f"no channel is called {channel!r}")
+        stats = queue.stats()
+        rate = self._rates.ask(stats, time.monotonic_ns())
+        return {
+            **{name: getattr(stats, name) for name in _TOLD},
+            "sent_per_s": rate.sent_per_s,
+            "delivered_per_s": rate.delivered_per_s,
+            "rate_window_ms": rate.window_ms,
+            "active": None if stats.active is None else self._consumer(*stats.active),
+            "settings": settings_fields(queue.settings),
+            "applied_index": machine.applied_index,
+        }
 
-def _list(machine: Machine | None, request: requests.ListChannels) -> dict[str, Any]:
-    names = machine.channels() if machine else []
-    found = [name for name in names if name > request.after and request.search in name]
-    rows = [_channel(machine, name) for name in found[: request.count_max]]
-    return {"channels": rows, "more": len(found) > request.count_max}
+    def _consumer(self, session: bytes, consumer: int) -> dict[str, Any]:
+        return {"session": session.hex(), "consumer": consumer, "client_id": self._connections.client_id_of(session)}
+
+    def _list(self, machine: Machine | None, request: requests.ListChannels) -> dict[str, Any]:
+        names = machine.channels() if machine else []
+        found = [name for name in names if name > request.after and request.search in name]
+        rows = [self._channel(machine, name) for name in found[: request.count_max]]
+        return {"channels": rows, "more": len(found) > request.count_max}
 
 
 def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from zmqbroker.commands import (
@@ -13,6 +13,7 @@ from zmqbroker.commands import (
     Counted,
     HandedOver,
     Origin,
+    Peeked,
     Piece,
     ProducerOpened,
     Published,
@@ -92,7 +93,7 @@ def roster_rows(roster: Roster) -> list[dict[str, Any]]:
 
 
 def messages_reply(
-    found: tuple[Piece, ...], read: ReadEntry, *, plain: bool, size_max: int | None = None
+    found: Sequence[Piece], read: ReadEntry, *, plain: bool, size_max: int | None = None
 ) -> tuple[dict[str, Any], list[bytes]]:
     """Fields and body frames of the MESSAGES reply; `read` gives the payload of an entry.
 
@@ -114,7 +115,16 @@ def messages_reply(
 def _row(piece: Piece) -> list[Any]:
     receipt = piece.receipt
     row: list[Any] = [receipt.assigning, receipt.first, receipt.last, piece.delivery_count, piece.time_unix_ns]
+    if isinstance(piece, Peeked):
+        return [*row, None if piece.origin is None else _origin(piece.origin, 0), _state(piece)]
     return row if piece.origin is None else [*row, _origin(piece.origin, 0)]
+
+
+def _state(piece: Piece) -> dict[str, Any]:
+    """Of messages that were only looked at: whether they are ready, and when they will be."""
+    if not isinstance(piece, Peeked):
+        return {}
+    return {"state": piece.state, **({"due_unix_ns": piece.due_unix_ns} if piece.due_unix_ns else {})}
 
 
 def _origin(origin: Origin, offset: int) -> dict[str, Any]:
@@ -131,7 +141,7 @@ def _batch(piece: Piece, read: ReadEntry) -> bytes:
     return codec.slice_batch(read(piece.index), piece.position, piece.size, piece.low, high)
 
 
-def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
+def _plain(pieces: Sequence[Piece], frames: list[bytes]) -> tuple[dict[str, Any], list[bytes]]:
     messages: list[dict[str, Any]] = []
     bodies: list[bytes] = []
     for piece, frame in zip(pieces, frames, strict=True):
@@ -156,6 +166,7 @@ def _plain(pieces: tuple[Piece, ...], frames: list[bytes]) -> tuple[dict[str, An
                     **compressed,
                     **{name: value for name, value in sender.items() if value},
                     **group,
+                    **_state(piece),
                 }
             )
             bodies.append(bytes(body))

@@ -49,6 +49,11 @@ class Connections:
         connection.session, connection.client_id = session or connection.session, client_id
         return connection
 
+    def client_id_of(self, session: bytes) -> str:
+        """What a client of this node calls itself that speaks for a session; empty when there is none, or it said nothing."""
+        names = (connection.client_id for connection in self._table.values() if connection.session == session)
+        return next(names, "")
+
     def sweep(self, now_ns: int, keep: Iterable[bytes] = ()) -> None:
         """Forget connections that have been silent for a session's timeout, but those whose session is in `keep`."""
         kept = set(keep)

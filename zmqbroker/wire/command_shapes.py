@@ -79,7 +79,7 @@ _SETTINGS = {field.name: type(field.default) for field in fields(ChannelSettings
 
 def _is_settings(value: object) -> bool:
     return type(value) is dict and all(
-        type(item) is _SETTINGS.get(name) and (type(item) is str or is_u64(item)) for name, item in value.items()
+        type(item) is _SETTINGS.get(name) and (type(item) is not int or is_u64(item)) for name, item in value.items()
     )
 
 
@@ -94,6 +94,7 @@ class Shape(NamedTuple):
     checks: tuple[Callable[[object], bool], ...]
     items: Callable[[Any], list[Any]]
     command: Callable[..., SmallCommand]
+    optional: int = 0  # items at the end that are missing where they say nothing
 
 
 def _open_producer_items(command: OpenProducer) -> list[Any]:
@@ -106,7 +107,9 @@ def _receive_items(command: Receive) -> list[Any]:
     return [
         *(key.session, key.consumer, key.request, command.channel),
         *counts,
-        *(command.wait_ms, command.visibility_ms, command.incarnation, command.auto_ack),
+        *(command.wait_ms, command.visibility_ms, command.incarnation),
+        *([command.consumer_priority] if command.consumer_priority or command.auto_ack else []),
+        *([True] if command.auto_ack else []),
     ]
 
 
@@ -163,7 +166,7 @@ _HELD = (_is_session, _is_channel, _is_receipts)
 
 
 def _close_items(command: Close) -> list[Any]:
-    return [command.session, command.consumer]
+    return [command.session, command.consumer, *([command.request] if command.request else [])]
 
 
 def _trim_items(command: Trim) -> list[Any]:
@@ -176,9 +179,11 @@ def _no_items(_command: Tick | TakeAudit) -> list[Any]:
 
 SHAPES: dict[type[SmallCommand], Shape] = {
     OpenProducer: Shape(2, (_is_channel, is_u64, is_u64), _open_producer_items, OpenProducer),
-    Receive: Shape(3, (_is_session, is_u64, is_u64, _is_channel, *(is_u64,) * 6, _is_bool), _receive_items, _receive),
+    Receive: Shape(
+        3, (_is_session, is_u64, is_u64, _is_channel, *(is_u64,) * 7, _is_bool), _receive_items, _receive, optional=2
+    ),
     Ack: Shape(4, (_is_session, _is_channel, _is_receipts), _ack_items, _ack),
-    Close: Shape(5, (_is_session, _is_u64_or_nil), _close_items, Close),
+    Close: Shape(5, (_is_session, _is_u64_or_nil, is_u64), _close_items, Close, optional=1),
     Tick: Shape(6, (), _no_items, Tick),
     Trim: Shape(7, (is_u64,), _trim_items, Trim),
     TakeAudit: Shape(8, (), _no_items, TakeAudit),
@@ -198,6 +203,6 @@ SHAPE_OF_TYPE: dict[int, tuple[str, Shape]] = {shape.type: (kind.__name__, shape
 
 def fits(shape: Shape, items: object) -> bool:
     """True when these are the items of such a command, each as its check wants it."""
-    if type(items) is not list or len(items) != len(shape.checks):
+    if type(items) is not list or not len(shape.checks) - shape.optional <= len(items) <= len(shape.checks):
         return False
-    return all(check(item) for check, item in zip(shape.checks, items, strict=True))
+    return all(check(item) for check, item in zip(shape.checks, items, strict=False))

@@ -160,6 +160,7 @@ _SETTINGS_HIGH = {
     "max_in_flight": U32_MAX,
     "dedup_window_ms": DELAY_MS_MAX,
 }
+_SETTINGS_FLAGS = ("single_active",)
 
 
 def read_settings(fields: Fields, channel: str) -> ChannelSettings:
@@ -173,6 +174,7 @@ def read_settings(fields: Fields, channel: str) -> ChannelSettings:
             raise InvalidRequest(f"setting {shown(name)} is not known, it is {shown(value)}; there are {', '.join(known)}")
     values: dict[str, Any] = {name: integer(given, name, 0, 0, high) for name, high in _SETTINGS_HIGH.items()}
     overflow = text(given, "overflow", OVERFLOWS[0], REASON_SIZE_MAX)
+    values |= {name: flag(given, name) for name in _SETTINGS_FLAGS}
     settings = ChannelSettings(dead_letter=_channel_or_empty(given, "dead_letter"), overflow=overflow, **values)
     if fault := _settings_fault(settings, channel):
         raise InvalidRequest(fault)

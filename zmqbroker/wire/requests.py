@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from zmqbroker.commands import Receipt
-from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
+from zmqbroker.errors import InvalidRequest, MalformedFrame, MessageTooLarge, UnknownCommand
 from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, SEQUENCE_MAX, Buffer
-from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, Request, binary, encode_header, flag, integer, text
+from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, U64_MAX, Request, binary, encode_header, flag, integer, text
 from zmqbroker.wire.headers import CLIENT_ID_SIZE_MAX
 from zmqbroker.wire.operator_requests import (
     AuditRequest,
@@ -53,6 +53,7 @@ from zmqbroker.wire.send_requests import (
 )
 
 __all__ = [
+    "CONSUMER_PRIORITY_MAX",
     "RECEIPTS_MAX",
     "RECEIVE_SIZE_MAX",
     "SESSION_SIZE",
@@ -87,6 +88,7 @@ SESSION_SIZE = 16
 RECEIVE_SIZE_MAX = 16 << 20
 RECEIVE_SIZE_DEFAULT = 1 << 20
 WAIT_MS_MAX = 3_600_000
+CONSUMER_PRIORITY_MAX = 9
 VISIBILITY_MS_DEFAULT = 30_000
 
 
@@ -121,6 +123,7 @@ class ReceiveRequest:
     consumer: int = 0
     plain: bool = False
     forward: bool = False
+    consumer_priority: int = 0
     auto_ack: bool = False
 
 
@@ -152,10 +155,11 @@ class StatsRequest:
 
 @dataclass(slots=True, frozen=True)
 class CloseRequest:
-    """End a consumer, or with None the whole session."""
+    """End a consumer, or with None the whole session; with `request` only the RECEIVE of that id of the consumer."""
 
     consumer: int | None = None
     forward: bool = False
+    request: int = 0
 
 
 AnyRequest = (
@@ -235,6 +239,7 @@ def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:
         plain=flag(fields, "plain"),
         auto_ack=flag(fields, "auto_ack"),
         forward=flag(fields, "forward"),
+        consumer_priority=integer(fields, "consumer_priority", 0, 0, CONSUMER_PRIORITY_MAX),
     )
 
 
@@ -253,7 +258,10 @@ def _read_stats(fields: _Fields, _bodies: Sequence[Buffer]) -> StatsRequest:
 
 def _read_close(fields: _Fields, _bodies: Sequence[Buffer]) -> CloseRequest:
     consumer = integer(fields, "consumer", None, 0, U32_MAX) if "consumer" in fields else None
-    return CloseRequest(consumer, flag(fields, "forward"))
+    request = integer(fields, "request", 0, 0, U64_MAX)
+    if request and consumer is None:
+        raise InvalidRequest(f"field request is {request} and field consumer is missing: a request is one of a consumer")
+    return CloseRequest(consumer, flag(fields, "forward"), request)
 
 
 _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {

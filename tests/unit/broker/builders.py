@@ -96,10 +96,13 @@ def receive(
     visibility_ms: int = 30_000,
     auto_ack: bool = False,
     incarnation: int = ANY_INCARNATION,
+    priority: int = 0,
 ) -> Receive:
     """A receive of `ALICE` that does not wait."""
     receive_key = key(session, request, consumer)
-    return Receive(receive_key, channel, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation, auto_ack)
+    return Receive(
+        receive_key, channel, count_min, count_max, size_max, wait_ms, visibility_ms, incarnation, priority, auto_ack
+    )
 
 
 def receipts_of(delivery: Delivery) -> tuple[Receipt, ...]:
@@ -194,6 +197,6 @@ class Node:
         """Go on with what the machine would store."""
         self.machine = Machine.restore(self.index, self.machine.items(), self.limits)
 
-    def close(self, session: bytes = ALICE, consumer: int | None = None) -> Applied:
-        """Close a session or a consumer."""
-        return self.entry(Close(session, consumer))
+    def close(self, session: bytes = ALICE, consumer: int | None = None, request: int = 0) -> Applied:
+        """Close a session, a consumer, or one receive of it."""
+        return self.entry(Close(session, consumer, request))

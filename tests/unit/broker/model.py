@@ -11,7 +11,17 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from tests.unit.broker.model_handing import HandingOver
-from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Hold, KnownProducer, Message, first_step_after
+from tests.unit.broker.model_state import (
+    MILLISECOND,
+    Answer,
+    Channel,
+    Hold,
+    KnownProducer,
+    Message,
+    Turn,
+    end_of_wait,
+    first_step_after,
+)
 from zmqbroker.commands import (
     Ack,
     Acked,
@@ -70,6 +80,7 @@ class Model(HandingOver):
             self.assigning, self.to_serve = index << 16 | ordinal, []
             results.append(self.command(command))
             self.serve_all()
+        self.end_entry()
         return results, self.answers
 
     # --- what the node asks -------------------------------------------------------------------------------------------
@@ -83,13 +94,16 @@ class Model(HandingOver):
     def next_due(self) -> int | None:
         waiting = [m for channel in self.channels.values() for m in channel.messages if m.waits]
         dues = [m.due for m in waiting if m.due] + [m.part.expires for m in waiting if m.part.expires]
-        return min([*dues, *(hold.deadline for _, hold in self.holds())], default=None)
+        turns = [channel.turn.deadline for channel in self.channels.values() if channel.turn and channel.turn.order]
+        return min([*dues, *turns, *(hold.deadline for _, hold in self.holds())], default=None)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
     def fall_due(self, assigning: int) -> None:
         self.assigning = assigning
-        due = sorted(((h.deadline, h.order, c, h) for c, h in self.holds() if h.deadline <= self.now), key=lambda d: d[:2])
+        claims: list[tuple[Channel, Hold | Turn]] = [*self.holds()]
+        claims += [(c, c.turn) for c in self.channels.values() if c.turn and c.turn.order]
+        due = sorted(((h.deadline, h.order, c, h) for c, h in claims if h.deadline <= self.now), key=lambda d: d[:2])
         for channel in list(self.channels.values()):
             channel.forget_ids(self.now, self.limits.dedup_ids_max)
             for message in channel.messages:
@@ -100,7 +114,10 @@ class Model(HandingOver):
             self.serve(channel)
         for _, _, channel, hold in due:
             self.to_serve = []
-            if hold in channel.holds and hold.assigning is None:
+            if isinstance(hold, Turn):
+                channel.turn = None
+                self.to_serve.append(channel)
+            elif hold in channel.holds and hold.assigning is None:
                 self.answer(channel, hold)
             elif hold in channel.holds and hold.assigning != assigning:
                 self.give_back(channel, hold)
@@ -186,8 +203,13 @@ class Model(HandingOver):
         if mine:
             return Waiting()
         self.order += 1
-        hold = Hold(self.order, command, self.now + command.wait_ms * MILLISECOND)
-        enough = channel.available() >= command.count_min or command.wait_ms == 0
+        hold = Hold(self.order, command, end_of_wait(self.now, command.wait_ms))
+        if channel.settings.single_active:
+            if channel.turn is None:
+                self.begin_turn(channel, command)
+            elif channel.turn.of(command.key):
+                channel.turn.visibility_ms, channel.turn.order = command.visibility_ms, 0
+        enough = channel.available_to(command.key) >= command.count_min or command.wait_ms == 0
         if not enough and len(channel.waiters()) == self.limits.waiting_max:
             return Busy("", retry_ms=self.limits.retry_ms)
         channel.holds.append(hold)
@@ -199,13 +221,21 @@ class Model(HandingOver):
         ended = [
             (channel, hold)
             for channel, hold in self.holds()
-            if hold.key.session == command.session and command.consumer in (None, hold.key.consumer)
+            if hold.key.session == command.session
+            and command.consumer in (None, hold.key.consumer)
+            and command.request in (0, hold.key.request)
         ]
         for channel, hold in ended:
             if hold.assigning is None:
                 channel.holds.remove(hold)
         held = sorted((pair for pair in ended if pair[1].assigning is not None), key=lambda pair: pair[1].order)
-        return Closed(sum(self.give_back(channel, hold) for channel, hold in held))
+        closed = Closed(sum(self.give_back(channel, hold) for channel, hold in held))
+        for channel in self.channels.values():
+            turn = channel.turn
+            if turn and turn.session == command.session and command.consumer in (None, turn.consumer) and not command.request:
+                channel.turn = None
+                self.to_serve.append(channel)
+        return closed
 
     # --- settling -----------------------------------------------------------------------------------------------------
 
@@ -328,6 +358,7 @@ class Model(HandingOver):
         return ChannelChanged(channel.name, changed)
 
     def delete(self, channel: Channel, command: DeleteChannel) -> ChannelChanged:
-        self.answers += [Answer(hold.key, channel.name, ()) for hold in channel.waiters()]
+        oldest_first = sorted(channel.waiters(), key=lambda hold: hold.order)
+        self.answers += [Answer(hold.key, channel.name, ()) for hold in oldest_first]
         del self.channels[command.channel]
         return ChannelChanged(command.channel, changed=True, deleted=True)

@@ -23,6 +23,9 @@ class HandingOver(Movements):
     def put(self, channel: Channel, command: Publish, messages: list[Message], duplicates: tuple[tuple[int, int], ...]) -> int:
         """Store what `messages_of` made; the sequence of the first."""
         header, first = command.header, len(channel.messages) + 1
+        stored = [m for m in messages if m.is_live]
+        channel.sent += len(stored)
+        channel.sent_bytes += sum(part.share for part in {m.part for m in stored})
         channel.messages += messages
         channel.take_turns()
         if channel.settings.dedup_window_ms:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Given, Hold, Message, runs_of
+from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Given, Hold, Message, Turn, runs_of
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import Origin, Receive, ReceiveKey
 from zmqbroker.errors import Busy, ChannelFull, ChannelNotFound
@@ -48,8 +48,31 @@ class Movements:
             self.serve(channel)
 
     def serve(self, channel: Channel) -> None:
-        while served := [hold for hold in channel.waiters() if channel.available() >= hold.command.count_min]:
+        self.take_turns(channel)
+        while served := [hold for hold in channel.waiters() if channel.available_to(hold.key) >= hold.command.count_min]:
             self.answer(channel, served[0])
+
+    def take_turns(self, channel: Channel) -> None:
+        """It is the turn of the first of those who wait, if it is nobody's."""
+        if not channel.settings.single_active:
+            channel.turn = None
+        elif channel.turn is None and channel.waiters():
+            self.begin_turn(channel, channel.waiters()[0].command)
+
+    def begin_turn(self, channel: Channel, command: Receive) -> None:
+        channel.turn = Turn(command.key.session, command.key.consumer, command.visibility_ms)
+
+    def end_entry(self) -> None:
+        """The time of those runs who have their turn and do nothing."""
+        for channel in self.channels.values():
+            turn = channel.turn
+            if turn is None:
+                continue
+            if any(turn.of(hold.key) for hold in channel.holds):
+                turn.order = turn.deadline = 0
+            elif not turn.order:
+                self.order += 1
+                turn.order, turn.deadline = self.order, self.now + turn.visibility_ms * MILLISECOND
 
     def answer(self, channel: Channel, hold: Hold) -> None:
         """End a wait with whatever is ready and fits."""
@@ -63,6 +86,8 @@ class Movements:
             hold.deadline = self.now + hold.command.visibility_ms * MILLISECOND
         for message in taken:
             channel.redelivered += message.deliveries > 0
+            channel.delivered += 1
+            channel.delivered_bytes += message.share()
             message.deliveries += 1
             message.hold = hold
         self.tell(channel, hold.key)
@@ -75,7 +100,7 @@ class Movements:
         best = sorted(channel.ready(), key=lambda m: (-m.part.priority, m.sequence))
         taken: list[Message] = []
         room = command.size_max
-        for run in runs_of(best[: min(command.count_max, channel.available())]):
+        for run in runs_of(best[: min(command.count_max, channel.available_to(command.key))]):
             fits = len(run)
             while fits > 0 and run[0].part.bytes_of(fits) > room:
                 fits -= 1

@@ -18,6 +18,8 @@ __all__ = [
     "Message",
     "Part",
     "Sighting",
+    "Turn",
+    "end_of_wait",
     "first_step_after",
     "groups_of",
     "runs_of",
@@ -39,6 +41,15 @@ def window_is_over(came: int, window_ms: int, now: int) -> bool:
     step = max(STEP, window_ms * MILLISECOND // 64)
     end = came + window_ms * MILLISECOND
     return end + (step - end % step if end % step else 0) <= now
+
+
+def end_of_wait(now: int, wait_ms: int) -> int:
+    """Waits of 64 ms and more end at whole steps: the power of two that is at most a thirty-second part of them."""
+    step = max(power for power in range(17) if power == 0 or 2**power * 32 <= wait_ms)
+    end = now + wait_ms * MILLISECOND
+    while step and end % (2**step * MILLISECOND):
+        end += 2**step * MILLISECOND - end % (2**step * MILLISECOND)
+    return end
 
 
 class Given(NamedTuple):
@@ -111,6 +122,20 @@ class Hold:
 
 
 @dataclass(eq=False)
+class Turn:
+    """It is a consumer's turn: it gets all messages, until the deadline if there is one."""
+
+    session: bytes
+    consumer: int
+    visibility_ms: int
+    order: int = 0
+    deadline: int = 0
+
+    def of(self, key: ReceiveKey) -> bool:
+        return (key.session, key.consumer) == (self.session, self.consumer)
+
+
+@dataclass(eq=False)
 class Message:
     """One message: finished (says how), held, delayed (due is not 0), parked (of a group, and not its turn), or else ready."""
 
@@ -140,6 +165,10 @@ class Message:
     @property
     def is_ready(self) -> bool:
         return self.is_due and (self.has_turn or not self.part.group)
+
+    def share(self) -> int:
+        """Its bytes of the frame."""
+        return self.part.share * (self.place + 1) // self.part.count - self.part.share * self.place // self.part.count
 
     def has_expired(self, now: int) -> bool:
         return self.part.expires != 0 and self.part.expires <= now
@@ -206,6 +235,11 @@ class Channel:
     producers: dict[int, KnownProducer] = field(default_factory=dict)
     sightings: list[Sighting] = field(default_factory=list)
     redelivered: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    delivered: int = 0
+    delivered_bytes: int = 0
+    turn: Turn | None = None
 
     def live(self) -> list[Message]:
         return [m for m in self.messages if m.is_live]
@@ -234,7 +268,9 @@ class Channel:
         return [m for m in self.messages if m.is_live and m.hold is hold]
 
     def waiters(self) -> list[Hold]:
-        return [hold for hold in self.holds if hold.assigning is None]
+        """In the order in which they are served."""
+        waiting = [hold for hold in self.holds if hold.assigning is None]
+        return sorted(waiting, key=lambda hold: -hold.command.consumer_priority)
 
     def parts(self) -> list[Part]:
         """All with a live message, in order."""
@@ -242,6 +278,10 @@ class Channel:
 
     def size_bytes(self) -> int:
         return sum(part.share for part in self.parts())
+
+    def available_to(self, key: ReceiveKey) -> int:
+        mine = not self.settings.single_active or (self.turn is not None and self.turn.of(key))
+        return self.available() if mine else 0
 
     def available(self) -> int:
         limit = self.settings.max_in_flight
@@ -303,4 +343,10 @@ class Channel:
             oldest_unix_ns=self.live()[0].part.time if self.live() else 0,
             parked=len(self.parked()),
             deduplicated=finished["deduplicated"],
+            sent=self.sent,
+            sent_bytes=self.sent_bytes,
+            delivered=self.delivered,
+            delivered_bytes=self.delivered_bytes,
+            consumers=len({(hold.key.session, hold.key.consumer) for hold in self.holds}),
+            active=(self.turn.session, self.turn.consumer) if self.turn else None,
         )

@@ -177,6 +177,15 @@ def test_overflow_to_the_dead_letter_channel_moves_the_oldest() -> None:
     assert (ranges(dead), origins(dead)) == ([(1, 2, 1)], [Origin("c", 1, 0, "overflow")])
 
 
+def test_refused_batch_that_has_dead_lettered_others_serves_who_waits_for_them() -> None:
+    node = ruled(max_bytes=1000, overflow="dead_letter", dead_letter="dead")
+    node.entry(publish(2, size=900))
+    node.entry(receive(1), receive(1, session=BOB, channel="dead", wait_ms=1_000))
+    applied = node.entry(publish(1, size=500))
+    assert is_full(applied.results[0], depth=1, size_bytes=900, max_bytes=1000)
+    assert [(delivery.key.session, ranges(delivery)) for delivery in applied.deliveries] == [(BOB, [(1, 1, 1)])]
+
+
 def test_overflow_to_the_dead_letter_channel_serves_who_waits_on_either() -> None:
     node = ruled(max_messages=2, overflow="dead_letter", dead_letter="dead")
     node.entry(publish(2))

@@ -59,6 +59,7 @@ rules = st.builds(
     overflow=st.sampled_from(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
     max_in_flight=st.sampled_from([0, 0, 0, 2, 4]),
     dedup_window_ms=st.sampled_from([0, 0, 1, 20, 1000]),
+    single_active=st.sampled_from([False, False, True]),
 )
 
 
@@ -96,15 +97,17 @@ receives = st.builds(
     channel=channels,
     count_min=st.integers(1, 4),
     size_max=st.sampled_from([1, 3, 5, 1000, 1000]),
-    wait_ms=st.sampled_from([0, 2, 3, 20]),
+    wait_ms=st.sampled_from([0, 2, 3, 20, 70, 130]),
     visibility_ms=visibilities_ms,
     auto_ack=st.sampled_from([False, False, True]),
     incarnation=incarnations,
+    priority=st.sampled_from([0, 0, 0, 1, 9]),
 )
 sequence_ranges = st.tuples(st.integers(0, 12), st.integers(0, 12))
 others: st.SearchStrategy[Command] = st.one_of(
     st.builds(OpenProducer, channels, st.integers(1, 3), incarnations),
     st.builds(Close, sessions, st.one_of(st.none(), consumers)),
+    st.builds(Close, sessions, consumers, st.integers(1, 3)),
     st.just(Tick()),
     st.builds(Trim, st.integers(0, 50)),
 )

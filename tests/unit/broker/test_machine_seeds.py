@@ -55,7 +55,7 @@ class Commands:
             *[self.settle] * 8,
             *[self.hand_over] * 4,
             *[self.manage] * 2,
-            lambda: Close(self.pick([ALICE, BOB]), self.pick([None, 0, 1])),
+            lambda: Close(self.pick([ALICE, BOB]), self.pick([None, 0, 1]), self.pick([0, 0, 1, 2, 3])),
             lambda: OpenProducer(self.channel(), self.pick([1, 2, 3])),
             Tick,
         ]
@@ -79,6 +79,7 @@ class Commands:
             overflow=self.pick(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
             max_in_flight=self.pick([0, 0, 0, 2, 4]),
             dedup_window_ms=self.pick([0, 20, 40, 1000]),
+            single_active=self.pick([False, False, True]),
         )
 
     def publish(self) -> Publish:
@@ -118,9 +119,10 @@ class Commands:
             channel=self.channel(),
             count_min=self.pick([1, 1, 2, 4]),
             size_max=self.pick([3, 5, 1000, 1000]),
-            wait_ms=self.pick([0, 0, 3, 20]),
+            wait_ms=self.pick([0, 0, 3, 20, 70, 130]),
             visibility_ms=self.pick([0, 2, 5, 15, 40]),
             auto_ack=self.pick([False, False, False, True]),
+            priority=self.pick([0, 0, 0, 1, 9]),
         )
 
     def settle(self) -> Command:

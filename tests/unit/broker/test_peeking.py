@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from tests.unit.broker.builders import ALICE, MILLISECOND, START, Node, publish, receipts_of, receive
 from zmqbroker.broker.peeking import peek
-from zmqbroker.commands import Ack, ChannelSettings, CreateChannel, Nack, Origin, Piece, Receipt, Reject
+from zmqbroker.commands import Ack, ChannelSettings, CreateChannel, Nack, Origin, Peeked, Receipt, Reject
 
 ALL = (1, 0, 1000, 1 << 20)
 
 
-def look(node: Node, first: int, since_unix_ns: int, count: int, size: int, channel: str = "c") -> tuple[Piece, ...]:
+def look(node: Node, first: int, since_unix_ns: int, count: int, size: int, channel: str = "c") -> tuple[Peeked, ...]:
     """What a peek at a channel finds."""
     queue = node.machine.channel(channel)
     assert queue is not None
     return peek(queue, first, since_unix_ns, count, size)
 
 
-def rows(found: tuple[Piece, ...]) -> list[tuple[int, int, int]]:
+def rows(found: tuple[Peeked, ...]) -> list[tuple[int, int, int]]:
     """First and last sequence and deliveries of each piece, none of which is assigned to anybody."""
     assert all(piece.receipt.assigning == 0 for piece in found)
     return [(piece.receipt.first, piece.receipt.last, piece.delivery_count) for piece in found]
@@ -38,7 +38,10 @@ def test_peek_shows_ready_delayed_and_in_flight_with_their_deliveries_and_change
     node.entry(Nack(ALICE, "c", (Receipt(receipt.assigning, 2, 2),), delay_ms=1000))
     node.entry(Nack(ALICE, "c", (Receipt(receipt.assigning, 3, 3),)))
     before = node.machine.items()
-    assert rows(look(node, *ALL)) == [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 1), (5, 6, 0)]
+    found = look(node, *ALL)
+    assert rows(found) == [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 1), (5, 6, 0)]
+    assert [piece.state for piece in found] == ["in_flight", "delayed", "ready", "in_flight", "ready"]
+    assert [piece.due_unix_ns for piece in found] == [0, START + 1000 * MILLISECOND, 0, 0, 0]
     assert node.machine.items() == before
 
 

@@ -55,6 +55,11 @@ def test_receive_ready_messages_are_assigned_at_once() -> None:
         redelivered=0,
         size_bytes=1000,
         oldest_unix_ns=START + MILLISECOND,
+        sent=5,
+        sent_bytes=1000,
+        delivered=3,
+        delivered_bytes=600,
+        consumers=1,
     )
     assert node.stats() == stats
 

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, TINY, Node, named, publish, receive, ruled, settings_of
 from zmqbroker.broker import Machine
 from zmqbroker.broker.snapshot import META_KEY, ROSTER_KEY
-from zmqbroker.commands import ChannelSettings, Member, OpenProducer, Reject, Roster, Run, Tick, Trim
+from zmqbroker.commands import ChannelSettings, Member, OpenProducer, Reject, Roster, Run, Tick, Trim, UpdateChannel
 from zmqbroker.errors import Corruption
 
 Item = tuple[bytes, bytes]
@@ -23,7 +23,8 @@ def busy_node() -> Node:
     node.machine.found(ROSTER)
     later = publish(3, channel="d", runs=(Run(2), Run(1, delay_ms=5_000, expiry_ms=60_000, priority=3)))
     node.entry(OpenProducer("c", 7), publish(5, producer=7, base=1), later, Trim(3))
-    node.entry(receive(2, visibility_ms=100), receive(1, session=BOB))
+    one_at_a_time = UpdateChannel("d", ChannelSettings(single_active=True))
+    node.entry(receive(2, visibility_ms=100), receive(1, session=BOB), one_at_a_time, receive(1, session=BOB, channel="d"))
     node.entry(receive(9, session=BOB, request=2, count_min=9, wait_ms=1000), after_ms=200)
     return node
 
@@ -32,7 +33,7 @@ def test_changes_first_call_holds_everything() -> None:
     node = busy_node()
     changes = node.machine.changes()
     assert changes == node.machine.items()
-    assert {key[0] for key, _ in changes} == set(range(9))
+    assert {key[0] for key, _ in changes} == {*range(9), 13}
 
 
 def test_changes_without_an_entry_between_are_none() -> None:
@@ -236,8 +237,8 @@ def test_values_of_the_new_kinds_never_change_their_bytes() -> None:
     node = moved_node()
     settings = {"delivery_limit": 4, "dead_letter": "dead", "overflow": "drop_oldest"}
     assert values_of(node, 1) == [
-        ["c", 1, 5, 0, [0, 0, 0, 2, 0, 0, 0], settings],
-        ["dead", 4, 3, 0, [0, 0, 0, 0, 0, 0, 0], {}],
+        ["c", 1, 5, 0, [0, 0, 0, 2, 0, 0, 0, 4, 1000, 2, 500], settings],
+        ["dead", 4, 3, 0, [0] * 11, {}],
     ]
     assert values_of(node, 2) == [
         [3, 2, 16, 1000, 30, 10, START, 0, 750, 0, 0, None],
@@ -248,7 +249,7 @@ def test_values_of_the_new_kinds_never_change_their_bytes() -> None:
 
 
 def test_whole_batch_is_stored_as_before_there_were_columns() -> None:
-    assert values_of(ruled(), 1) == [["c", 1, 1, 0, [0, 0, 0, 0, 0, 0, 0], {}]]
+    assert values_of(ruled(), 1) == [["c", 1, 1, 0, [0] * 11, {}]]
     node = Node()
     node.entry(publish(2))
     assert values_of(node, 2) == [[2, 1, 16, 1000, 20, 10, START]]
@@ -265,10 +266,10 @@ def test_settings_and_counters_come_back() -> None:
 @pytest.mark.parametrize(
     ("kind", "values"),
     [
-        (1, ("c", 1, 5, 0, [0, 0, 0, 2, 0, 0, 0])),
-        (1, ("c", 1, 5, 0, [0] * 8, {})),
-        (1, ("c", 1, 5, 0, [0] * 7, {"unknown": 1})),
-        (1, ("c", 1, 5, 0, [0] * 7, [])),
+        (1, ("c", 1, 5, 0, [0, 0, 0, 2, 0, 0])),
+        (1, ("c", 1, 5, 0, [0] * 12, {})),
+        (1, ("c", 1, 5, 0, [0] * 11, {"unknown": 1})),
+        (1, ("c", 1, 5, 0, [0] * 11, [])),
         (2, (3, 2, 16, 1000, 30, 10)),
         (2, (3, 2, 16, 1000, 30, 10, 0, 0, 750, 0, 0)),
         (2, (3, 2, 16, 1000, 30, 10, 0, 0, 750, 0, 0, ["c", 1, 1])),

@@ -1,4 +1,4 @@
-"""Waiting receives: oldest first, and the demanding ones passed over."""
+"""Waiting receives: highest priority first, then oldest, and the demanding ones passed over."""
 
 from __future__ import annotations
 
@@ -34,3 +34,31 @@ def test_waiting_receives_removed_one_is_gone() -> None:
     room.remove(only)
     assert room.get(1) is None
     assert room.next_served(10) is None
+
+
+def test_waiting_receives_of_a_higher_priority_come_first() -> None:
+    waiters = [
+        Waiter(order, 1, 0, receive(count_min=need, priority=priority))
+        for order, (need, priority) in enumerate([(1, 0), (5, 9), (1, 3), (2, 3)], start=1)
+    ]
+    room = WaitingReceives()
+    assert room.first() is None
+    for waiter in waiters:
+        room.add(waiter)
+    served = []
+    while (served_now := room.next_served(4)) is not None:
+        served.append(served_now.order)
+        room.remove(served_now)
+    assert served == [3, 4, 1]
+    assert room.first() is waiters[1]
+    room.add(Waiter(9, 1, 0, receive(priority=3)))
+    assert room.first() is waiters[1]
+    room.remove(waiters[1])
+    assert room.first() is room.get(9)
+
+
+def test_waiting_receives_first_is_the_oldest_of_all_needs() -> None:
+    room, (first, second, _) = waiting(7, 2, 2)
+    assert room.first() is first
+    room.remove(first)
+    assert room.first() is second

@@ -126,9 +126,10 @@ class Trio:
         assert machine.channels() == sorted(model.channels)
         assert machine.lowest_live_index() == model.lowest_live_index()
         holds = [hold for _, hold in model.holds()]
-        assert set(machine.sessions()) == {hold.key.session for hold in holds}
+        sessions = {hold.key.session for hold in holds} | {c.turn.session for c in model.channels.values() if c.turn}
+        assert set(machine.sessions()) == sessions
         for session in (ALICE, BOB):
-            assert machine.holds(session) == any(hold.key.session == session for hold in holds)
+            assert machine.holds(session) == (session in sessions)
             assert machine.waits(session) == any(h.key.session == session and h.assigning is None for h in holds)
         assert (machine.now_unix_ns, machine.trimmed_index) == (model.now, model.trimmed)
 
@@ -146,3 +147,5 @@ class Trio:
             gone = stats.acked + stats.expired + stats.dropped + stats.dead_lettered + stats.moved + stats.deduplicated
             assert stats.last_sequence == gone + stats.depth
             assert stats.depth == stats.ready + stats.in_flight + stats.delayed + stats.parked
+            assert stats.sent <= stats.last_sequence
+            assert stats.redelivered <= stats.delivered

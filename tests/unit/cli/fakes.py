@@ -84,6 +84,8 @@ class FakeMessage:
     metadata: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     origin: Origin | None = None
+    state: str = "ready"
+    due_unix_ns: int = 0
 
     @property
     def channel(self) -> str:
@@ -308,6 +310,7 @@ class FakeBroker:
         self.attributes: dict[tuple[str, int], dict[str, Any]] = {}  # by channel and sequence, what a message was sent with
         self.settings: dict[str, dict[str, Any]] = {}  # of channels that were created or used
         self.managed: list[tuple[Any, ...]] = []  # what was asked for, with all that was said
+        self.rate_window_ms = 0
         self.page = 1_000  # most messages in one answer to a peek
         self.last_sequence: dict[str, int] = defaultdict(int)
         self.swallowed: set[int] = set()  # sequences that are confirmed and never delivered
@@ -334,8 +337,13 @@ class FakeBroker:
             "ready": ready,
             "in_flight": in_flight,
             "delayed": 0,
+            "consumers": 0,
             "last_sequence": self.last_sequence[name],
             "dead_lettered": 0,
+            "sent_per_s": 3,
+            "delivered_per_s": 0,
+            "rate_window_ms": self.rate_window_ms,
+            "active": None,
             "size_bytes": 2_560,
             "oldest_unix_ns": 1_700_000_000_000_000_000 if ready else 0,
             "settings": dict(self.settings[name]),

@@ -16,7 +16,7 @@ from zmqbroker.errors import NoMajority
 
 ALL = (
     "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, overflow, max_in_flight, "
-    "dedup_window_ms"
+    "dedup_window_ms, single_active"
 )
 
 
@@ -44,6 +44,7 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         "overflow=dead_letter",
         "max_in_flight=7",
         "dedup_window_ms=60000",
+        "single_active=true",
     ]
     assert run(["channel", "create", "orders", *settings(*pairs)], broker.context) == Exit.DONE
     assert capsys.readouterr().out == "orders: created\n"
@@ -58,6 +59,7 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
             "overflow": "dead_letter",
             "max_in_flight": 7,
             "dedup_window_ms": 60_000,
+            "single_active": True,
         }
     }
     assert set(broker.settings["orders"]) == set(DEFAULTS), "every setting has its value here"
@@ -87,6 +89,7 @@ def test_settings_that_are_wrong_are_all_named_before_anybody_is_asked(
         "max_bytes=-1",
         "delay_ms=soon",
         "overflow=burst",
+        "single_active=perhaps",
         "dead_letter=a b",
         "equals",
         "expiry_ms=1",
@@ -100,6 +103,7 @@ def test_settings_that_are_wrong_are_all_named_before_anybody_is_asked(
         "zmqbroker: field max_bytes is -1, allowed is 0 to 18446744073709551615",
         "zmqbroker: field delay_ms must be an integer: 'soon'",
         "zmqbroker: setting overflow is 'burst', it must be one of reject, drop_oldest, dead_letter",
+        "zmqbroker: field single_active must be true or false: 'perhaps'",
         "zmqbroker: setting dead_letter: channel name 'a b' holds white space or a control character, ' '",
         f"zmqbroker: {ALL}",
     ]
@@ -219,6 +223,7 @@ def test_describe_shows_counters_and_every_setting(capsys: pytest.CaptureFixture
         ["overflow", "reject"],
         ["max_in_flight", "-"],
         ["dedup_window_ms", "-"],
+        ["single_active", "-"],
     ]
     assert ["size", "2.5 KiB"] in rows
     assert ["oldest (UTC)", "-"] in rows
@@ -234,7 +239,7 @@ def test_describe_by_a_node_that_knows_more_settings_or_none(
     broker = FakeBroker()
     monkeypatch.setattr(broker, "described", lambda name: {"channel": name, "settings": {"compress": True}})
     assert run(["channel", "describe", "orders"], broker.context) == Exit.DONE
-    assert re.search(r"compress +True", capsys.readouterr().out)
+    assert re.search(r"compress +true", capsys.readouterr().out)
     monkeypatch.setattr(broker, "described", lambda name: {"channel": name})
     assert run(["channel", "describe", "orders", "--json"], broker.context) == Exit.DONE
     assert json.loads(capsys.readouterr().out)["settings"] == DEFAULTS

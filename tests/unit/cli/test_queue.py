@@ -145,6 +145,51 @@ def test_stats_shows_counters_or_that_nothing_is_there(capsys: pytest.CaptureFix
     assert (shown["ready"], shown["size"], shown["oldest (UTC)"]) == ("2", "2.5 KiB", "2023-11-14 22:13:20")
 
 
+def test_stats_tell_rates_only_where_the_node_has_an_earlier_answer(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.settings["orders"] = {}
+    for window_ms, expected in ((0, "-"), (7_000, "3")):
+        broker.rate_window_ms = window_ms
+        assert run(["queue", "stats", "orders"], broker.context) == Exit.DONE
+        shown = dict(re.split(r"\s{2,}", line.strip()) for line in capsys.readouterr().out.splitlines())
+        assert (shown["sent_per_s"], shown["active"]) == (expected, "-")
+
+
+@pytest.mark.parametrize(
+    ("client_id", "text"), [("till-1", "till-1, consumer 4"), ("", "session 0a0b, consumer 4"), ("a\nb", r"'a\nb, consumer 4'")]
+)
+def test_stats_tell_who_is_active(client_id: str, text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.settings["orders"] = {}
+    active = {"session": "0a0b", "consumer": 4, "client_id": client_id}
+    told = broker.described("orders") | {"active": active}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(broker, "described", lambda name: told)
+        assert run(["queue", "stats", "orders"], broker.context) == Exit.DONE
+    assert re.search(rf"active +{re.escape(text)}\n", capsys.readouterr().out)
+
+
+def test_stats_watched_are_a_line_each_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    broker, slept = FakeBroker(), []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        broker.rate_window_ms = 1_000
+
+    monkeypatch.setattr("zmqbroker.cli.queue_stats.asyncio.sleep", sleep)
+    broker.settings["orders"] = {}
+    command = ["queue", "stats", "orders", "--watch", "2", "--times", "3"]
+    assert run(command, broker.context) == Exit.DONE
+    header, first, *others = (line.split() for line in capsys.readouterr().out.splitlines())
+    assert header == ["ready", "in", "flight", "delayed", "consumers", "in/s", "out/s", "dead-lettered"]
+    assert (first, others) == (["0", "0", "0", "0", "-", "-", "0"], [["0", "0", "0", "0", "3", "0", "0"]] * 2)
+    assert slept == [2, 2]
+    assert run([*command, "--json"], broker.context) == Exit.DONE
+    assert [json.loads(line)["sent_per_s"] for line in capsys.readouterr().out.splitlines()] == [3, 3, 3]
+    assert run(["queue", "stats", "orders", "--times", "3"], broker.context) == Exit.USAGE
+    assert "--times says how often to ask with --watch" in capsys.readouterr().err
+
+
 def test_send_with_attributes_gives_them_to_every_message() -> None:
     broker = FakeBroker()
     options = [
@@ -270,6 +315,7 @@ def test_messages_as_json_have_all_that_there_is(command: str, deliveries: int, 
         "metadata": None,
         "tags": {},
         "origin": None,
+        **({"state": "ready", "due_unix_ns": 0} if command == "peek" else {}),
         "body": "bare",
     }
     assert (full["id"], full["metadata"], full["tags"]) == ("i1", "some\ntext", {"a": "b", "c": "d"})
@@ -282,10 +328,10 @@ def test_messages_as_a_table_have_columns_for_what_there_is(capsys: pytest.Captu
     capsys.readouterr()
     assert run(["queue", "peek", "orders", "--max", "9"], broker.context) == Exit.DONE
     header, bare, full, moved = capsys.readouterr().out.splitlines()
-    assert header.split() == ["sequence", "deliveries", "stored", "(UTC)", "id", "metadata", "tags", "origin", "body"]
-    assert bare.split() == ["1", "0", "2023-11-14", "22:13:20", "bare"]
-    assert full.split() == ["2", "0", "2023-11-14", "22:13:20", "i1", r"'some\ntext'", "a=b,", "c=d", "full"]
-    assert moved.split() == ["3", "0", "2023-11-14", "22:13:20", "bills", "8:", "delivery_limit", "moved"]
+    assert header.split() == ["sequence", "deliveries", "stored", "(UTC)", "state", "id", "metadata", "tags", "origin", "body"]
+    assert bare.split() == ["1", "0", "2023-11-14", "22:13:20", "ready", "bare"]
+    assert full.split() == ["2", "0", "2023-11-14", "22:13:20", "ready", "i1", r"'some\ntext'", "a=b,", "c=d", "full"]
+    assert moved.split() == ["3", "0", "2023-11-14", "22:13:20", "ready", "bills", "8:", "delivery_limit", "moved"]
 
 
 def test_messages_at_a_terminal_fit_its_width(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

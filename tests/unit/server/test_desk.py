@@ -43,6 +43,7 @@ from zmqbroker.wire.headers import MessageHeaders, encode_message_headers
 from zmqbroker.wire.peer import PeerKind
 from zmqbroker.wire.requests import (
     AnyRequest,
+    CloseRequest,
     Hello,
     ListChannels,
     ManageRequest,
@@ -229,7 +230,16 @@ def test_desk_stats_tell_counters_and_settings(leader: Office) -> None:
         "delayed": 1,
         "parked": 0,
         "waiting_receives": 0,
+        "consumers": 0,
         "last_sequence": 2,
+        "sent": 2,
+        "sent_bytes": size,
+        "delivered": 0,
+        "delivered_bytes": 0,
+        "sent_per_s": 0,
+        "delivered_per_s": 0,
+        "rate_window_ms": 0,
+        "active": None,
         "acked": 0,
         "redelivered": 0,
         "expired": 0,
@@ -262,15 +272,45 @@ def test_desk_list_tells_pages_of_channels_by_name(leader: Office) -> None:
 def test_desk_peek_tells_messages_in_both_forms_and_touches_none(leader: Office) -> None:
     leader.ask(SendBatch(codec.encode_batch(b"q", [b"one", b"two", b"three"])))
     code, fields, (frame,) = leader.answer(PeekRequest("q", 2, count_max=5))
-    ((assigning, first, last, delivery_count, stamp),) = fields["pieces"]
+    ((assigning, first, last, delivery_count, stamp, origin, seen),) = fields["pieces"]
+    assert (origin, seen) == (None, {"state": "ready"})
     assert (code, assigning, first, last, delivery_count) == (Reply.MESSAGES, 0, 2, 3, 0)
     assert codec.decode_batch(frame).bodies == [b"two", b"three"]
     code, fields, bodies = leader.answer(PeekRequest("q", plain=True))
-    same = {"assigning": 0, "delivery_count": 0, "time_unix_ns": stamp}
+    same = {"assigning": 0, "delivery_count": 0, "time_unix_ns": stamp, "state": "ready"}
     assert fields["messages"] == [{"sequence": 1, "id": "", "metadata": "", "tags": {}, **same}]
     assert bodies == [b"one"]
     assert leader.answer(PeekRequest("q", since_unix_ns=stamp + 1))[1:] == ({"pieces": []}, [])
     assert leader.answer(StatsRequest("q"))[1]["ready"] == 3
+
+
+def test_desk_peek_tells_the_state_of_each_message_and_when_a_delayed_one_is_due(leader: Office) -> None:
+    leader.ask(Send("q", b"held"))
+    leader.ask(ReceiveRequest("q"))
+    leader.ask(Send("q", b"later", delay_ms=60_000))
+    leader.ask(Send("q", b"now"))
+    pieces = leader.answer(PeekRequest("q", count_max=5))[1]["pieces"]
+    due_unix_ns = pieces[1][6].pop("due_unix_ns")
+    assert due_unix_ns >= pieces[1][4] + 60_000_000_000
+    assert [piece[6] for piece in pieces] == [{"state": "in_flight"}, {"state": "delayed"}, {"state": "ready"}]
+    messages = leader.answer(PeekRequest("q", count_max=5, plain=True))[1]["messages"]
+    assert [(message["state"], message.get("due_unix_ns")) for message in messages] == [
+        ("in_flight", None),
+        ("delayed", due_unix_ns),
+        ("ready", None),
+    ]
+
+
+def test_desk_stats_name_the_active_consumer_and_what_its_client_calls_itself(leader: Office) -> None:
+    leader.ask(ManageRequest(CreateChannel("q", ChannelSettings(single_active=True))))
+    leader.ask(Send("q", b"one"))
+    leader.ask(Hello(SESSION, "till-1"))
+    leader.ask(ReceiveRequest("q", consumer=3, consumer_priority=4))
+    told = leader.answer(StatsRequest("q"))[1]
+    assert told["active"] == {"session": SESSION.hex(), "consumer": 3, "client_id": "till-1"}
+    assert (told["consumers"], told["delivered"], told["settings"]) == (1, 1, {"single_active": True})
+    leader.ask(CloseRequest(3))
+    assert leader.answer(StatsRequest("q"))[1]["active"] is None
 
 
 @pytest.mark.parametrize("request_", [StatsRequest("nobody"), PeekRequest("nobody")])

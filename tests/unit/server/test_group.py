@@ -369,9 +369,9 @@ def test_end_receives_answers_those_of_the_consumer_with_nothing_in_their_own_fo
     ):
         site.group.submit(receive(asked, wait_ms=60_000), asked)
     site.run()
-    site.group.end_receives(ALICE, 1)
+    site.group.end_receives(Close(ALICE, 1))
     assert site.host.replies == [(1, Reply.MESSAGES, {"pieces": []}), (2, Reply.MESSAGES, {"messages": []})]
-    site.group.end_receives(ALICE, None)
+    site.group.end_receives(Close(ALICE))
     assert site.host.replies[2:] == [(3, Reply.MESSAGES, {"pieces": []})]
     assert [key.session for key in site.group.receivers] == [BOB]
 

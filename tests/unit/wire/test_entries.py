@@ -70,9 +70,11 @@ KEY = ReceiveKey(SESSION_1, 1, 2)
 EVERY: tuple[SmallCommand, ...] = (
     OpenProducer("q", 7, 8),
     Receive(KEY, "q", 1, 2, 3, 4, 5, 6),
+    Receive(KEY, "q", 1, 2, 3, 4, 5, 6, 7),
     Ack(SESSION_1, "q", (Receipt(1, 2, 3),)),
     Close(SESSION_1, None),
     Close(SESSION_1, 4),
+    Close(SESSION_1, 4, 9),
     Tick(),
     Trim(9),
     TakeAudit(),
@@ -129,9 +131,11 @@ def test_entry_built_and_decoded_is_the_same(parts: list[SmallCommand | bytes], 
 
 def test_entry_of_a_small_command_has_the_bytes_of_the_protocol() -> None:
     assert build(OpenProducer("q", 7, 8)) == by_hand(2, msgpack.packb(["q", 7, 8]))
-    assert build(Receive(KEY, "q", 1, 2, 3, 4, 5, 6)) == by_hand(
-        3, msgpack.packb([SESSION_1, 1, 2, "q", 1, 2, 3, 4, 5, 6, False])
-    )
+    assert build(Receive(KEY, "q", 1, 2, 3, 4, 5, 6)) == by_hand(3, msgpack.packb([SESSION_1, 1, 2, "q", 1, 2, 3, 4, 5, 6]))
+    prior = [SESSION_1, 1, 2, "q", 1, 2, 3, 4, 5, 6, 7]
+    assert build(Receive(KEY, "q", 1, 2, 3, 4, 5, 6, 7)) == by_hand(3, msgpack.packb(prior))
+    assert build(Close(SESSION_1, 4, 9)) == by_hand(5, msgpack.packb([SESSION_1, 4, 9]))
+    assert build(Receive(KEY, "q", 1, 2, 3, 4, 5, 6, auto_ack=True)) == by_hand(3, msgpack.packb([*prior[:-1], 0, True]))
     assert build(Ack(SESSION_1, "q", (Receipt(1, 2, 3),))) == by_hand(4, msgpack.packb([SESSION_1, "q", [[1, 2, 3]]]))
     assert build(Close(SESSION_1)) == by_hand(5, msgpack.packb([SESSION_1, None]))
     assert build(Tick()) == by_hand(6, b"")
@@ -225,9 +229,12 @@ BAD_COMMANDS: list[SmallCommand] = [
     Receive(ReceiveKey(b"short", 0, 0), "q"),
     Receive(KEY, "q", count_max=-1),
     Receive(KEY, "q", wait_ms=True),
+    Receive(KEY, "q", consumer_priority=-1),
+    Receive(KEY, "q", consumer_priority=True),
     Ack(bytes(17), "q", ()),
     Ack(SESSION_1, "q", (Receipt(1, 2, -3),)),
     Close(SESSION_1, -1),
+    Close(SESSION_1, 1, -1),
     Trim(-1),
     Nack(bytes(15), "q", ()),
     Nack(SESSION_1, "q", (), -1),
@@ -241,6 +248,7 @@ BAD_COMMANDS: list[SmallCommand] = [
     CreateChannel("q", ChannelSettings(delay_ms=-1)),
     CreateChannel("q", ChannelSettings(delay_ms=True)),
     UpdateChannel("q", ChannelSettings(overflow=5)),  # type: ignore[arg-type]
+    UpdateChannel("q", ChannelSettings(single_active=1)),  # type: ignore[arg-type]
     DeleteChannel(""),
 ]
 

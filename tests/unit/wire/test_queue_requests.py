@@ -53,7 +53,7 @@ def settings_for(draw: st.DrawFn, channel: str) -> ChannelSettings:
     overflows = ["reject", "drop_oldest", *(["dead_letter"] if dead_letter else [])]
     return ChannelSettings(
         *(draw(U32), dead_letter, draw(DELAY_MS), draw(DELAY_MS), draw(U64), draw(U64)),
-        *(draw(st.sampled_from(overflows)), draw(U32)),
+        *(draw(st.sampled_from(overflows)), draw(U32), draw(DELAY_MS), draw(st.booleans())),
     )
 
 
@@ -291,6 +291,9 @@ SETTINGS: list[tuple[Any, str]] = [
     ({"dedup_window_ms": -1}, f"field dedup_window_ms is -1, {DELAY_RANGE}"),
     ({"dedup_window_ms": 315_576_000_001}, f"field dedup_window_ms is 315576000001, {DELAY_RANGE}"),
     ({"dedup_window_ms": "1s"}, "field dedup_window_ms must be an integer: '1s'"),
+    ({"single_active": 1}, "field single_active must be true or false: 1"),
+    ({"single_active": "true"}, "field single_active must be true or false: 'true'"),
+    ({"single_active": None}, "field single_active must be true or false: None"),
     ({"overflow": ""}, "setting overflow is '', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": "spill"}, "setting overflow is 'spill', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": 1}, "field overflow must be text: 1"),
