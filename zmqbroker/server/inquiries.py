@@ -28,8 +28,8 @@ FRAMES_SIZE_MAX = 2 * PEEK_SIZE_MAX
 
 #: The counters that are told of a channel, in this order.
 _TOLD = (
-    *("channel", "depth", "ready", "in_flight", "delayed", "waiting_receives", "consumers", "last_sequence"),
-    *("sent", "delivered", "acked", "redelivered", "expired", "dead_lettered", "moved", "dropped"),
+    *("channel", "depth", "ready", "in_flight", "delayed", "parked", "waiting_receives", "consumers", "last_sequence"),
+    *("sent", "delivered", "acked", "redelivered", "expired", "dead_lettered", "moved", "dropped", "deduplicated"),
     *("size_bytes", "sent_bytes", "delivered_bytes", "oldest_unix_ns"),
 )
 

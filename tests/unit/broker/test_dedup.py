@@ -13,12 +13,14 @@ from zmqbroker.commands import (
     ChannelSettings,
     CreateChannel,
     DeleteChannel,
+    DeleteMessages,
     OpenProducer,
     Published,
     Purge,
     Redrive,
     Reject,
     Requeue,
+    Run,
     Tick,
     UpdateChannel,
 )
@@ -113,6 +115,18 @@ def test_ids_are_forgotten_while_nothing_is_sent_and_then_nothing_is_due() -> No
         node.now_unix_ns = due
         node.entry(Tick())
     assert (looks, node.now_unix_ns) == (2, window_end(START + 500 * MILLISECOND, WINDOW_MS))
+    assert [key for key, _ in node.machine.items() if key[0] == 10] == []
+
+
+def test_ids_are_forgotten_in_time_though_the_timetable_was_made_anew() -> None:
+    node = seeing()
+    duplicates(node, b"1")
+    for sequence in range(2, 200):  # a dead span each, later than the end of the window
+        node.entry(publish(runs=(Run(1, delay_ms=60_000),)), DeleteMessages("c", ((sequence, sequence),)))
+    due = node.machine.next_due_unix_ns()
+    assert due == window_end(START, WINDOW_MS)
+    node.now_unix_ns = due
+    node.entry(Tick())
     assert [key for key, _ in node.machine.items() if key[0] == 10] == []
 
 
