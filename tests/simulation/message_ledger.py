@@ -202,6 +202,8 @@ class MessageLedger:
             found, other = [], 0
             for sequence in range(receipt.first, receipt.last + 1):
                 message = channel.at.get(sequence)
+                if message is not None and receipt not in stale and self._was_pushed_out(message, channel):
+                    message = None
                 if message is None:
                     self._note_vain(command, receipt, sequence)
                     continue
@@ -215,6 +217,13 @@ class MessageLedger:
                 yield from found
             elif not other and receipt.last <= channel.last:
                 self._fail("I16", f"{command} is refused, and its sender holds {receipt}")
+
+    def _was_pushed_out(self, message: Tracked, channel: ChannelLedger) -> bool:
+        """Whether a send of this entry must have pushed a message out: a receipt of it is served, and nobody holds it."""
+        pushed_out = channel.may_drop and not message.assigning and message.due <= self._now
+        if pushed_out:
+            self._overflow(message)
+        return pushed_out
 
     def _note_vain(self, command: Settled, receipt: Receipt, sequence: int) -> None:
         """An ack of what is there no more is confirmed, as one that is repeated must be; it may live elsewhere, though."""
