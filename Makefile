@@ -17,7 +17,7 @@ MINUTES ?= 10
 # Empty for root, who may have no sudo.
 AS_ROOT := $(if $(filter 0,$(shell id -u)),,sudo)
 
-.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes test-processes-one test-processes-two sim sim-long \
+.PHONY: help run build check test test-quick test-unit test-pure test-exhaustive test-mutants test-alone test-processes test-processes-one test-processes-two sim sim-long fuzz \
 	exhaustive mutants bench bench-compare bench-micro bench-long bench-soak failover fault-long deps-full clean
 
 help: ## list the targets
@@ -97,6 +97,9 @@ sim: .venv/dev.stamp ## whole clusters in one thread, from fixed seeds (two to t
 
 sim-long: .venv/dev.stamp ## fresh seeds for SECONDS (3600; 0: until Ctrl-C); sim-ledger.json adds up all such runs
 	$(BIN)/python -m tests.simulation --ledger sim-ledger.json --seconds $(SECONDS)
+
+fuzz: .venv/dev.stamp ## every decoder of bytes from outside, SECONDS (3600) each, two at a time (ARGUMENTS="--only peer,batch"); finds go to .fuzz/
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGUMENTS)
 
 test-exhaustive: .venv/dev.stamp ## every history of the Raft core in small scopes, under a minute
 	$(BIN)/python -m pytest -m 'not long' tests/exhaustive

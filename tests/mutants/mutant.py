@@ -47,7 +47,7 @@ def check(test: Callable[..., object], made_of: Callable[[Path], object] | None 
 class Mutant:
     """One defect."""
 
-    id: str  # M1 to M26 are those of the shared reference on Raft, §6.6; N, L: of rules that are this broker's own
+    id: str  # M1 to M26 are those of the shared reference on Raft, §6.6; N, L, Q: of rules that are this broker's own
     breaks: str
     apply: Callable[[pytest.MonkeyPatch], object]
     caught_by: frozenset[str] = frozenset()  # invariants, any of which may be the first to see it; I0: see `stumbles`

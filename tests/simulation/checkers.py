@@ -5,6 +5,7 @@ Source: the shared reference on Raft, §6.7, checkers 1 to 7; `tests/fault/histo
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from tests.fault.history import check
@@ -18,7 +19,9 @@ __all__ = ["check_histories"]
 def check_histories(cluster: Cluster) -> None:
     """Judge every channel. Every queue has been emptied before. Raises `Violation`."""
     for channel, history in cluster.histories.items():
-        finished = cluster.machines.channel(channel).finished
-        found = check(history, max(finished, default=0))
+        found = check(history, cluster.machines.messages.channel(channel).last)
         if found:
             cluster.raft.fail("I23", f"channel {channel!r}: " + "; ".join(str(violation) for violation in found))
+    faults = list(islice(cluster.sightings.faults(cluster.machines.messages), 5))
+    if faults:
+        cluster.raft.fail("I23", "; ".join(faults))

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from tests.simulation.desk import Answer, Request
+from tests.simulation.desk import Answer, ClientCommand, Request
 from tests.simulation.world import MILLISECOND
-from zmqbroker.commands import Ack, Close, OpenProducer, Receive
-from zmqbroker.errors import Busy, NoMajority, NotLeader, OutOfSequence, RequestError, StaleReceipt
+from zmqbroker.errors import Busy, ChannelFull, NoMajority, NotLeader, OutOfSequence, RequestError, StaleReceipt
 from zmqbroker.wire.frames import Reply
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ _TIMEOUT_NS = 150 * MILLISECOND
 class Operation:
     """One request and what became of it."""
 
-    __slots__ = ("attempts", "done", "extra_ns", "finished", "invoke_ns", "refusals", "request")
+    __slots__ = ("attempted_ns", "attempts", "done", "extra_ns", "finished", "invoke_ns", "refusals", "request")
 
     def __init__(self, request: Request, invoke_ns: int, finished: Callable[[Answer], object], extra_ns: int = 0) -> None:
         self.request = request
@@ -34,6 +33,7 @@ class Operation:
         self.finished = finished  # called once, with the reply that ends it
         self.extra_ns = extra_ns  # that the cluster may take longer than usual, because it is to wait
         self.attempts = 0
+        self.attempted_ns = invoke_ns  # when the latest of them began
         self.refusals = 0  # attempts that certainly had no effect
         self.done = False
 
@@ -45,6 +45,9 @@ class Operation:
 
 class Client:
     """One client: it talks to one node at a time."""
+
+    #: Errors that end an operation as a reply does.
+    final: tuple[type[RequestError], ...] = (StaleReceipt,)
 
     def __init__(self, cluster: Cluster, id: int) -> None:
         self.cluster = cluster
@@ -69,7 +72,7 @@ class Client:
 
     def begin(
         self,
-        command: OpenProducer | Receive | Ack | Close | None,
+        command: ClientCommand | None,
         finished: Callable[[Answer], object],
         *,
         batch: bytes = b"",
@@ -100,6 +103,7 @@ class Client:
         if operation.done:
             return
         operation.attempts += 1
+        operation.attempted_ns = self.world.now_ns
         self.cluster.request(self.target, operation.request)
         timeout = _TIMEOUT_NS + operation.extra_ns + self.chance.below(_TIMEOUT_NS)
         self.world.after(timeout, self._timed_out, operation, operation.attempts)
@@ -123,7 +127,7 @@ class Client:
         operation = self.operations.get(answer.number)
         if operation is None:
             return
-        if answer.error is not None and not isinstance(answer.error, StaleReceipt):
+        if answer.error is not None and not isinstance(answer.error, self.final):
             self._refused(operation, answer.node, answer.error)
             return
         del self.operations[answer.number]
@@ -149,6 +153,9 @@ class Client:
                 delay += min(error.retry_ms, 50) * MILLISECOND
             case OutOfSequence():
                 pass
+            case ChannelFull():  # which the log has decided: whoever waits for progress has it
+                self.cluster.last_confirmed_ns = max(operation.attempted_ns, self.cluster.last_confirmed_ns)
+                delay += 10 * MILLISECOND
             case _:
                 self.cluster.raft.fail("I16", f"client {self.id}: {operation.request} was refused: {error.code} {error}", node)
         self.world.after(delay, self._again, operation, operation.attempts)

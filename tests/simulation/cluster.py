@@ -9,6 +9,7 @@ from collections import Counter
 from random import Random
 
 from tests.fault.history import History
+from tests.simulation.admin import Admin
 from tests.simulation.client import Client
 from tests.simulation.clock import START_UNIX_NS, SkewedClock
 from tests.simulation.consumers import Consumer
@@ -21,6 +22,8 @@ from tests.simulation.node import SimNode
 from tests.simulation.options import Options
 from tests.simulation.producers import Producer
 from tests.simulation.readers import Reader
+from tests.simulation.rules import rules_of
+from tests.simulation.sightings import Sightings
 from tests.simulation.stores import Device, MemoryDevice, SegmentDevice
 from tests.simulation.trace import Trace
 from tests.simulation.world import MILLISECOND, SECOND, Chance, World
@@ -58,7 +61,9 @@ class Cluster:
         self.raft.configurations.append((0, self.initial))
         self.last_confirmed_ns = 0  # when the newest send that was confirmed had begun
         self.channels = [f"c{number}" for number in range(1, options.channels + 1)]
-        self.histories = {channel: History() for channel in self.channels}
+        self.rules = rules_of(options, self.channels)
+        self.histories = {channel: History() for channel in self.channels if channel not in self.rules}
+        self.sightings = Sightings()
 
     def boot(self) -> None:
         """Start every node, and the clients."""
@@ -79,6 +84,10 @@ class Cluster:
         self.producers = [Producer(self, 1 + n, channels[n % len(channels)]) for n in range(options.producers)]
         consumers = max(options.consumers, len(channels))
         self.consumers = [Consumer(self, 21 + n, channels[n % len(channels)]) for n in range(consumers)]
+        dead = [rules.settings.dead_letter for rules in self.rules.values() if rules.dead_is_read]
+        self.consumers += [Consumer(self, 61 + n, channel) for n, channel in enumerate(dead)]
+        if self.rules:
+            self.admin = Admin(self, 81)
         self.readers = [Reader(self, 41 + n, channels[n % len(channels)]) for n in range(options.readers)]
 
     def reachable(self) -> list[int]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import Ack, Close, Delivery, OpenProducer, Receive
+from zmqbroker.commands import Ack, Close, CreateChannel, Delivery, OpenProducer, Receive, Settle, UpdateChannel
 from zmqbroker.errors import NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Role, SoftState
 from zmqbroker.server.replies import messages_reply
@@ -22,7 +22,11 @@ from zmqbroker.wire.frames import Reply
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
 
-__all__ = ["Answer", "Request", "SimDesk"]
+__all__ = ["Answer", "ClientCommand", "Request", "SimDesk"]
+
+
+#: What clients ask for beside to store a batch.
+ClientCommand = OpenProducer | Receive | Ack | Settle | Close | CreateChannel | UpdateChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +36,7 @@ class Request:
     client: int
     number: int  # request id
     session: bytes
-    command: OpenProducer | Receive | Ack | Close | None = None
+    command: ClientCommand | None = None
     batch: bytes = b""
 
 

@@ -130,7 +130,7 @@ class Ending:
         cluster = self._cluster
         if not all(producer.idle for producer in cluster.producers):
             return False
-        return not any(model.live for model in cluster.machines.channels.values())
+        return not any(cluster.machines.messages.channel(channel).live for channel in cluster.channels)
 
     def _members(self) -> list[SimNode]:
         membership = self._cluster.raft.membership

@@ -1,8 +1,8 @@
-"""The promises of the state machine (I5, I13 to I17, I24), checked with every entry that any node applies.
+"""The promises of the state machine (I5, I13 to I17, I24 to I26), checked with every entry that any node applies.
 
 The first node to apply an entry says what it does; every other one, and every replay after a crash, must say the same. From
-those results a plain model of the queues is kept (which message is where, which are finished), that deliveries and, at
-intervals, whole machines are compared with.
+those results a ledger of all messages is kept (`message_ledger`), that deliveries and, at intervals, whole machines are
+compared with.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tests.simulation.invariants import NodeWatch, RaftWatch
+from tests.simulation.message_ledger import MessageLedger
 from zmqbroker.broker import Applied, Machine
-from zmqbroker.commands import Ack, Acked, Command, Delivery, Publish, Published, Receipt, Result
-from zmqbroker.errors import RequestError, StaleReceipt
+from zmqbroker.commands import Command, Publish, Published, Result
+from zmqbroker.errors import RequestError
 
-__all__ = ["ChannelModel", "MachineWatch", "WatchedMachine"]
+__all__ = ["MachineWatch", "WatchedMachine"]
 
 #: Whole machines are compared after every so many entries.
 DIGEST_EVERY = 64
@@ -33,23 +34,12 @@ class WatchedMachine(Machine):
         return applied
 
 
-class ChannelModel:
-    """What a channel must hold."""
-
-    __slots__ = ("counts", "finished", "live")
-
-    def __init__(self) -> None:
-        self.live: set[int] = set()  # asked for members, never walked through
-        self.finished: set[int] = set()
-        self.counts: dict[int, tuple[int, int]] = {}  # sequence -> assigning and delivery count of its last assignment
-
-
 def _comparable(result: Result) -> object:
     return (type(result), result.fields, result.outcome_unknown) if isinstance(result, RequestError) else result
 
 
 class MachineWatch:
-    """The model of all channels, and what every entry did."""
+    """What every entry did."""
 
     def __init__(self, raft: RaftWatch, latest_unix_ns: Callable[[], int]) -> None:
         self._raft = raft
@@ -57,12 +47,8 @@ class MachineWatch:
         self._applied: dict[int, Applied] = {}
         self._digests: dict[int, bytes] = {}
         self.last_applied = 0  # highest index that anybody applied
-        self.channels: dict[str, ChannelModel] = {}
+        self.messages = MessageLedger(raft.fail)
         self.batches: dict[tuple[str, int, int], Published] = {}  # (channel, producer, base sequence) -> where it is
-
-    def channel(self, name: str) -> ChannelModel:
-        """The model of one channel."""
-        return self.channels.setdefault(name, ChannelModel())
 
     def applied(self, watch: NodeWatch, machine: Machine, commands: Sequence[Command], applied: Applied) -> None:
         """A machine has applied the entry at its applied index."""
@@ -74,7 +60,10 @@ class MachineWatch:
                 raft.fail("I5", f"applied {index} when {self.last_applied} was the last that anybody had applied", watch.id)
             self.last_applied = index
             self._applied[index] = applied
-            self._model(watch.id, commands, applied)
+            for command, result in zip(commands, applied.results, strict=True):
+                if isinstance(command, Publish) and isinstance(result, Published):
+                    self._published(watch.id, command, result)
+            self.messages.applied(watch.id, machine, commands, applied)
             if machine.now_unix_ns > self._latest_unix_ns():
                 ahead_ms = (machine.now_unix_ns - self._latest_unix_ns()) // 1_000_000
                 raft.fail("I24", f"replicated time is {ahead_ms} ms ahead of all clocks but one after {index}", watch.id)
@@ -97,18 +86,10 @@ class MachineWatch:
             raft.fail("I19", f"applied {index}, durable here is only {watch.durable.last_index}", watch.id)
 
     def compare(self, watch: NodeWatch, machine: Machine) -> None:
-        """Compare a whole machine with the others, and with the model when it is the one that leads it."""
-        raft, index = self._raft, machine.applied_index
+        """Compare a whole machine with the others, and with the ledger when it has applied what that knows."""
         self._same(watch.id, machine, "I13", "is another than elsewhere")
-        if index != self.last_applied:
-            return
-        for name in machine.channels():
-            queue, model = machine._channels.named(name), self.channel(name)
-            assert queue is not None
-            held = {n for part in (*queue.ready, *queue.in_flight) for n in range(part.first, part.last + 1)}
-            if held != model.live:
-                wrong = sorted(held ^ model.live)[:5]
-                raft.fail("I16", f"channel {name!r} after {index}: sequences {wrong} are not where they should be", watch.id)
+        if machine.applied_index == self.last_applied:
+            self.messages.audit(watch.id, machine)
 
     def flushed(self, node: int, machine: Machine) -> None:
         """A machine's state goes to the store: whoever reads it there must find this one."""
@@ -124,19 +105,7 @@ class MachineWatch:
         if self._digests.setdefault(index, digest) != digest:
             self._raft.fail(invariant, f"the state after {index} {otherwise}", node)
 
-    # --- the model -----------------------------------------------------------------------------------------------------
-
-    def _model(self, node: int, commands: Sequence[Command], applied: Applied) -> None:
-        for command, result in zip(commands, applied.results, strict=True):
-            if isinstance(command, Publish) and isinstance(result, Published):
-                self._published(node, command, result)
-        # Which command of the entry made which delivery is not told: a receive that is repeated in front of an ack gets what
-        # the ack then finishes, so acks come last.
-        for delivery in applied.deliveries:
-            self._delivered(node, delivery)
-        for command, result in zip(commands, applied.results, strict=True):
-            if isinstance(command, Ack):
-                self._acked(command, result)
+    # --- producers -----------------------------------------------------------------------------------------------------
 
     def _published(self, node: int, command: Publish, result: Published) -> None:
         header, raft = command.header, self._raft
@@ -149,37 +118,3 @@ class MachineWatch:
         if result.duplicate:
             raft.fail("I15", f"batch {key} is called a duplicate and was never stored", node)
         self.batches[key] = result
-        model = self.channel(header.channel)
-        for sequence in range(result.first_sequence, result.first_sequence + result.count):
-            if sequence in model.live or sequence in model.finished:
-                raft.fail("I15", f"sequence {sequence} of {header.channel!r} is given out twice", node)
-            model.live.add(sequence)
-
-    def _acked(self, command: Ack, result: Result) -> None:
-        stale: set[Receipt] = set()
-        if isinstance(result, StaleReceipt):
-            stale = {Receipt(*receipt) for receipt in result.fields["stale"]}
-        elif not isinstance(result, Acked):
-            return
-        model = self.channel(command.channel)
-        for receipt in command.receipts:
-            if receipt not in stale:
-                for sequence in range(receipt.first, receipt.last + 1):
-                    model.live.discard(sequence)
-                    model.finished.add(sequence)
-
-    def _delivered(self, node: int, delivery: Delivery) -> None:
-        model, raft = self.channel(delivery.channel), self._raft
-        for piece in delivery.pieces:
-            receipt = piece.receipt
-            for sequence in range(receipt.first, receipt.last + 1):
-                if sequence in model.finished:
-                    raft.fail("I17", f"sequence {sequence} of {delivery.channel!r} is delivered after its ack", node)
-                if sequence not in model.live:
-                    raft.fail("I16", f"sequence {sequence} of {delivery.channel!r} is delivered and was never stored", node)
-                assigning, count = model.counts.get(sequence, (0, 0))
-                expected = count if receipt.assigning == assigning else count + 1
-                if piece.delivery_count != expected:
-                    text = f"sequence {sequence} is delivered with count {piece.delivery_count} instead of {expected}"
-                    raft.fail("I16", text, node)
-                model.counts[sequence] = (receipt.assigning, piece.delivery_count)

@@ -55,6 +55,7 @@ DAMAGE = (
 
 _QUIET_SHARE = 0.25
 _DAMAGE_SHARE = 0.5
+_PLAIN_SHARE = 0.35
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,6 +97,9 @@ class Options:
     chaos_ns: int = 4 * SECOND
     fault_interval_ns: int = 300 * MILLISECOND
     faults: tuple[str, ...] = field(default=())
+    ruled: float = 0.0  # chance of a channel to have rules: limits, bounds, a dead-letter channel
+    treated: float = 0.0  # share of the batches with delays, expirations and priorities, on channels with rules
+    settled: float = 0.0  # share of the deliveries that are not acked but nacked, rejected, requeued or extended there
 
     @property
     def election_ns(self) -> int:
@@ -127,6 +131,17 @@ def _network(chance: Chance) -> dict[str, object]:
         "repeat": chance.choice((0.0, 0.0, 0.05)),
         "fifo": chance.happens(0.7),
         "encode": chance.happens(0.4),
+    }
+
+
+def _queues(chance: Chance) -> dict[str, float]:
+    """What the channels are asked for beside sends, receives and acks."""
+    if chance.happens(_PLAIN_SHARE):
+        return {}
+    return {
+        "ruled": chance.choice((0.5, 1.0)),
+        "treated": chance.choice((0.0, 0.3, 0.8)),
+        "settled": chance.choice((0.1, 0.3, 0.6)),
     }
 
 
@@ -178,6 +193,8 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
     options["log_budget_bytes"] = budget * (limits["segment_bytes"] if options["segments"] else 2 * body_bytes_max)
     if not sync:
         faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error", "wipe")))
+    if not one_by_one:
+        options |= _queues(Chance(seed, 11))
     if faults and options["segments"] and cast(int, options["nodes"]) > 2:
         faults += _damage(Chance(seed, 9))
     return Options(**options, **limits, **network, faults=faults)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from tests.simulation.desk import Answer
 from tests.simulation.world import MILLISECOND
 from zmqbroker.commands import OpenProducer
 from zmqbroker.wire import codec
+from zmqbroker.wire.columns import Treatment, add_columns
 from zmqbroker.wire.frames import Reply
 
 if TYPE_CHECKING:
@@ -82,8 +83,14 @@ class Producer(Client):
         size = self.chance.below(self.cluster.options.body_bytes_max)
         bodies = [body_of((self.name, batch.first_number + n), size) for n in range(count)]
         frame = codec.encode_batch(self.channel.encode(), bodies, self.producer, batch.base)
+        if self.channel in self.cluster.rules and self.chance.happens(self.cluster.options.treated):
+            frame = add_columns(frame, sum(map(len, bodies)), [self._treatment() for _ in bodies])
         self.cluster.counters["messages_sent"] += count
         self.begin(None, self._sent(batch, number), batch=frame, number=number)
+
+    def _treatment(self) -> Treatment:
+        chance = self.chance
+        return Treatment(chance.choice((0, 0, 10, 200)), chance.choice((0, 0, 0, 30, 400)), chance.choice((0, 0, 1, 9)))
 
     def _sent(self, batch: _Batch, number: int) -> Callable[[Answer], None]:
         invoke_ns = self.world.now_ns
@@ -100,7 +107,8 @@ class Producer(Client):
         return finished
 
     def _record(self, batch: _Batch, outcome: Outcome, invoke_ns: int, first: int = 0) -> None:
-        sends = self.cluster.histories[self.channel].sends
+        history = self.cluster.histories.get(self.channel)
+        sends = self.cluster.sightings.sends[self.channel] if history is None else history.sends
         complete_ns = self.world.now_ns if outcome is not Outcome.UNKNOWN else 0
         for n in range(batch.count):
             sequence = first + n if first else 0

@@ -280,6 +280,26 @@ def test_with_files_unreadable_files_are_all_reported() -> None:
     )
 
 
+def test_with_files_that_are_no_text_are_reported() -> None:
+    with pytest.raises(ConfigError, match="ZMQBROKER_CLUSTER_VOLUME_FILE: /a cannot be read: 'utf-8' codec"):
+        with_files({"ZMQBROKER_CLUSTER_VOLUME_FILE": "/a"}, lambda path: b"\xff".decode())
+
+
+@pytest.mark.parametrize("text", ["[raft]\ntick_ms = " + "9" * 5000, "a = " + "[" * 50_000, "a = 1-"])
+def test_load_of_what_toml_cannot_take_is_a_fault(text: str) -> None:
+    with pytest.raises(ConfigError, match="the file is not TOML"):
+        load(text, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("listen.client", "ipc:///\udcff"), ("listen.client", "tcp://a\udc80:5590"), ("listen.peer", "a\udc80:5591")],
+)
+def test_load_of_an_address_that_is_no_unicode_is_a_fault(key: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=variable_name(*key.split("."))):
+        load(None, {variable_name(*key.split(".")): value}, {})
+
+
 def test_describe_every_key_names_variable_default_and_meaning() -> None:
     described = {item.key: item for item in describe()}
     assert described["storage.segment_bytes"].variable == variable_name("storage", "segment_bytes")

@@ -343,14 +343,14 @@ class Machine:
         """
         machine = cls(limits)
         machine._applied_index = applied_index
-        for key, value in items:
-            try:
+        key = b""
+        try:
+            for key, value in items:
                 machine._restore_item(key, value)
-            except (TypeError, ValueError) as error:
-                raise Corruption(f"the state has a value under key {key.hex()!r} that cannot be read") from error
-        indexes = [index for queue in machine._channels for index in snapshot.finish(queue)]
-        for index in sorted(indexes):
-            machine._channels.entries.add(index)
+            for index in sorted(index for queue in machine._channels for index in snapshot.finish(queue)):
+                machine._channels.entries.add(index)
+        except snapshot.UNREADABLE as error:
+            raise Corruption(f"the state has a value, up to key {key.hex()!r}, that cannot be read") from error
         machine._channels.take_touched()
         if machine._stored_meta is not None:
             machine._channels.next_number = machine._numbers_end

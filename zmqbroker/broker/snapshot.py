@@ -63,6 +63,7 @@ from zmqbroker.errors import Corruption
 __all__ = [
     "META_KEY",
     "ROSTER_KEY",
+    "UNREADABLE",
     "Channel",
     "Meta",
     "describe",
@@ -85,6 +86,9 @@ _DEFAULTS = ChannelSettings()
 
 META_KEY = bytes([META])
 ROSTER_KEY = bytes([ROSTER])
+
+#: What reading a value raises that nobody wrote here: of other types, too few of them, or ranges that overlap (an assert).
+UNREADABLE = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, struct.error)
 
 _CHANNEL_KEY = struct.Struct(">BI")
 _PART_KEY = struct.Struct(">BIQ")

@@ -28,7 +28,7 @@ def read_channels(name: str, data: bytes) -> dict[str, Settings]:
     """
     try:
         document = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: also for a number of thousands of digits
         raise ConfigError((f"{name} is not TOML: {error}",)) from error
     faults = list(_faults(document))
     if faults:

@@ -34,6 +34,10 @@ class ClusterUrl:
 
 def parse_url(url: str) -> ClusterUrl:
     """Read a URL. Raises ConfigError that names the URL and what is wrong with it."""
+    try:
+        url.encode()
+    except UnicodeEncodeError as error:  # an argument or a variable that was no UTF-8
+        raise _fault(url, "it is not valid Unicode") from error
     scheme, separator, rest = url.partition("://")
     if not separator:
         raise _fault(url, "it must begin with zmqbroker://, tcp:// or ipc://")

@@ -35,7 +35,8 @@ _Given = tuple[str, str, object]
 def with_files(environment: Mapping[str, str], read: Callable[[str], str]) -> dict[str, str]:
     """Replace each `ZMQBROKER_<TABLE>_<KEY>_FILE` by the variable it stands for, with what `read` gives for the path.
 
-    A variable that is set itself wins over its file. Raises ConfigError for every file that `read` fails on with OSError.
+    A variable that is set itself wins over its file. Raises ConfigError for every file that is no text, or that `read`
+    fails on with OSError.
     """
     result, faults = dict(environment), []
     for description in describe():
@@ -44,8 +45,9 @@ def with_files(environment: Mapping[str, str], read: Callable[[str], str]) -> di
             continue
         try:
             result[description.variable] = read(path).strip()
-        except OSError as error:
-            faults.append(f"{description.variable}_FILE: {path} cannot be read: {error.strerror or error}")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else None
+            faults.append(f"{description.variable}_FILE: {path} cannot be read: {reason or error}")
     if faults:
         raise ConfigError(tuple(faults))
     return result
@@ -81,7 +83,7 @@ def _from_file(toml_text: str | None, faults: list[str]) -> Iterator[_Given]:
     """Yield the keys of the file; what is not TOML or not a known table is a fault."""
     try:
         document = tomllib.loads(toml_text or "")
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not only TOMLDecodeError: also for a number of thousands of digits
         faults.append(f"the file is not TOML: {error}")
         return
     for table, content in document.items():

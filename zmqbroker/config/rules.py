@@ -23,6 +23,8 @@ WILDCARD_HOSTS = frozenset({"0.0.0.0", "*", "::"})
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _NAME_RULE = "1 to 63 letters, digits, dots, dashes and underscores, the first a letter or digit"
+# What Python makes of bytes in an argument or a variable that are no UTF-8.
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 # sockaddr_un holds 108 bytes with the closing zero.
 _IPC_PATH_BYTES_MAX = 107
 _ENDPOINTS_MAX = 8
@@ -46,7 +48,7 @@ class Peer:
 
 def split_address(text: str) -> tuple[str, int] | None:
     """Read `host:port` (an IPv6 host in brackets); None when it is neither."""
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+)):([0-9]{1,5})", text)
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]\ud800-\udfff]+)):([0-9]{1,5})", text)
     if match is None or int(match[3]) > 65_535:
         return None
     return match[1] or match[2], int(match[3])
@@ -93,6 +95,8 @@ def _endpoint_fault(endpoint: str) -> str | None:
     if separator and scheme == "tcp" and split_address(rest) is not None:
         return None
     if separator and scheme == "ipc" and rest.startswith("/") and "\0" not in rest:
+        if _SURROGATE.search(rest):
+            return f"{endpoint!r} is not valid Unicode"
         if len(rest.encode()) <= _IPC_PATH_BYTES_MAX:
             return None
         return f"the path of {endpoint!r} has more than {_IPC_PATH_BYTES_MAX} bytes"

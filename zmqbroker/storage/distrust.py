@@ -13,11 +13,12 @@ import shutil
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from zmqbroker.errors import Corruption
 from zmqbroker.storage.crashes import CRASHES_NAME
 from zmqbroker.storage.disk import OS_DISK, Disk
-from zmqbroker.storage.documents import read_document, write_document, write_file
+from zmqbroker.storage.documents import read_value, write_document, write_file
 from zmqbroker.storage.identity import DATA_NAMES, IDENTITY_NAME, NEEDED_NAMES, Identity, write_identity
 from zmqbroker.storage.run_record import RUN_NAME
 
@@ -79,9 +80,10 @@ def new_note(directory: Path, cause: Cause, reason: str, old_uid: bytes | None, 
 
 def read_note(directory: Path, name: str = NOTE_NAME) -> Distrust | None:
     """The note in `directory`, None when there is none. Raises Corruption, DataDirectoryError or OSError."""
-    fields = read_document(directory / name, "distrust")
-    if fields is None:
-        return None
+    return read_value(directory / name, "distrust", _from_fields)
+
+
+def _from_fields(fields: dict[str, Any]) -> Distrust:
     return Distrust(
         cause=Cause(fields["cause"]),
         reason=fields["reason"],

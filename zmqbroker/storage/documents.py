@@ -9,16 +9,19 @@ what is summed, so that a damaged number is not taken for a later version. Nothi
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from zmqbroker.checksum import crc32c
 from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.storage.disk import OS_DISK, Disk, read_all, write_all
 
-__all__ = ["document_checksum", "read_document", "write_document", "write_file"]
+__all__ = ["document_checksum", "read_document", "read_value", "write_document", "write_file"]
 
 _FORMAT = 1
+
+Value = TypeVar("Value")
 
 
 def document_checksum(kind: str, fields: dict[str, Any], version: int) -> str:
@@ -62,7 +65,7 @@ def read_document(path: Path, kind: str, disk: Disk = OS_DISK) -> dict[str, Any]
         document = json.loads(data)
         fields, version = document[kind], document["format"]
         whole = document_checksum(kind, fields, version) == document["crc32c"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corruption(f"{path}: the {kind} is damaged: {error}") from error
     if not whole:
         raise Corruption(f"{path}: the {kind} is damaged: its checksum does not fit")
@@ -70,3 +73,15 @@ def read_document(path: Path, kind: str, disk: Disk = OS_DISK) -> dict[str, Any]
         raise DataDirectoryError(f"{path}: written in format {version}; this version reads format {_FORMAT}")
     found: dict[str, Any] = fields
     return found
+
+
+def read_value(path: Path, kind: str, make: Callable[[dict[str, Any]], Value], disk: Disk = OS_DISK) -> Value | None:
+    """What `make` makes of the fields of the document at `path`, None when there is none. Raises as `read_document`.
+
+    A whole document with other fields than `make` needs, which no version writes, is damaged too.
+    """
+    fields = read_document(path, kind, disk)
+    try:
+        return None if fields is None else make(fields)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corruption(f"{path}: the {kind} cannot be understood: {type(error).__name__}: {error}") from error

@@ -13,7 +13,7 @@ from typing import Any
 from zmqbroker.commands import Member
 from zmqbroker.errors import Corruption, DataDirectoryError
 from zmqbroker.storage.disk import OS_DISK, Disk
-from zmqbroker.storage.documents import read_document, write_document
+from zmqbroker.storage.documents import read_value, write_document
 
 __all__ = ["DATA_NAMES", "IDENTITY_NAME", "NEEDED_NAMES", "Identity", "claim_identity", "read_identity", "write_identity"]
 
@@ -110,5 +110,4 @@ def write_identity(directory: Path, identity: Identity, disk: Disk = OS_DISK) ->
 
 def read_identity(directory: Path, disk: Disk = OS_DISK) -> Identity | None:
     """The identity of `directory`, None when it has none. Raises Corruption, DataDirectoryError or OSError."""
-    fields = read_document(directory / IDENTITY_NAME, "identity", disk)
-    return None if fields is None else _from_fields(fields)
+    return read_value(directory / IDENTITY_NAME, "identity", _from_fields, disk)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zmqbroker.errors import DataDirectoryError
 from zmqbroker.storage.disk import OS_DISK, Disk
-from zmqbroker.storage.documents import read_document, write_document
+from zmqbroker.storage.documents import read_value, write_document
 
 __all__ = ["RUN_NAME", "RunRecord", "boot_id", "next_run", "read_run", "sync_tree", "write_run"]
 
@@ -65,8 +65,7 @@ def write_run(directory: Path, record: RunRecord, disk: Disk = OS_DISK) -> None:
 
 def read_run(directory: Path, disk: Disk = OS_DISK) -> RunRecord | None:
     """The record of `directory`, None when there is none. Raises Corruption, DataDirectoryError or OSError."""
-    fields = read_document(directory / RUN_NAME, "run", disk)
-    return None if fields is None else RunRecord(**fields)
+    return read_value(directory / RUN_NAME, "run", lambda fields: RunRecord(**fields), disk)
 
 
 def sync_tree(path: Path) -> None:

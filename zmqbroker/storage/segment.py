@@ -103,6 +103,14 @@ def decode_segment_header(data: bytes, source: str) -> SegmentHeader:
         raise Corruption(f"{source}: offset 0: the segment header is damaged")
     if version != FORMAT_VERSION:
         raise StorageError(f"{source}: written in format {version}; this version reads format {FORMAT_VERSION}")
+    try:
+        groups = _decode_groups(data[:size], count)
+    except struct.error as error:
+        raise Corruption(f"{source}: offset 0: the segment header has no room for its {count} groups") from error
+    return SegmentHeader(sequence, first_lsn, uuid, file_size, size, groups)
+
+
+def _decode_groups(data: bytes, count: int) -> dict[int, GroupBase]:
     groups, position = {}, _PREFIX.size
     for _ in range(count):
         group, _, membership_size, term, vote, commit, *rest = _GROUP.unpack_from(data, position)
@@ -112,7 +120,7 @@ def decode_segment_header(data: bytes, source: str) -> SegmentHeader:
         snapshot_index, snapshot_term, last_index, last_term = rest
         state = HardState(term, vote, commit)
         groups[group] = GroupBase(state, last_index, last_term, snapshot_index, snapshot_term, membership)
-    return SegmentHeader(sequence, first_lsn, uuid, file_size, size, groups)
+    return groups
 
 
 class Segment:

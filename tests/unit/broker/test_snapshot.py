@@ -285,6 +285,23 @@ def test_restore_of_a_malformed_value_of_a_new_kind_is_refused(kind: int, values
     assert "cannot be read" in refusal(with_value(items, key, *values))
 
 
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (2, (0, 2, 16, 1000, 30, 10, 0)),  # a range that ends before it begins
+        (2, (3, "2", 16, 1000, 30, 10, 0)),  # the number of an entry that is text
+        (3, (0, 1)),
+        (8, (0, 9, 0)),
+        (8, (2**64 - 1, 9, 0)),  # over its neighbour
+        (1, (b"c", 1, 5, 0, [0] * 7, {})),
+    ],
+)
+def test_restore_of_a_value_that_no_machine_writes_is_refused(kind: int, values: tuple[object, ...]) -> None:
+    items = moved_node().machine.items()
+    key = next(key for key, _ in items if key[0] == kind)
+    assert refusal(with_value(items, key, *values))
+
+
 @pytest.mark.parametrize("kind", [2, 8])
 def test_restore_of_delayed_messages_that_do_not_fit_the_batches_is_refused(kind: int) -> None:
     items = moved_node().machine.items()

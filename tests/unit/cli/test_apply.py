@@ -106,6 +106,8 @@ def test_apply_that_fails_half_way_tells_what_was_done(
     [
         (b"[channels", ["is not TOML"]),
         (b"\xff", ["is not TOML"]),
+        (b"a = " + b"9" * 5000, ["is not TOML"]),
+        (b"a = " + b"[" * 50_000, ["is not TOML"]),
         (b"channels = 5", ['channels must be tables [channels."NAME"]']),
         (b"[queues.a]", ["'queues' is not known"]),
         (b"[channels]\na = 1", ["channel 'a' must be a table"]),

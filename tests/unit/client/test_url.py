@@ -54,6 +54,8 @@ def test_url_that_is_good_names_its_endpoints(url: str, expected: ClusterUrl) ->
         ("zmqbroker://" + ",".join("abc" for _ in range(33)), "33 hosts"),
         ("ipc://relative", "must be absolute"),
         ("ipc:///" + "x" * 107, "108 bytes"),
+        ("ipc:///\udcff", "not valid Unicode"),
+        ("tcp://a\udc80:5590", "not valid Unicode"),
     ],
 )
 def test_url_that_is_bad_is_a_config_error_with_the_reason(url: str, reason: str) -> None:

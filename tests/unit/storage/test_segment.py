@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from zmqbroker.checksum import crc32c
 from zmqbroker.errors import Compacted, Corruption, StorageError
 from zmqbroker.raft.messages import HardState
 from zmqbroker.storage.disk import OS_DISK, write_all
@@ -71,6 +72,16 @@ def test_segment_header_every_flipped_bit_is_noticed() -> None:
 def test_segment_header_too_short_is_corruption() -> None:
     with pytest.raises(Corruption, match="too short"):
         decode_segment_header(b"ZBLOGSEG", "file")
+
+
+@pytest.mark.parametrize(("offset", "value"), [(20, 0xFFFF), (20, 65), (68, 0xFFFF)])
+def test_segment_header_with_more_groups_than_it_holds_is_corruption(offset: int, value: int) -> None:
+    _, data = _header(GROUPS)
+    longer = bytearray(data)
+    longer[offset : offset + 4] = value.to_bytes(4, "little")
+    longer[8:12] = crc32c(bytes(longer[12:])).to_bytes(4, "little")
+    with pytest.raises(Corruption, match="file: offset 0: the segment header has no room"):
+        decode_segment_header(bytes(longer), "file")
 
 
 def test_segment_header_of_a_later_format_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
