@@ -110,7 +110,7 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
                 return target
             break
         room = command.count_max - count if command.count_max else batch.last - batch.first + 1
-        count += move(queue, _oldest(queue, waiting, room), target, REDRIVEN, served)
+        count += move(queue, _oldest(queue, waiting, room), target, REDRIVEN, moment, served)
     queue.counters.moved += count
     return Counted(count)
 

@@ -74,7 +74,7 @@ class Queue(Backlog):
     def publish(self, command: Publish, moment: Moment) -> int:
         """Append a batch of at least one message; returns the sequence of its first."""
         first, settings = self.next_sequence, self.settings
-        if not (command.runs or settings.delay_ms or settings.expiry_ms):  # as a rule
+        if not (command.runs or settings.delay_ms or settings.expiry_ms or settings.max_age_ms):  # as a rule
             self.append(record_of(command, moment))
             return first
         for record, due_unix_ns in records_of(command, settings, moment):

@@ -1,7 +1,7 @@
 """Channels as a whole: create, change, delete, list, describe.
 
 Settings are given by name, as docs/PROTOCOL.md §3 names them: `delivery_limit`, `dead_letter`, `delay_ms`, `expiry_ms`,
-`max_messages`, `max_bytes`, `overflow`, `max_in_flight`. What is not given has its default, which is "no such rule".
+`max_messages`, `max_bytes`, `overflow`, `max_in_flight`, `max_age_ms`. What is not given has its default, which is "no such rule".
 """
 
 from __future__ import annotations

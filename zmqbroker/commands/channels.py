@@ -28,6 +28,7 @@ class ChannelSettings:
     max_bytes: int = 0  # of their batch frames
     overflow: str = "reject"  # what a send does that would exceed these: reject | drop_oldest | dead_letter
     max_in_flight: int = 0  # messages that all receivers together may hold
+    max_age_ms: int = 0  # so long after it was stored here a message is gone, whatever its own expiry says
 
     def contradiction(self, channel: str) -> str | None:
         """Why these cannot be the settings of a channel of that name, each of them being right; None when they can."""

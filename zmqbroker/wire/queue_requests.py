@@ -158,6 +158,7 @@ _SETTINGS_HIGH = {
     "max_messages": U64_MAX,
     "max_bytes": U64_MAX,
     "max_in_flight": U32_MAX,
+    "max_age_ms": DELAY_MS_MAX,
 }
 
 

@@ -183,6 +183,7 @@ class Model(Movements):
             expiry_ms = run.expiry_ms or channel.settings.expiry_ms
             if expiry_ms:
                 part.expires = first_step_after(self.now, expiry_ms)
+            self.age(part, channel)
             due = first_step_after(self.now, delay_ms) if delay_ms else 0
             for place in range(run.count):
                 channel.messages.append(Message(len(channel.messages) + 1, part, place, place_in_frame, due=due))

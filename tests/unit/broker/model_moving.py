@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Given, Hold, Message, runs_of
+from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Given, Hold, Message, Part, first_step_after, runs_of
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import Origin, Receive, ReceiveKey
 from zmqbroker.errors import Busy, ChannelFull, ChannelNotFound
@@ -94,6 +94,12 @@ class Movements:
         common = part.time, part.index, part.position, part.size
         return Given(hold.assigning, message.sequence, message.deliveries, *common, message.place_in_frame, message.origin)
 
+    def age(self, part: Part, channel: Channel) -> None:
+        """What is stored now in a channel with a `max_age_ms` is gone so long from now at the latest."""
+        if channel.settings.max_age_ms:
+            last = first_step_after(self.now, channel.settings.max_age_ms)
+            part.expires = min(part.expires, last) if part.expires else last
+
     # --- back, and elsewhere ------------------------------------------------------------------------------------------
 
     def give_back(self, channel: Channel, hold: Hold) -> int:
@@ -141,8 +147,9 @@ class Movements:
         self.to_serve += [source, target]
         for run in runs:
             part = run[0].part.cut(run[0].place, len(run))
-            if target is not source and not expiring:
-                part.expires = 0
+            if target is not source:
+                part.expires = part.expires if expiring else 0
+                self.age(part, target)
             for place, old in enumerate(run):
                 new = Message(len(target.messages) + 1, part, place, old.place_in_frame, due=due)
                 if target is source:

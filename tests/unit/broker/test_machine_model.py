@@ -55,6 +55,7 @@ rules = st.builds(
     max_bytes=st.sampled_from([0, 0, 20]),
     overflow=st.sampled_from(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
     max_in_flight=st.sampled_from([0, 0, 0, 2, 4]),
+    max_age_ms=st.sampled_from([0, 0, 0, 10, 30]),
 )
 
 

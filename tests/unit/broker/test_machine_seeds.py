@@ -74,6 +74,7 @@ class Commands:
             max_bytes=self.pick([0, 0, 12, 25]),
             overflow=self.pick(["reject", "drop_oldest", "dead_letter", "dead_letter"]),
             max_in_flight=self.pick([0, 0, 0, 2, 4]),
+            max_age_ms=self.pick([0, 0, 0, 15, 40]),
         )
 
     def publish(self) -> Command:

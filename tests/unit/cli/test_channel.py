@@ -14,7 +14,7 @@ from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.settings import DEFAULTS
 from zmqbroker.errors import NoMajority
 
-ALL = "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, overflow, max_in_flight"
+ALL = "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, overflow, max_in_flight, max_age_ms"
 
 
 def settings(*pairs: str) -> list[str]:
@@ -40,6 +40,7 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         "max_bytes=1048576",
         "overflow=dead_letter",
         "max_in_flight=7",
+        "max_age_ms=86400000",
     ]
     assert run(["channel", "create", "orders", *settings(*pairs)], broker.context) == Exit.DONE
     assert capsys.readouterr().out == "orders: created\n"
@@ -53,6 +54,7 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
             "max_bytes": 1 << 20,
             "overflow": "dead_letter",
             "max_in_flight": 7,
+            "max_age_ms": 86_400_000,
         }
     }
     assert set(broker.settings["orders"]) == set(DEFAULTS), "every setting has its value here"
@@ -213,6 +215,7 @@ def test_describe_shows_counters_and_every_setting(capsys: pytest.CaptureFixture
         ["max_bytes", "5 MiB"],
         ["overflow", "reject"],
         ["max_in_flight", "-"],
+        ["max_age_ms", "-"],
     ]
     assert ["size", "2.5 KiB"] in rows
     assert ["oldest (UTC)", "-"] in rows

@@ -53,7 +53,7 @@ def settings_for(draw: st.DrawFn, channel: str) -> ChannelSettings:
     overflows = ["reject", "drop_oldest", *(["dead_letter"] if dead_letter else [])]
     return ChannelSettings(
         *(draw(U32), dead_letter, draw(DELAY_MS), draw(DELAY_MS), draw(U64), draw(U64)),
-        *(draw(st.sampled_from(overflows)), draw(U32)),
+        *(draw(st.sampled_from(overflows)), draw(U32), draw(DELAY_MS)),
     )
 
 
@@ -288,6 +288,9 @@ SETTINGS: list[tuple[Any, str]] = [
     ({"max_bytes": "1"}, "field max_bytes must be an integer: '1'"),
     ({"max_bytes": 2**64}, f"field max_bytes is {2**64}, {U64_RANGE}"),
     ({"max_in_flight": 2**32}, "field max_in_flight is 4294967296, allowed is 0 to 4294967295"),
+    ({"max_age_ms": -1}, f"field max_age_ms is -1, {DELAY_RANGE}"),
+    ({"max_age_ms": 315_576_000_001}, f"field max_age_ms is 315576000001, {DELAY_RANGE}"),
+    ({"max_age_ms": "1 d"}, "field max_age_ms must be an integer: '1 d'"),
     ({"overflow": ""}, "setting overflow is '', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": "spill"}, "setting overflow is 'spill', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": 1}, "field overflow must be text: 1"),
