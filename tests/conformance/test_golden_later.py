@@ -12,7 +12,6 @@ from zmqbroker.checksum import crc32c
 from zmqbroker.client.message import Content, Origin, read_messages
 from zmqbroker.commands import (
     ChannelSettings,
-    Command,
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
@@ -34,6 +33,7 @@ from zmqbroker.wire import codec
 from zmqbroker.wire.backup import BackupCheck, BackupGroup, BackupHead, encode_backup_head
 from zmqbroker.wire.batch import BatchContents
 from zmqbroker.wire.columns import Treatment, add_columns, read_runs
+from zmqbroker.wire.command_shapes import SmallCommand
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply, error_fields
 
@@ -66,7 +66,7 @@ def test_golden_queue_entry_both_ways() -> None:
     held = (SESSION, "orders", (Receipt(655_360, 1, 4),))
     header = codec.read_batch(TREATED[0])
     runs = (Run(1, delay_ms=60_000), Run(1, expiry_ms=5_000, priority=9))
-    commands: tuple[Command, ...] = (
+    commands: tuple[Publish | SmallCommand, ...] = (
         Publish(header, 32, len(TREATED[0]), 0, runs),
         Nack(*held, 1500),
         Reject(*held, "no such article"),

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zmqbroker.broker.claims import Claims
+from zmqbroker.broker.defaults import Defaults
 from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
 from zmqbroker.broker.timetable import Agenda
-from zmqbroker.commands import ANY_INCARNATION, Delivery
+from zmqbroker.commands import ANY_INCARNATION, Delivery, Said
 from zmqbroker.errors import Busy, ChannelNotFound, RequestError
 
 __all__ = ["Channels"]
@@ -26,6 +27,7 @@ class Channels:
         self.claims = Claims()
         self.entries = LiveEntries()
         self.agenda = Agenda()
+        self.defaults = Defaults(limits)
         self.next_number = 1
         self._limits = limits
         self._by_number: dict[int, Queue] = {}  # in ascending order
@@ -65,17 +67,25 @@ class Channels:
         return queue
 
     def find_or_create(self, name: str, incarnation: int, moment: Moment) -> Queue | RequestError:
-        """The queue of that name, made if need be."""
+        """The queue of that name, made if need be, and where its use is to make it."""
         queue = self._by_name.get(name)
         if queue is not None and incarnation == ANY_INCARNATION:  # as a rule
             self._touched[queue.number] = queue
             return queue
         if queue is not None or incarnation != ANY_INCARNATION:
             return self.find(name, incarnation)
+        if not self.defaults.creates_on_use(name):
+            return ChannelNotFound(f"no channel is called {name!r}, and using it makes none: create_on_use is false for it")
+        return self.create(name, {}, moment)
+
+    def create(self, name: str, said: Said, moment: Moment) -> Queue | Busy:
+        """A new queue with the settings that are said, and the defaults for names like this one."""
         if len(self._by_name) >= self._limits.channels_max:
             text = f"there are {self._limits.channels_max} channels, the most a group may have"
             return Busy(text, retry_ms=self._limits.retry_ms)
-        return self.add(self.next_number, name, moment.entry_index)
+        queue = self.add(self.next_number, name, moment.entry_index)
+        queue.settings = self.defaults.complete(name, said)
+        return queue
 
     def add(self, number: int, name: str, incarnation: int) -> Queue:
         """A new queue; numbers rise."""

@@ -25,9 +25,11 @@ from zmqbroker.broker.claims import Assignment
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.managing import manage
 from zmqbroker.broker.moving import Served
+from zmqbroker.broker.parts import SCHEDULE
 from zmqbroker.broker.publishing import open_producer, publish
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
+from zmqbroker.broker.schedules import Schedule, Schedules
 from zmqbroker.broker.settling import give_back, settle
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
@@ -37,6 +39,8 @@ from zmqbroker.commands import (
     Close,
     Closed,
     Command,
+    CreateSchedule,
+    DeleteSchedule,
     Delivery,
     Extend,
     Nack,
@@ -49,6 +53,8 @@ from zmqbroker.commands import (
     Requeue,
     Result,
     Roster,
+    Said,
+    SetDefaults,
     TakeAudit,
     Tick,
     Trim,
@@ -76,7 +82,9 @@ class Machine:
     VERSION = 3  # raised with every change of what an entry does or how state is stored
 
     def __init__(self, limits: MachineLimits | None = None) -> None:
-        self._channels = Channels(MachineLimits() if limits is None else limits)
+        limits = MachineLimits() if limits is None else limits
+        self._channels = Channels(limits)
+        self._schedules, self._defaults = Schedules(self._channels, limits), self._channels.defaults
         self._claims, self._agenda = self._channels.claims, self._channels.agenda
         self._applied_index = 0
         self._now_unix_ns = 0
@@ -122,13 +130,15 @@ class Machine:
 
     def _fall_due(self, assigning: int, deliveries: list[Delivery]) -> None:
         claims, numbers = self._claims.take_due(self._now_unix_ns), self._agenda.due(self._now_unix_ns)
-        if not claims and not numbers:  # as a rule
+        schedules = self._schedules.due(self._now_unix_ns)
+        if not claims and not numbers and not schedules:  # as a rule
             return
         moment = Moment(assigning, self._now_unix_ns)
         for number in numbers:
             queue = self._channels.touch(number)
             queue.fall_due(moment.now_unix_ns)
             deliveries += queue.serve(moment)
+        self._schedules.fall_due(schedules, moment, deliveries)
         for claim in claims:
             if isinstance(claim, Assignment):
                 served = Served()
@@ -155,6 +165,10 @@ class Machine:
             self._trimmed_index = max(self._trimmed_index, command.index)
         elif isinstance(command, Nack | Reject | Requeue | Extend):
             return settle(self._channels, command, moment, deliveries)
+        elif isinstance(command, SetDefaults):
+            return self._defaults.set(command, moment)
+        elif isinstance(command, CreateSchedule | DeleteSchedule):
+            return self._schedules.change(command, moment)
         elif not isinstance(command, Tick):
             return manage(self._channels, command, moment, deliveries)
         return None
@@ -216,26 +230,27 @@ class Machine:
 
     def next_due_unix_ns(self) -> int | None:
         """The next instant at which something falls due, with the first entry whose stamp reaches it."""
-        claim, channel = self._claims.earliest(), self._agenda.earliest()
-        return min(claim, channel) if claim is not None and channel is not None else claim if channel is None else channel
+        dues = (self._claims.earliest(), self._agenda.earliest(), self._schedules.earliest())
+        return min((due for due in dues if due is not None), default=None)
 
     def lowest_live_index(self, after: int = 0) -> int | None:
-        """The lowest entry above `after` that still holds a live message; all bodies between are finished."""
+        """The lowest entry above `after` that still holds a live message, or one of a schedule; no body between is needed."""
         return self._channels.entries.lowest(after)
 
     def live_indexes(self, after: int = 0) -> Iterator[int]:
-        """The entries above `after` that hold a live message, ascending; to be used before the next `apply`."""
+        """The entries above `after` that `is_live` holds for, ascending; to be used before the next `apply`."""
         return self._channels.entries.above(after)
 
     def is_live(self, index: int) -> bool:
-        """True when the entry at `index` still holds a live message."""
+        """True when the entry at `index` still holds a live message, or one of a schedule."""
         return index in self._channels.entries
 
     def lose(self, is_lost: Callable[[int], bool]) -> int:
-        """Finish the messages whose entries are lost with their bodies; returns how many there were.
+        """Finish the messages whose entries are lost with their bodies, and forget such schedules; returns how many messages.
 
         No entry says so, so this is for a node that is alone, and before it goes on.
         """
+        self._schedules.lose(is_lost)
         return sum(self._channels.touch(queue.number).lose(is_lost) for queue in self._channels)
 
     def sessions(self) -> Iterator[bytes]:
@@ -268,6 +283,14 @@ class Machine:
         """A channel, to be looked at only; None when there is none."""
         return self._channels.named(name)
 
+    def schedules(self) -> Iterator[Schedule]:
+        """All schedules, by name, to be looked at only."""
+        return iter(self._schedules)
+
+    def defaults(self) -> Iterator[tuple[str, Said]]:
+        """What is said of settings by patterns of names, by pattern."""
+        return iter(self._defaults)
+
     # --- storing ------------------------------------------------------------------------------------------------------
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -286,6 +309,7 @@ class Machine:
             changed.append((snapshot.ROSTER_KEY, roster))
         for queue in self._channels.take_touched():
             changed += snapshot.queue_changes(queue)
+        changed += [*self._schedules.changes(), *self._defaults.changes()]
         changed.sort()
         return changed
 
@@ -294,6 +318,7 @@ class Machine:
         found = [(snapshot.META_KEY, self._meta()), (snapshot.ROSTER_KEY, snapshot.write_roster(self._roster))]
         for queue in self._channels:
             found += snapshot.queue_items(queue)
+        found += [*self._schedules.items(), *self._defaults.items()]
         found.sort()
         return found
 
@@ -324,7 +349,7 @@ class Machine:
             except (TypeError, ValueError) as error:
                 raise Corruption(f"the state has a value under key {key.hex()!r} that cannot be read") from error
         indexes = [index for queue in machine._channels for index in snapshot.finish(queue)]
-        for index in sorted(indexes):
+        for index in sorted([*indexes, *(schedule.index for schedule in machine._schedules)]):
             machine._channels.entries.add(index)
         machine._channels.take_touched()
         if machine._stored_meta is not None:
@@ -347,6 +372,9 @@ class Machine:
             raise Corruption(f"the state has key {key.hex()!r} and no meta record before it")
         if key == snapshot.ROSTER_KEY:
             self._stored_roster, self._roster = value, snapshot.read_roster(value)
+            return
+        if snapshot.is_rule(key):
+            (self._schedules.restore if key[0] == SCHEDULE else self._defaults.restore)(key, value)
             return
         number = snapshot.number_of(key)
         header = snapshot.read_channel(key, value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from zmqbroker.broker.channels import Channels
@@ -23,7 +22,9 @@ from zmqbroker.commands import (
     Purge,
     Redrive,
     Result,
+    Said,
     UpdateChannel,
+    settings_said,
 )
 from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
 
@@ -60,22 +61,20 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
 
 
 def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Result:
-    queue = channels.named(command.channel)
+    queue, said = channels.named(command.channel), settings_said(command.settings, command.explicit)
     if queue is None:
-        made = channels.find_or_create(command.channel, ANY_INCARNATION, moment)
-        if not isinstance(made, Queue):
-            return made
-        made.settings = command.settings
-        return ChannelChanged(made.name, changed=True)
-    differing = _differing(queue.settings, command.settings)
+        made = channels.create(command.channel, said, moment)
+        return ChannelChanged(made.name, changed=True) if isinstance(made, Queue) else made
+    differing = _differing(queue.settings, said)
     if not differing:
         return ChannelChanged(queue.name, changed=False)
     text = ", ".join(f"{name} is {there!r} and not {wanted!r}" for name, (there, wanted) in differing.items())
     return ChannelExists(f"channel {queue.name!r} is there with other settings: {text}", differing=sorted(differing))
 
 
-def _differing(there: ChannelSettings, wanted: ChannelSettings) -> dict[str, tuple[object, object]]:
-    return {name: (value, getattr(wanted, name)) for name, value in asdict(there).items() if value != getattr(wanted, name)}
+def _differing(there: ChannelSettings, wanted: Said) -> dict[str, tuple[object, object]]:
+    """What is said and not so; what nobody says may be as it is."""
+    return {name: (getattr(there, name), value) for name, value in wanted.items() if value != getattr(there, name)}
 
 
 def _purge(queue: Queue, *, in_flight: bool) -> int:

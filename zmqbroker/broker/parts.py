@@ -20,18 +20,21 @@ __all__ = [
     "ASSIGNMENT",
     "BATCH",
     "CHANNEL",
+    "DEFAULTS",
     "DELAYED",
     "META",
     "PRODUCER",
     "READERS",
     "READY",
     "ROSTER",
+    "SCHEDULE",
     "WAITING",
     "WRITERS",
     "pack",
 ]
 
 META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED = range(9)
+SCHEDULE, DEFAULTS = 11, 12  # of no channel
 
 
 def pack(*values: object) -> bytes:

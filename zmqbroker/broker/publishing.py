@@ -13,8 +13,13 @@ from zmqbroker.errors import InvalidRequest
 __all__ = ["open_producer", "publish"]
 
 
-def publish(channels: Channels, command: Publish, moment: Moment, deliveries: list[Delivery]) -> Result:
-    """Store a batch, or say why not; what others get by it is added to `deliveries`."""
+def publish(
+    channels: Channels, command: Publish, moment: Moment, deliveries: list[Delivery], frame: Moment | None = None
+) -> Result:
+    """Store a batch, or say why not; what others get by it is added to `deliveries`.
+
+    `frame` names the entry with the batch's frame, when it is not this one.
+    """
     header = command.header
     if header.count < 1:
         return InvalidRequest(f"a batch has at least 1 message, this one {header.count}")
@@ -33,7 +38,7 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
         full = make_room(channels, queue, command, moment, others)
         if full is not None:
             return full
-    first = queue.publish(command, moment)
+    first = queue.publish(command, frame or moment)
     if header.producer:
         queue.producers.record(header, first, moment.now_unix_ns)
     deliveries += queue.serve(moment)

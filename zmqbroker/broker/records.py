@@ -13,7 +13,17 @@ from typing import NamedTuple
 
 from zmqbroker.commands import RECEIPT_ORDINAL_BITS, ChannelSettings, Origin, Publish, Run
 
-__all__ = ["INSTANT_MAX", "BatchRecord", "Moment", "aged", "are_all_of", "deadline_after", "instant_after", "record_of", "records_of"]
+__all__ = [
+    "INSTANT_MAX",
+    "BatchRecord",
+    "Moment",
+    "aged",
+    "are_all_of",
+    "deadline_after",
+    "instant_after",
+    "record_of",
+    "records_of",
+]
 
 #: Instants are u64 on the wire and in the store; a deadline beyond the last one is the last one.
 INSTANT_MAX = 2**64 - 1

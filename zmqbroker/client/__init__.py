@@ -4,8 +4,8 @@ session, routing, table, pipeline, parcel, exchange   what to say to whom, what 
 driver, connection                                    the same with sockets, in one event loop
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
-channels, cluster                                     what operators do
-sync, sync_producer, sync_channels                    the same names for threads
+channels, schedules, cluster                          what operators do
+sync, sync_producer, sync_channels, sync_schedules    the same names for threads
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
+from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
+from zmqbroker.client.sync_schedules import SyncSchedules
 from zmqbroker.client.worker import Rejected
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Producer",
     "Queue",
     "Rejected",
+    "Schedules",
     "SendResult",
     "SyncBatchConfirm",
     "SyncChannels",
@@ -44,4 +47,5 @@ __all__ = [
     "SyncMessage",
     "SyncProducer",
     "SyncQueue",
+    "SyncSchedules",
 ]

@@ -67,10 +67,11 @@ class Redrive:
 
 @dataclass(slots=True, frozen=True)
 class CreateChannel:
-    """Create a channel; one that is there with the same settings is fine."""
+    """Create a channel; one that is there with the settings that are said is fine."""
 
     channel: str
     settings: ChannelSettings = ChannelSettings()
+    explicit: tuple[str, ...] = ()  # settings that are said although they have their default; ascending
 
 
 @dataclass(slots=True, frozen=True)

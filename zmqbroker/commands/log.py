@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from zmqbroker.commands.channels import Manage
+from zmqbroker.commands.defaults import SetDefaults
 from zmqbroker.commands.receipts import ANY_INCARNATION, Receipt, ReceiveKey
+from zmqbroker.commands.schedules import Plan
 from zmqbroker.commands.settling import Settle
 
 __all__ = [
@@ -13,9 +15,13 @@ __all__ = [
     "BatchHeader",
     "Close",
     "Command",
+    "CreateSchedule",
+    "DeleteSchedule",
+    "NewSchedule",
     "OpenProducer",
     "Publish",
     "Receive",
+    "Rule",
     "Run",
     "TakeAudit",
     "Tick",
@@ -115,4 +121,31 @@ class TakeAudit:
     """Keep checksums of the state as this entry leaves it, so that replicas can be compared; changes nothing."""
 
 
-Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | Trim | TakeAudit
+@dataclass(slots=True, frozen=True)
+class NewSchedule:
+    """A schedule that is to be made, with its message: what a leader proposes."""
+
+    name: str
+    plan: Plan
+    frame: bytes  # a batch frame of one message without a producer
+
+
+@dataclass(slots=True, frozen=True)
+class CreateSchedule:
+    """The same as nodes apply it: the message lies in the entry."""
+
+    name: str
+    plan: Plan
+    message: Publish
+    checksum: int  # crc32c of the batch frame: with its size and channel what tells whether another one is the same
+
+
+@dataclass(slots=True, frozen=True)
+class DeleteSchedule:
+    """Forget a schedule; the messages that it has sent stay."""
+
+    name: str
+
+
+Rule = SetDefaults | CreateSchedule | DeleteSchedule
+Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Rule | Close | Tick | Trim | TakeAudit

@@ -14,6 +14,7 @@ __all__ = [
     "ChannelChanged",
     "Closed",
     "Counted",
+    "DefaultsChanged",
     "Delivery",
     "Origin",
     "Piece",
@@ -21,6 +22,7 @@ __all__ = [
     "Published",
     "QueueStats",
     "Result",
+    "ScheduleChanged",
     "Waiting",
 ]
 
@@ -71,6 +73,22 @@ class ChannelChanged:
 
 
 @dataclass(slots=True, frozen=True)
+class DefaultsChanged:
+    """What is said of the pattern is what the command wanted."""
+
+    pattern: str
+    changed: bool  # False: it was so before
+
+
+@dataclass(slots=True, frozen=True)
+class ScheduleChanged:
+    """The schedule is there, or no more, as the command wanted it."""
+
+    name: str
+    changed: bool  # False: it was so before
+
+
+@dataclass(slots=True, frozen=True)
 class Closed:
     """`returned` messages are ready again."""
 
@@ -84,9 +102,8 @@ class Audited:
     index: int
 
 
-Result = (
-    Published | ProducerOpened | Waiting | Acked | Counted | ChannelChanged | Closed | Audited | Roster | RequestError | None
-)
+Changed = ChannelChanged | DefaultsChanged | ScheduleChanged
+Result = Published | ProducerOpened | Waiting | Acked | Counted | Changed | Closed | Audited | Roster | RequestError | None
 
 
 @dataclass(slots=True, frozen=True)

@@ -10,7 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import Ack, BatchHeader, Close, OpenProducer, Receive, ReceiveKey, TakeAudit
+from zmqbroker.commands import (
+    CREATE_ON_USE,
+    Ack,
+    BatchHeader,
+    Close,
+    NewSchedule,
+    OpenProducer,
+    Receive,
+    ReceiveKey,
+    SetDefaults,
+    TakeAudit,
+)
 from zmqbroker.errors import (
     BrokerError,
     InvalidChannel,
@@ -60,6 +71,7 @@ LeaderRequest = (
     | requests.AckRequest
     | requests.SettleRequest
     | requests.ManageRequest
+    | requests.CreateScheduleRequest
     | requests.OpenProducerRequest
     | requests.CloseRequest
     | requests.ChangeMembers
@@ -150,6 +162,9 @@ class Desk:
 
     def _dispatch(self, request: requests.AnyRequest, pending: Pending, frames: Sequence[bytes], now_ns: int) -> None:
         node = self._node
+        if isinstance(request, Inquiry):
+            self._inquire(request, pending, frames)
+            return
         match request:
             case requests.Hello():
                 self.send(pending.route, Reply.WELCOME, pending.request_id, self._welcome(pending.session))
@@ -158,8 +173,6 @@ class Desk:
                 self.send(pending.route, Reply.PONG, pending.request_id, pong_fields(node))
             case requests.Info():
                 self.send(pending.route, Reply.NODE, pending.request_id, node_fields(node))
-            case requests.StatsRequest() | requests.PeekRequest() | requests.ListChannels():
-                self._inquire(request, pending, frames)
             case requests.AuditRequest() if request.index:
                 group = node.groups.get(DATA_GROUP)
                 if group is None:
@@ -244,6 +257,8 @@ class Desk:
                 group.submit(replace(request.command, session=pending.session), pending)
             case requests.ManageRequest():
                 group.submit(request.command, pending)
+            case requests.CreateScheduleRequest():
+                self._schedule(group, request, pending)
             case requests.OpenProducerRequest():
                 group.submit(OpenProducer(request.channel, request.producer), pending)
             case requests.CloseRequest():
@@ -280,6 +295,14 @@ class Desk:
         node.log_room.taken(len(batch))
         group.publish(batch, 0, pending)
 
+    def _schedule(self, group: Group, request: requests.CreateScheduleRequest, pending: Pending) -> None:
+        """Its message takes room once, however often it is sent. Raises StorageFull."""
+        frame = _batch_of(request.message)
+        if full := self._no_room(group, len(frame)):
+            raise full
+        self._node.log_room.taken(len(frame))
+        group.submit(NewSchedule(request.name, request.plan, frame), pending)
+
     def _no_room(self, group: Group, size: int) -> StorageFull | None:
         """Why a batch of `size` bytes cannot be taken now."""
         used, limit = self._node.log.size_bytes, self._node.log_room.limit_bytes
@@ -300,6 +323,11 @@ class Desk:
             visibility_ms=request.visibility_ms,
         )
         group.submit(command, Pending(pending.route, pending.request_id, pending.session, key, request.plain))
+
+    def begin(self, group: Group) -> None:
+        """A leadership begins, with what the configuration says of the cluster as a whole: before all that clients want."""
+        if not self._node.config.channels.create_on_use:
+            group.submit(SetDefaults(">", {CREATE_ON_USE: False}, keep=True))
 
     # --- out ---------------------------------------------------------------------------------------------------------
 

@@ -1,5 +1,5 @@
-"""Questions that change nothing: a channel's counters, its messages, which channels there are. Any node answers from its own
-state; a follower's may be a tick old."""
+"""Questions that change nothing: a channel's counters, its messages, which channels, schedules and defaults there are. Any node
+answers from its own state; a follower's may be a tick old."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Inquiry", "inquire"]
 #: Bytes of batch frames in the answer to one PEEK: headers count for no `max_bytes`, and a client may ask for 65,535 messages.
 FRAMES_SIZE_MAX = 2 * PEEK_SIZE_MAX
 
-Inquiry = requests.StatsRequest | requests.PeekRequest | requests.ListChannels
+Inquiry = requests.StatsRequest | requests.PeekRequest | requests.ListChannels | requests.ListSchedules | requests.ListDefaults
 
 
 def inquire(node: Node, group: Group | None, request: Inquiry) -> tuple[Reply, dict[str, Any], list[bytes]]:
@@ -33,6 +33,11 @@ def inquire(node: Node, group: Group | None, request: Inquiry) -> tuple[Reply, d
             return Reply.CHANNEL, _channel(group.machine if group else None, request.channel), []
         case requests.ListChannels():
             return Reply.CHANNELS, _list(group.machine if group else None, request), []
+        case requests.ListSchedules():
+            return Reply.SCHEDULES, _list_schedules(group.machine if group else None, request), []
+        case requests.ListDefaults():
+            rows = group.machine.defaults() if group else ()
+            return Reply.DEFAULTS, {"defaults": [{"pattern": name, "settings": dict(said)} for name, said in rows]}, []
         case requests.PeekRequest():
             return Reply.MESSAGES, *_peek(node, group, request)
 
@@ -68,6 +73,24 @@ def _list(machine: Machine | None, request: requests.ListChannels) -> dict[str, 
     found = [name for name in names if name > request.after and request.search in name]
     rows = [_channel(machine, name) for name in found[: request.count_max]]
     return {"channels": rows, "more": len(found) > request.count_max}
+
+
+def _list_schedules(machine: Machine | None, request: requests.ListSchedules) -> dict[str, Any]:
+    schedules = machine.schedules() if machine else ()
+    found = [schedule for schedule in schedules if schedule.name > request.after and request.search in schedule.name]
+    rows = [
+        {
+            "name": schedule.name,
+            "channel": schedule.message.header.channel,
+            "plan": schedule.plan.said(),
+            "next_unix_ns": None if schedule.ended else schedule.instant_unix_ns,
+            "times_left": schedule.times_left,
+            "stored": schedule.stored,
+            "skipped": schedule.skipped,
+        }
+        for schedule in found[: request.count_max]
+    ]
+    return {"schedules": rows, "more": len(found) > request.count_max}
 
 
 def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:

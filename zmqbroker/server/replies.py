@@ -11,12 +11,14 @@ from zmqbroker.commands import (
     ChannelChanged,
     Closed,
     Counted,
+    DefaultsChanged,
     Origin,
     Piece,
     ProducerOpened,
     Published,
     Result,
     Roster,
+    ScheduleChanged,
 )
 from zmqbroker.errors import MalformedFrame
 from zmqbroker.server.membership import membership_of
@@ -48,6 +50,10 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
             return Reply.DONE, {"count": result.count, "confirm": confirm}
         case ChannelChanged():
             return Reply.CHANGED, {"channel": result.channel, "changed": result.changed, "confirm": confirm}
+        case DefaultsChanged():
+            return Reply.CHANGED, {"pattern": result.pattern, "changed": result.changed, "confirm": confirm}
+        case ScheduleChanged():
+            return Reply.CHANGED, {"schedule": result.name, "changed": result.changed, "confirm": confirm}
         case Acked():
             return Reply.ACKED, {"count": result.count, "confirm": confirm}
         case ProducerOpened():

@@ -103,6 +103,11 @@ class Request(IntEnum):
     UPDATE_CHANNEL = 0x18
     DELETE_CHANNEL = 0x19
     LIST_CHANNELS = 0x1A
+    SET_DEFAULTS = 0x1C
+    LIST_DEFAULTS = 0x1D
+    CREATE_SCHEDULE = 0x1E
+    DELETE_SCHEDULE = 0x1F
+    LIST_SCHEDULES = 0x20
 
 
 class Reply(IntEnum):
@@ -124,6 +129,8 @@ class Reply(IntEnum):
     DONE = 0x8F
     CHANGED = 0x97
     CHANNELS = 0x9A
+    DEFAULTS = 0x9D
+    SCHEDULES = 0xA0
     ERROR = 0xFF
 
 

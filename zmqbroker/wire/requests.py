@@ -14,7 +14,7 @@ from typing import Any
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
 from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, SEQUENCE_MAX, Buffer
-from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, Request, binary, encode_header, flag, integer, text
+from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, Reply, Request, binary, encode_header, flag, integer, text
 from zmqbroker.wire.operator_requests import (
     AuditRequest,
     BackupRequest,
@@ -41,6 +41,14 @@ from zmqbroker.wire.queue_requests import (
     read_receipts,
     reply_to,
 )
+from zmqbroker.wire.rule_requests import (
+    RULE_REQUESTS,
+    CreateScheduleRequest,
+    ListDefaults,
+    ListSchedules,
+    fields_of_schedule,
+    read_create_schedule,
+)
 from zmqbroker.wire.send_requests import Send, SendBatch, read_send, read_send_batch
 
 __all__ = [
@@ -53,9 +61,12 @@ __all__ = [
     "BackupRequest",
     "ChangeMembers",
     "CloseRequest",
+    "CreateScheduleRequest",
     "Hello",
     "Info",
     "ListChannels",
+    "ListDefaults",
+    "ListSchedules",
     "ManageRequest",
     "OpenProducerRequest",
     "PeekRequest",
@@ -164,6 +175,9 @@ AnyRequest = (
     | AuditRequest
     | BackupRequest
     | QueueRequest
+    | CreateScheduleRequest
+    | ListSchedules
+    | ListDefaults
 )
 
 _Fields = Mapping[str, Any]
@@ -176,17 +190,18 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
     """The request that a decoded header and its body frames make.
 
     Raises UnknownCommand, MalformedFrame (wrong number of body frames), InvalidRequest, InvalidChannel, or MessageTooLarge
-    when the body of a SEND is over `body_size_max`. A batch's own limits are checked by `codec.read_batch`.
+    when the body of a message is over `body_size_max`. A batch's own limits are checked by `codec.read_batch`.
     """
     reader = _READERS.get(command)
     if reader is None:
         raise UnknownCommand(f"command {command:#04x} is not defined")
-    expected = 1 if command in (Request.SEND, Request.SEND_BATCH) else 0
+    expected = 1 if command in (Request.SEND, Request.SEND_BATCH, Request.CREATE_SCHEDULE) else 0
     if len(bodies) != expected:
         raise MalformedFrame(f"{Request(command).name} has {len(bodies)} body frames, it must have {expected}")
     request = reader(fields, bodies)
-    if isinstance(request, Send) and len(request.body) > body_size_max:
-        size = len(request.body)
+    message = request.message if isinstance(request, CreateScheduleRequest) else request
+    if isinstance(message, Send) and len(message.body) > body_size_max:
+        size = len(message.body)
         raise MessageTooLarge(f"a message has {size} bytes, the limit is {body_size_max}", size=size, limit=body_size_max)
     return request
 
@@ -250,14 +265,15 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.TRANSFER: read_transfer,
     Request.AUDIT: read_audit,
     Request.BACKUP: read_backup,
+    Request.CREATE_SCHEDULE: read_create_schedule,
 }
 
 
-def _without_bodies(read: Callable[[_Fields], QueueRequest]) -> Callable[[_Fields, Sequence[Buffer]], AnyRequest]:
+def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields, Sequence[Buffer]], AnyRequest]:
     return lambda fields, _bodies: read(fields)
 
 
-_READERS.update((code, _without_bodies(read)) for code, read in QUEUE_REQUESTS.items())
+_READERS.update((code, _without_bodies(read)) for code, read in {**QUEUE_REQUESTS, **RULE_REQUESTS}.items())
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -279,6 +295,9 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     BackupRequest: Request.BACKUP,
     PeekRequest: Request.PEEK,
     ListChannels: Request.LIST_CHANNELS,
+    CreateScheduleRequest: Request.CREATE_SCHEDULE,
+    ListSchedules: Request.LIST_SCHEDULES,
+    ListDefaults: Request.LIST_DEFAULTS,
 }
 
 
@@ -291,6 +310,8 @@ def command_of(request: AnyRequest) -> Request:
 
 def reply_of(request: AnyRequest) -> int:
     """The command code of the reply that fits a request; as a rule its own with bit 7 set."""
+    if isinstance(request, CreateScheduleRequest):
+        return Reply.CHANGED
     return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
 
 
@@ -301,6 +322,8 @@ def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
         bodies = [request.body]
     elif isinstance(request, SendBatch):
         bodies = [request.batch]
+    elif isinstance(request, CreateScheduleRequest):
+        bodies = [request.message.body]
     return [encode_header(command_of(request), request_id, _fields_of(request)), *bodies]
 
 
@@ -312,6 +335,8 @@ def _fields_of(request: AnyRequest) -> dict[str, Any]:
     """Attributes that differ from their default, which the other side fills in."""
     if isinstance(request, SettleRequest | ManageRequest):
         return fields_of_command(request.command) | ({"forward": True} if request.forward else {})
+    if isinstance(request, CreateScheduleRequest):
+        return fields_of_schedule(request)
     fields: dict[str, Any] = {}
     for name, attribute in request.__dataclass_fields__.items():
         value = getattr(request, name)

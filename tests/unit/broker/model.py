@@ -11,18 +11,22 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from tests.unit.broker.model_moving import Movements
+from tests.unit.broker.model_rules import ModelSchedule
 from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Hold, KnownProducer, Message, Part, first_step_after
 from zmqbroker.commands import (
     Ack,
     Acked,
     ChannelChanged,
+    ChannelSettings,
     Close,
     Closed,
     Command,
     Counted,
     CreateChannel,
+    CreateSchedule,
     DeleteChannel,
     DeleteMessages,
+    DeleteSchedule,
     Extend,
     Nack,
     OpenProducer,
@@ -38,6 +42,7 @@ from zmqbroker.commands import (
     Requeue,
     Result,
     Run,
+    SetDefaults,
     Settle,
     Trim,
     UpdateChannel,
@@ -63,6 +68,8 @@ C = TypeVar("C", bound=Command)
 class Model(Movements):
     """What a machine with these limits must do."""
 
+    frame_index = 0  # of the entry with the frame that is being stored, when that is another one
+
     def apply(self, index: int, time: int, commands: list[Command]) -> tuple[list[Result], list[Answer]]:
         self.index, self.now, self.answers = index, max(self.now, time), []
         self.fall_due(index << 16 | 0xFFFF)
@@ -79,11 +86,13 @@ class Model(Movements):
         return self.channels[name].stats() if name in self.channels else None
 
     def lowest_live_index(self) -> int | None:
-        return min((part.index for channel in self.channels.values() for part in channel.parts()), default=None)
+        live = [part.index for channel in self.channels.values() for part in channel.parts()]
+        return min([*live, *(schedule.index for schedule in self.schedules.values())], default=None)
 
     def next_due(self) -> int | None:
         waiting = [m for channel in self.channels.values() for m in channel.messages if m.waits]
         dues = [m.due for m in waiting if m.due] + [m.part.expires for m in waiting if m.part.expires]
+        dues += self.schedule_instants()
         return min([*dues, *(hold.deadline for _, hold in self.holds())], default=None)
 
     # --- time ---------------------------------------------------------------------------------------------------------
@@ -97,6 +106,7 @@ class Model(Movements):
                     message.due = 0
             channel.finish([m for m in channel.messages if m.waits and m.has_expired(self.now)], "expired")
             self.serve(channel)
+        self.send_due()
         for _, _, channel, hold in due:
             self.to_serve = []
             if hold in channel.holds and hold.assigning is None:
@@ -131,6 +141,12 @@ class Model(Movements):
                 return self.update(command)
             case DeleteChannel():
                 return self.on(self.found(command.channel), self.delete, command)
+            case SetDefaults():
+                return self.set_defaults(command)
+            case CreateSchedule():
+                return self.create_schedule(command)
+            case DeleteSchedule():
+                return self.delete_schedule(command)
             case Close():
                 return self.close(command)
             case Trim():
@@ -172,9 +188,17 @@ class Model(Movements):
         self.to_serve.append(channel)
         return Published(first, header.count, False, self.now)
 
+    def send(self, schedule: ModelSchedule) -> bool:
+        """As if the message was sent now, but for the entry that it is in."""
+        command, self.to_serve, self.frame_index = schedule.command.message, [], schedule.index
+        result = self.on(self.used(command.header.channel), self.publish, command)
+        self.frame_index = 0
+        self.serve_all()
+        return isinstance(result, Published)
+
     def store(self, channel: Channel, command: Publish) -> None:
         header = command.header
-        whole = Part.of_frame(header, command.position, command.size, self.index, self.now)
+        whole = Part.of_frame(header, command.position, command.size, self.frame_index or self.index, self.now)
         place_in_frame = 0
         for run in command.runs or (Run(header.count),):
             part = whole.cut(place_in_frame, run.count) if run.count < header.count else whole
@@ -327,15 +351,13 @@ class Model(Movements):
     def create(self, command: CreateChannel) -> Result:
         if self.contradiction(command):
             return InvalidRequest("")
-        there = self.channels.get(command.channel)
+        there, usual = self.channels.get(command.channel), asdict(ChannelSettings())
+        said = {k: v for k, v in asdict(command.settings).items() if v != usual[k] or k in command.explicit}
         if there is None:
-            made = self.used(command.channel)
-            if isinstance(made, RequestError):
-                return made
-            made.settings = command.settings
-            return ChannelChanged(made.name, changed=True)
-        settings, wanted = asdict(there.settings), asdict(command.settings)
-        differing = sorted(name for name in settings if settings[name] != wanted[name])
+            made = self.made(command.channel, said)
+            return made if isinstance(made, RequestError) else ChannelChanged(made.name, changed=True)
+        settings = asdict(there.settings)
+        differing = sorted(name for name in said if settings[name] != said[name])
         return ChannelExists("", differing=differing) if differing else ChannelChanged(there.name, changed=False)
 
     def update(self, command: UpdateChannel) -> Result:

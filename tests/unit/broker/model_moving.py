@@ -4,39 +4,28 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.unit.broker.model_rules import Rules
 from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Given, Hold, Message, Part, first_step_after, runs_of
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import Origin, Receive, ReceiveKey
-from zmqbroker.errors import Busy, ChannelFull, ChannelNotFound
+from zmqbroker.errors import ChannelFull
 
 __all__ = ["Movements"]
 
 Runs = list[list[Message]]
 
 
-class Movements:
+class Movements(Rules):
     """All channels, and what happens to their messages."""
 
     def __init__(self, limits: MachineLimits) -> None:
-        self.limits = limits
-        self.channels: dict[str, Channel] = {}  # in the order of creation
-        self.now = self.trimmed = self.order = self.index = self.assigning = 0
+        super().__init__(limits)
+        self.trimmed = self.order = 0
         self.answers: list[Answer] = []
         self.to_serve: list[Channel] = []  # those that got something in this command
 
     def holds(self) -> list[tuple[Channel, Hold]]:
         return [(channel, hold) for channel in self.channels.values() for hold in channel.holds]
-
-    def found(self, name: str, incarnation: int = 0) -> Channel | ChannelNotFound:
-        channel = self.channels.get(name)
-        return channel if channel is not None and incarnation in (0, channel.incarnation) else ChannelNotFound("")
-
-    def used(self, name: str, incarnation: int = 0) -> Channel | ChannelNotFound | Busy:
-        if name in self.channels or incarnation:
-            return self.found(name, incarnation)
-        if len(self.channels) == self.limits.channels_max:
-            return Busy("", retry_ms=self.limits.retry_ms)
-        return self.channels.setdefault(name, Channel(name, self.index))
 
     # --- to consumers -------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,10 @@ from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.settings import DEFAULTS
 from zmqbroker.errors import NoMajority
 
-ALL = "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, overflow, max_in_flight, max_age_ms"
+ALL = (
+    "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, overflow, max_in_flight, "
+    "max_age_ms"
+)
 
 
 def settings(*pairs: str) -> list[str]:

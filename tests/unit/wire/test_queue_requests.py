@@ -41,7 +41,7 @@ from zmqbroker.wire.requests import (
 )
 
 SETTLES = (Request.NACK, Request.REJECT, Request.REQUEUE, Request.EXTEND)
-NEW = tuple(request for request in Request if request >= Request.NACK)
+NEW = tuple(request for request in Request if Request.NACK <= request <= Request.LIST_CHANNELS)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 SEQUENCE = st.integers(1, 2**64 - 1)
 SPANS = st.lists(st.tuples(SEQUENCE, SEQUENCE).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=4).map(tuple)
