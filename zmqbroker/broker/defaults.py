@@ -61,6 +61,10 @@ class Defaults:
         """The settings of a channel that is being made, of which these are said."""
         return completed(channel, said, self._fitting(channel))
 
+    def names(self, channel: str) -> set[str]:
+        """The settings of which patterns that fit say something now; what they said when the channel was made is not kept."""
+        return {name for said in self._fitting(channel) for name in said}
+
     def creates_on_use(self, channel: str) -> bool:
         """Whether using this channel makes it."""
         return next((bool(said[CREATE_ON_USE]) for said in self._fitting(channel) if CREATE_ON_USE in said), True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from zmqbroker.broker.channels import Channels
@@ -29,6 +30,9 @@ from zmqbroker.commands import (
 from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
 
 __all__ = ["make_room", "manage"]
+
+#: What a channel has of which nobody has said anything.
+_USUAL = asdict(ChannelSettings())
 
 
 def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list[Delivery]) -> Result:
@@ -65,7 +69,8 @@ def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Resul
     if queue is None:
         made = channels.create(command.channel, said, moment)
         return ChannelChanged(made.name, changed=True) if isinstance(made, Queue) else made
-    differing = _differing(queue.settings, said)
+    usual = {name: value for name, value in _USUAL.items() if name not in channels.defaults.names(queue.name)}
+    differing = _differing(queue.settings, {**usual, **said})
     if not differing:
         return ChannelChanged(queue.name, changed=False)
     text = ", ".join(f"{name} is {there!r} and not {wanted!r}" for name, (there, wanted) in differing.items())
@@ -73,7 +78,7 @@ def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Resul
 
 
 def _differing(there: ChannelSettings, wanted: Said) -> dict[str, tuple[object, object]]:
-    """What is said and not so; what nobody says may be as it is."""
+    """What is wanted and not so."""
     return {name: (getattr(there, name), value) for name, value in wanted.items() if value != getattr(there, name)}
 
 

@@ -33,7 +33,7 @@ class Channels:
         """Create a channel; False when it is there with these settings already.
 
         What is not given has its default for such names. Raises ChannelExists, naming what differs, when it is there with
-        others than are given, and InvalidRequest for a setting that is wrong.
+        others, and InvalidRequest for a setting that is wrong.
         """
         return await self._change(CreateChannel(_checked(name), _settings(settings), explicit_settings(settings)))
 

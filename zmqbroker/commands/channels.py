@@ -67,7 +67,7 @@ class Redrive:
 
 @dataclass(slots=True, frozen=True)
 class CreateChannel:
-    """Create a channel; one that is there with the settings that are said is fine."""
+    """Create a channel; one that is there with the same settings is fine."""
 
     channel: str
     settings: ChannelSettings = ChannelSettings()

@@ -357,7 +357,9 @@ class Model(Movements):
             made = self.made(command.channel, said)
             return made if isinstance(made, RequestError) else ChannelChanged(made.name, changed=True)
         settings = asdict(there.settings)
-        differing = sorted(name for name in said if settings[name] != said[name])
+        wanted = {name: said.get(name, value) for name, value in usual.items()}
+        free = {name for name in usual if name not in said and self.said_for(command.channel, name) is not None}
+        differing = sorted(name for name in usual if name not in free and settings[name] != wanted[name])
         return ChannelExists("", differing=differing) if differing else ChannelChanged(there.name, changed=False)
 
     def update(self, command: UpdateChannel) -> Result:

@@ -169,13 +169,15 @@ def test_channel_that_is_there_stays_as_it_is() -> None:
     assert made(node) == ChannelSettings()
 
 
-def test_creating_again_compares_what_is_said_and_nothing_else() -> None:
+def test_creating_again_compares_nothing_unsaid_of_which_patterns_say_something() -> None:
     node = node_with((">", {"max_messages": 5}))
     assert node.result(CreateChannel("c", ChannelSettings(delay_ms=1))) == ChannelChanged("c", changed=True)
     node.entry(SetDefaults(">", {"max_messages": 6}))
     assert node.result(CreateChannel("c", ChannelSettings(delay_ms=1))) == ChannelChanged("c", changed=False)
-    assert node.result(CreateChannel("c")) == ChannelChanged("c", changed=False)
-    refusal = node.result(CreateChannel("c", ChannelSettings(), ("max_messages", "overflow")))
+    refusal = node.result(CreateChannel("c"))
+    assert isinstance(refusal, ChannelExists)
+    assert refusal.differing == ["delay_ms"]
+    refusal = node.result(CreateChannel("c", ChannelSettings(delay_ms=1), ("max_messages", "overflow")))
     assert isinstance(refusal, ChannelExists)
     assert refusal.differing == ["max_messages"]
 
