@@ -180,7 +180,8 @@ def test_body_of_a_schedule_outlives_the_trimmed_log_all_nodes_and_a_wiped_one(
     strict: Cluster, client: zmqbroker.SyncClient
 ) -> None:
     name, body = open_channel(), bytes(range(256)) * 32
-    client.schedules.create(name, name, body, every_ms=1000)
+    client.schedules.create(name, name, body, every_ms=1000, delay_ms=10)
+    wait_until(lambda: client.schedules.list(name)[0]["stored"], 15, "the first message")
     with client.queue(open_channel()).producer() as producer:
         for _ in range(12 * BUDGET_BYTES // 8192):
             producer.send(bytes(8192))
