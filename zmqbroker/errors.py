@@ -12,6 +12,8 @@
     │   ├── DeadlineExceeded     always outcome unknown
     │   ├── NodeNotFound
     │   ├── ChannelExists        differing
+    │   ├── ScheduleExists       differing
+    │   ├── ScheduleNotFound
     │   ├── ChannelFull          depth, size_bytes, max_messages, max_bytes
     │   ├── ChannelNotFound, InvalidChannel, InvalidRequest, MessageTooLarge
     │   ├── MalformedFrame, ChecksumMismatch, UnsupportedVersion, UnknownCommand, Unsupported
@@ -65,6 +67,8 @@ __all__ = [
     "RemoteProtocolError",
     "RemovedFromCluster",
     "RequestError",
+    "ScheduleExists",
+    "ScheduleNotFound",
     "SequenceMismatch",
     "StaleReceipt",
     "StorageError",
@@ -175,6 +179,23 @@ class ChannelExists(RequestError):
     def differing(self) -> list[str]:
         """Names of the settings that differ."""
         return [name for name in self.fields.get("differing", []) if isinstance(name, str)]
+
+
+class ScheduleExists(RequestError):
+    """A schedule of that name says something else; `differing` names what differs."""
+
+    code = "SCHEDULE_EXISTS"
+
+    @property
+    def differing(self) -> list[str]:
+        """Names of what differs: of the plan's parts, `channel` or `message`."""
+        return [name for name in self.fields.get("differing", []) if isinstance(name, str)]
+
+
+class ScheduleNotFound(RequestError):
+    """No schedule has that name."""
+
+    code = "SCHEDULE_NOT_FOUND"
 
 
 class ChannelFull(RequestError):

@@ -21,10 +21,12 @@ from zmqbroker.commands import (
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
+    DeleteSchedule,
     Extend,
     Member,
     Nack,
     OpenProducer,
+    Plan,
     Publish,
     Purge,
     Receipt,
@@ -33,6 +35,7 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    SetDefaults,
     Tick,
     Trim,
     UpdateChannel,
@@ -49,9 +52,12 @@ from zmqbroker.wire.requests import (
     AnyRequest,
     ChangeMembers,
     CloseRequest,
+    CreateScheduleRequest,
     Hello,
     Info,
     ListChannels,
+    ListDefaults,
+    ListSchedules,
     ManageRequest,
     OpenProducerRequest,
     PeekRequest,
@@ -126,6 +132,8 @@ def test_golden_client_header_both_ways(item: dict[str, Any]) -> None:
 
 
 SETTINGS = ChannelSettings(5, "orders.dead", 1000, 86_400_000, 1000, 1 << 20, "dead_letter", 64)
+SAID = ChannelSettings(delay_ms=1000, max_age_ms=86_400_000)
+NIGHTLY, BEAT = Plan(cron="0 3 * * MON-FRI"), Plan(5000, 0, 100, "", 3, 1_800_000_000_000_000_000)
 HELD = (b"", "orders", (Receipt(655_360, 1, 4),))
 
 REQUESTS: list[AnyRequest] = [
@@ -182,6 +190,17 @@ REQUESTS: list[AnyRequest] = [
     ReceiveRequest("orders", wait_ms=5_000, consumer=3, consumer_priority=9),
     CloseRequest(3, request=7),
     ManageRequest(CreateChannel("orders", ChannelSettings(single_active=True))),
+    ManageRequest(CreateChannel("orders", SAID, ("expiry_ms", "overflow"))),
+    ManageRequest(SetDefaults("orders.>", {"delivery_limit": 5, "max_bytes": 0, "create_on_use": False})),
+    ManageRequest(SetDefaults("orders.*"), forward=True),
+    ListDefaults(),
+    CreateScheduleRequest("nightly", NIGHTLY, Send("orders", b"go")),
+    CreateScheduleRequest(
+        "beat", BEAT, Send("orders", b"", id="a-1", metadata="m", tags={"eu": "yes"}, expiry_ms=60_000, priority=9), True
+    ),
+    ManageRequest(DeleteSchedule("nightly")),
+    ListSchedules(),
+    ListSchedules("night", "beat", 100, True),
 ]
 
 

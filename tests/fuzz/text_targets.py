@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.fuzz.target import Target
-from zmqbroker.cli.channel_file import read_channels
+from zmqbroker.cli.channel_file import read_file
 from zmqbroker.client.url import is_endpoint, parse_url, split_endpoint
 from zmqbroker.config import load
 from zmqbroker.config.sections import describe
@@ -65,7 +65,7 @@ def _environment_samples() -> list[bytes]:
 
 
 def _run_channels(data: bytes) -> None:
-    read_channels("fuzz", data)
+    read_file("fuzz", data)
 
 
 _CONFIG = (ConfigError,)

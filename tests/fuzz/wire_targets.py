@@ -17,7 +17,7 @@ from zmqbroker.client.message import Content, read_messages
 from zmqbroker.client.parcel import Parcel
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.session import Answer, Session
-from zmqbroker.commands import Publish
+from zmqbroker.commands import CreateSchedule, HandOver, NewSchedule, Publish
 from zmqbroker.errors import MalformedFrame, RemoteProtocolError, RequestError
 from zmqbroker.raft.messages import Entry, Membership, Message, MessageType, Snapshot
 from zmqbroker.server.snapshot_transfer import read_chunk
@@ -25,6 +25,7 @@ from zmqbroker.wire import _codec_py, _peer_py, _sends_py, codec, peer, requests
 from zmqbroker.wire.columns import read_runs
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Request, decode_header
+from zmqbroker.wire.hand_overs import HandOverFrames
 from zmqbroker.wire.headers import MessageHeaders, decode_message_headers, encode_message_headers
 from zmqbroker.wire.membership import decode_members, decode_membership, encode_membership, members_from_wire
 from zmqbroker.wire.peer import ENVELOPE_SIZE, Envelope, PeerKind
@@ -160,10 +161,19 @@ def _built(data: bytes, one: int | None = None) -> bytes:
     builder, entry = EntryBuilder(), decode_entry(data)
     for command in entry.commands if one is None else entry.commands[one : one + 1]:
         if isinstance(command, Publish):
-            builder.add_publish(data[command.position : command.position + command.size], command.incarnation)
+            builder.add_publish(_frame(data, command), command.incarnation, command.expected_sequence)
+        elif isinstance(command, HandOver):
+            frames = tuple(_frame(data, batch) for batch in command.batches)
+            builder.add(HandOverFrames(command.session, command.channel, command.receipts, frames))
+        elif isinstance(command, CreateSchedule):
+            builder.add(NewSchedule(command.name, command.plan, _frame(data, command.message)))
         else:
             builder.add(command)
     return builder.build(entry.time_unix_ns)
+
+
+def _frame(data: bytes, batch: Publish) -> bytes:
+    return data[batch.position : batch.position + batch.size]
 
 
 def _run_entry(data: bytes) -> None:

@@ -16,6 +16,7 @@ from tests.integration.wild import Wild, header, only_node, refusal, refusals, s
 from tests.processes import Cluster
 from tests.raw import new_request_id
 from tests.unit.wire import test_queue_requests as queue_requests
+from tests.unit.wire import test_rule_requests as rule_requests
 from zmqbroker.wire.frames import Reply, Request
 
 PING, SEND, RECEIVE, ACK = Request.PING, Request.SEND, Request.RECEIVE, Request.ACK
@@ -197,6 +198,25 @@ def test_queue_request_about_a_channel_that_is_not_there_is_named(solo: Cluster,
     channel = unique_channel()
     answer = refusal(only_node(solo), "CHANNEL_NOT_FOUND", command, queue_requests.complete(command, {"channel": channel}))
     assert repr(channel) in answer.fields["message"]
+
+
+@pytest.mark.parametrize("command", rule_requests.RULES, ids=lambda command: command.name)
+def test_rule_request_with_a_field_that_breaks_its_rule_changes_nothing(solo: Cluster, command: Request) -> None:
+    invalid = [row for row in rule_requests.RANGES if row[0] == command and str(2**64) not in repr(row[1])]
+    node = only_node(solo)
+    with Wild(node.endpoint) as wild:
+        before = told_of_rules(wild)
+        for _, fields, said in invalid:
+            answer = wild.ask(command, rule_requests.complete(command, fields), rule_requests.bodies_of(command))
+            assert (answer.code, answer.fields["retryable"]) == ("INVALID_REQUEST", False)
+            assert answer.fields["message"].startswith(said)
+        assert told_of_rules(wild) == before
+    assert serves(node)
+
+
+def told_of_rules(wild: Wild) -> tuple[Any, Any]:
+    """All schedules and defaults."""
+    return wild.ask(Request.LIST_SCHEDULES).fields, wild.ask(Request.LIST_DEFAULTS).fields
 
 
 BAD_NAMES = [

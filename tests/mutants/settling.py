@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.mutants.mutant import Mutant
-from zmqbroker.broker import moving, settling, snapshot
-from zmqbroker.broker.queue import Later, Queue
+from zmqbroker.broker import moving, parts, settling
+from zmqbroker.broker.backlog import Later
+from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
 from zmqbroker.commands import Receipt
 
@@ -46,20 +47,20 @@ def forget_delay_on_restore(patch: pytest.MonkeyPatch) -> None:
     """A state that is read from the store has its delayed messages ready."""
 
     def ready(queue: Queue, first: int, values: list[Any]) -> None:
-        last, _, deliveries = values
+        last, _, deliveries, *_ = values
         queue.make_ready(first, last, deliveries)
 
-    patch.setitem(snapshot._READERS, snapshot.DELAYED, ready)
+    patch.setitem(parts.READERS, parts.DELAYED, ready)
 
 
 def drop_dead_letters(patch: pytest.MonkeyPatch) -> None:
     """A message that leaves for another channel does not get there."""
     move = moving.move
 
-    def moved(source: Queue, parts: Iterable[Range[int]], target: Queue, reason: str, *rest: Any, **how: Any) -> int:
+    def moved(source: Queue, taken: Iterable[Range[int]], target: Queue, reason: str, *rest: Any, **how: Any) -> int:
         if source is target:
-            return move(source, parts, target, reason, *rest, **how)
-        return source.finish(parts)
+            return move(source, taken, target, reason, *rest, **how)
+        return source.finish(taken)
 
     for module in (moving, settling):
         patch.setattr(module, "move", moved)

@@ -86,7 +86,7 @@ def test_load_many_faults_reports_all_of_them() -> None:
     assert found == [
         "ZMQBROKER_LIMITS_MESSAGE_BYTES_MAX: 'lots' is not a whole number",
         "ZMQBROKER_LOG_LEVL: there is no such setting",
-        "[http]: there is no such table; tables are node, cluster, listen, raft, storage, limits, log",
+        "[http]: there is no such table; tables are node, cluster, listen, raft, storage, limits, channels, log",
         "[node] nam: there is no such setting",
         "[raft] heartbeat_ticks: True is not a whole number",
         "[raft] tick_ms: 0 is not between 1 and 1000",

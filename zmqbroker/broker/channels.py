@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from zmqbroker.broker.claims import Claims
+from zmqbroker.broker.defaults import Defaults
 from zmqbroker.broker.entries import LiveEntries
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
 from zmqbroker.broker.timetable import Agenda
-from zmqbroker.commands import ANY_INCARNATION, Delivery
+from zmqbroker.commands import ANY_INCARNATION, Delivery, Said
 from zmqbroker.errors import Busy, ChannelNotFound, RequestError
 
 __all__ = ["Channels"]
@@ -26,6 +27,7 @@ class Channels:
         self.claims = Claims()
         self.entries = LiveEntries()
         self.agenda = Agenda()
+        self.defaults = Defaults(limits)
         self.next_number = 1
         self._limits = limits
         self._by_number: dict[int, Queue] = {}  # in ascending order
@@ -65,14 +67,28 @@ class Channels:
         return queue
 
     def find_or_create(self, name: str, incarnation: int, moment: Moment) -> Queue | RequestError:
-        """The queue of that name, made if need be."""
+        """The queue of that name, made if need be, and where its use is to make it."""
         queue = self._by_name.get(name)
         if queue is not None and incarnation == ANY_INCARNATION:  # as a rule
             self._touched[queue.number] = queue
             return queue
         if queue is not None or incarnation != ANY_INCARNATION:
             return self.find(name, incarnation)
-        return self.refusal(1) or self.add(self.next_number, name, moment.entry_index)
+        return self.unusable(name) or self.create(name, {}, moment)
+
+    def unusable(self, name: str) -> ChannelNotFound | None:
+        """Why using a channel that is not there does not make it, if so."""
+        if self.defaults.creates_on_use(name):
+            return None
+        return ChannelNotFound(f"no channel is called {name!r}, and using it makes none: create_on_use is false for it")
+
+    def create(self, name: str, said: Said, moment: Moment) -> Queue | Busy:
+        """A new queue with the settings that are said, and the defaults for names like this one."""
+        if full := self.refusal(1):
+            return full
+        queue = self.add(self.next_number, name, moment.entry_index)
+        queue.settings = self.defaults.complete(name, said)
+        return queue
 
     def refusal(self, count: int) -> Busy | None:
         """Why so many channels more cannot be made, if so."""

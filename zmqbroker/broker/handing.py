@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 from zmqbroker.broker.channels import Channels
-from zmqbroker.broker.managing import lacks_room, make_room, overflows
+from zmqbroker.broker.managing import lacks_room, make_room, never_fits, overflows, too_full
 from zmqbroker.broker.moving import Served
 from zmqbroker.broker.publishing import contradiction, store
 from zmqbroker.broker.queue import Queue
@@ -126,6 +126,9 @@ def _refused_channel(channels: Channels, source: Queue, totals: Totals, freed: i
     for name, (count, size) in totals.items():
         target = channels.named(name)
         if target is None:
+            refusal = channels.unusable(name) or never_fits(name, channels.defaults.complete(name, {}), count, size)
+            if refusal is not None:
+                return refusal
             made.add(name)
             continue
         leaving = freed if target is source else 0
@@ -134,6 +137,8 @@ def _refused_channel(channels: Channels, source: Queue, totals: Totals, freed: i
             return full
         settings = target.settings
         if settings.overflow == "dead_letter" and overflows(target, count, size, leaving):
+            if channels.named(settings.dead_letter) is None and channels.unusable(settings.dead_letter):
+                return too_full(target, count, size)
             made.add(settings.dead_letter)
     return channels.refusal(sum(channels.named(name) is None for name in made))
 

@@ -20,4 +20,7 @@ class MachineLimits:
     channels_max: int = 250_000  # per group; a channel costs about 4 KB of memory even when it is empty
     dedup_ids_max: int = 1_000_000  # messages whose ids a channel keeps
     waiting_max: int = 10_000  # waiting receives per channel; ten full connections of 1024 requests each
+    schedules_max: int = 10_000  # per group; some 500 bytes of state each, and an entry of the log, or its body in the store
+    schedule_kept_ms: int = 3_600_000  # of one that has ended: longer than anybody repeats the request that made it
+    defaults_max: int = 1_000  # patterns per group; some 200 bytes each
     retry_ms: int = 1_000  # hint of the BUSY answers; waits and channels end slowly, so asking sooner is no use

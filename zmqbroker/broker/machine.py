@@ -17,50 +17,46 @@ Source: DESIGN §6, docs/PROTOCOL.md §3, §4 and §9.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zmqbroker.broker import snapshot
-from zmqbroker.broker.audit import Audit, digest_of
-from zmqbroker.broker.channels import Channels
+from zmqbroker.broker.audit import Audit
 from zmqbroker.broker.claims import Active, Assignment
-from zmqbroker.broker.handing import hand_over, handed_over
-from zmqbroker.broker.limits import MachineLimits
+from zmqbroker.broker.handing import hand_over
 from zmqbroker.broker.managing import manage
 from zmqbroker.broker.moving import Served
-from zmqbroker.broker.publishing import open_producer, publish, stored
+from zmqbroker.broker.publishing import open_producer, publish
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
 from zmqbroker.broker.settling import give_back, settle
+from zmqbroker.broker.state import State
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
     Ack,
     Audited,
-    BatchHeader,
     Close,
     Closed,
     Command,
+    CreateSchedule,
+    DeleteSchedule,
     Delivery,
     Extend,
-    HandedOver,
     HandOver,
     Nack,
     OpenProducer,
     Publish,
-    Published,
-    QueueStats,
-    Receipt,
     Receive,
     Reject,
     Requeue,
     Result,
     Roster,
+    SetDefaults,
     TakeAudit,
     Tick,
     Trim,
     Waiting,
 )
-from zmqbroker.errors import Busy, Corruption
+from zmqbroker.errors import Busy
 
 __all__ = ["Applied", "Machine"]
 
@@ -76,23 +72,8 @@ class Applied:
     deliveries: list[Delivery]
 
 
-class Machine:
+class Machine(State):
     """All channels of one group."""
-
-    VERSION = 3  # raised with every change of what an entry does or how state is stored
-
-    def __init__(self, limits: MachineLimits | None = None) -> None:
-        self._channels = Channels(MachineLimits() if limits is None else limits)
-        self._claims, self._agenda = self._channels.claims, self._channels.agenda
-        self._applied_index = 0
-        self._now_unix_ns = 0
-        self._trimmed_index = 0
-        self._stored_meta: bytes | None = None
-        self._numbers_end = 1  # channel numbers of the state that is being restored are below it
-        self.audit: Audit | None = None  # the last one; no part of the state
-        self._audit_due = False
-        self._roster = Roster()
-        self._stored_roster: bytes | None = None
 
     # --- applying -----------------------------------------------------------------------------------------------------
 
@@ -130,13 +111,15 @@ class Machine:
 
     def _fall_due(self, assigning: int, deliveries: list[Delivery]) -> None:
         claims, numbers = self._claims.take_due(self._now_unix_ns), self._agenda.due(self._now_unix_ns)
-        if not claims and not numbers:  # as a rule
+        schedules = self._schedules.due(self._now_unix_ns)
+        if not claims and not numbers and not schedules:  # as a rule
             return
         moment = Moment(assigning, self._now_unix_ns)
         for number in numbers:
             queue = self._channels.touch(number)
             queue.fall_due(moment.now_unix_ns)
             deliveries += queue.serve(moment)
+        self._schedules.fall_due(schedules, moment, deliveries)
         for claim in claims:
             if isinstance(claim, Assignment):
                 served = Served()
@@ -169,6 +152,10 @@ class Machine:
             self._trimmed_index = max(self._trimmed_index, command.index)
         elif isinstance(command, Nack | Reject | Requeue | Extend):
             return settle(self._channels, command, moment, deliveries)
+        elif isinstance(command, SetDefaults):
+            return self._defaults.set(command, moment)
+        elif isinstance(command, CreateSchedule | DeleteSchedule):
+            return self._schedules.change(command, moment)
         elif not isinstance(command, Tick):
             return manage(self._channels, command, moment, deliveries)
         return None
@@ -212,177 +199,3 @@ class Machine:
                 served.add(queue)
         deliveries += served.deliver(moment)
         return Closed(returned)
-
-    # --- what the node asks -------------------------------------------------------------------------------------------
-
-    @property
-    def applied_index(self) -> int:
-        """Index of the last applied entry."""
-        return self._applied_index
-
-    @property
-    def roster(self) -> Roster:
-        """Who takes part, as of `applied_index`."""
-        return self._roster
-
-    @property
-    def now_unix_ns(self) -> int:
-        """The highest time stamp of any applied entry; no new stamp counts that is lower."""
-        return self._now_unix_ns
-
-    @property
-    def trimmed_index(self) -> int:
-        """Every voter holds the log up to this index, as the last `Trim` said."""
-        return self._trimmed_index
-
-    def next_due_unix_ns(self) -> int | None:
-        """The next instant at which something falls due, with the first entry whose stamp reaches it."""
-        claim, channel = self._claims.earliest(), self._agenda.earliest()
-        return min(claim, channel) if claim is not None and channel is not None else claim if channel is None else channel
-
-    def lowest_live_index(self, after: int = 0) -> int | None:
-        """The lowest entry above `after` that still holds a live message; all bodies between are finished."""
-        return self._channels.entries.lowest(after)
-
-    def live_indexes(self, after: int = 0) -> Iterator[int]:
-        """The entries above `after` that hold a live message, ascending; to be used before the next `apply`."""
-        return self._channels.entries.above(after)
-
-    def is_live(self, index: int) -> bool:
-        """True when the entry at `index` still holds a live message."""
-        return index in self._channels.entries
-
-    def lose(self, is_lost: Callable[[int], bool]) -> int:
-        """Finish the messages whose entries are lost with their bodies; returns how many there were.
-
-        No entry says so, so this is for a node that is alone, and before it goes on.
-        """
-        return sum(self._channels.touch(queue.number).lose(is_lost) for queue in self._channels)
-
-    def sessions(self) -> Iterator[bytes]:
-        """The sessions that wait, hold messages or are active, in no promised order; ask again after the next `apply`."""
-        return self._claims.sessions()
-
-    def holds(self, session: bytes) -> bool:
-        """True when the session waits, holds messages or is active: it must be closed when it ends."""
-        return self._claims.holds(session)
-
-    def waits(self, session: bytes) -> bool:
-        """True when a receive of the session waits: the session does not expire."""
-        return bool(self._claims.waiters(session))
-
-    def channels(self) -> list[str]:
-        """The names of all channels, sorted."""
-        return self._channels.names()
-
-    def stored(self, header: BatchHeader) -> Published | None:
-        """The result of an earlier attempt to send this batch, if it is kept: what `apply` would answer. Changes nothing."""
-        queue = self._channels.named(header.channel)
-        return stored(queue, header) if queue is not None else None
-
-    def handed_over(self, channel: str, receipts: Iterable[Receipt], headers: Sequence[BatchHeader]) -> HandedOver | None:
-        """The same for a hand-over."""
-        return handed_over(self._channels, channel, receipts, headers)
-
-    def stats(self, channel: str) -> QueueStats | None:
-        """The counters of a channel, None when nobody has used it."""
-        queue = self._channels.named(channel)
-        return None if queue is None else queue.stats()
-
-    def channel(self, name: str) -> Queue | None:
-        """A channel, to be looked at only; None when there is none."""
-        return self._channels.named(name)
-
-    # --- storing ------------------------------------------------------------------------------------------------------
-
-    def changes(self) -> list[tuple[bytes, bytes | None]]:
-        """The keys that changed since the last call, ascending, with their values (None: deleted).
-
-        They belong to `applied_index` as it is now; the caller stores both or stops. Costs what changed, not what there is.
-        """
-        changed: list[tuple[bytes, bytes | None]] = []
-        meta = self._meta()
-        if meta != self._stored_meta:
-            self._stored_meta = meta
-            changed.append((snapshot.META_KEY, meta))
-        roster = snapshot.write_roster(self._roster)
-        if roster != self._stored_roster:
-            self._stored_roster = roster
-            changed.append((snapshot.ROSTER_KEY, roster))
-        for queue in self._channels.take_touched():
-            changed += snapshot.queue_changes(queue)
-        changed.sort()
-        return changed
-
-    def items(self) -> list[tuple[bytes, bytes]]:
-        """Everything that a store would hold if all changes were in it, ascending: the canonical form of the state."""
-        found = [(snapshot.META_KEY, self._meta()), (snapshot.ROSTER_KEY, snapshot.write_roster(self._roster))]
-        for queue in self._channels:
-            found += snapshot.queue_items(queue)
-        found.sort()
-        return found
-
-    def describe(self, key: bytes) -> str:
-        """What a key of the state is of, in words. Raises `Corruption` for what is no key."""
-        number, what = snapshot.describe(key)
-        if not number:
-            return what
-        queue = self._channels.numbered(number)
-        name = "unknown" if queue is None else repr(queue.name)
-        return f"{what} of channel {name}" if what else f"channel {name}"
-
-    def digest(self) -> bytes:
-        """SHA-256 of `applied_index` and `items`: equal on all replicas at an equal index."""
-        return digest_of(self._applied_index, self.items())
-
-    @classmethod
-    def restore(cls, applied_index: int, items: Iterable[tuple[bytes, bytes]], limits: MachineLimits | None = None) -> Machine:
-        """The machine whose changes, all of them up to `applied_index`, made the store hold `items`.
-
-        `items` come in the order of their keys. Raises `Corruption` when they cannot be such a store.
-        """
-        machine = cls(limits)
-        machine._applied_index = applied_index
-        key = b""
-        try:
-            for key, value in items:
-                machine._restore_item(key, value)
-            for index in sorted(index for queue in machine._channels for index in snapshot.finish(queue)):
-                machine._channels.entries.add(index)
-        except snapshot.UNREADABLE as error:
-            raise Corruption(f"the state has a value, up to key {key.hex()!r}, that cannot be read") from error
-        machine._channels.take_touched()
-        if machine._stored_meta is not None:
-            machine._channels.next_number = machine._numbers_end
-        return machine
-
-    def _restore_item(self, key: bytes, value: bytes) -> None:
-        if key == snapshot.META_KEY:
-            version = snapshot.read_version(value)  # before all else: only this version's value has a known shape
-            if version != self.VERSION:
-                raise Corruption(f"the state is of machine version {version}, this is version {self.VERSION}")
-            meta = snapshot.read_meta(value)
-            self._stored_meta = value
-            self._now_unix_ns = meta.now_unix_ns
-            self._trimmed_index = meta.trimmed_index
-            self._claims.next_order = meta.next_order
-            self._numbers_end = meta.next_number
-            return
-        if self._stored_meta is None:
-            raise Corruption(f"the state has key {key.hex()!r} and no meta record before it")
-        if key == snapshot.ROSTER_KEY:
-            self._stored_roster, self._roster = value, snapshot.read_roster(value)
-            return
-        number = snapshot.number_of(key)
-        header = snapshot.read_channel(key, value)
-        queue = self._channels.numbered(number)
-        if header is not None and self._channels.next_number <= number < self._numbers_end:
-            snapshot.restore_channel(self._channels.add(number, header.name, header.incarnation), header)
-        elif header is None and queue is not None:
-            snapshot.restore_part(queue, key, value)
-        else:
-            raise Corruption(f"the state has key {key.hex()!r} for a channel that is missing or out of order")
-
-    def _meta(self) -> bytes:
-        numbers = self._claims.next_order, self._trimmed_index, self._channels.next_number
-        return snapshot.write_meta(snapshot.Meta(self.VERSION, self._now_unix_ns, *numbers))

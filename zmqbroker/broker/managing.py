@@ -22,11 +22,16 @@ from zmqbroker.commands import (
     Purge,
     Redrive,
     Result,
+    Said,
     UpdateChannel,
+    settings_said,
 )
 from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
 
-__all__ = ["lacks_room", "make_room", "manage", "overflows"]
+__all__ = ["lacks_room", "make_room", "manage", "never_fits", "overflows", "too_full"]
+
+#: What a channel has of which nobody has said anything.
+_USUAL = asdict(ChannelSettings())
 
 
 def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list[Delivery]) -> Result:
@@ -61,22 +66,21 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
 
 
 def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Result:
-    queue = channels.named(command.channel)
+    queue, said = channels.named(command.channel), settings_said(command.settings, command.explicit)
     if queue is None:
-        made = channels.find_or_create(command.channel, ANY_INCARNATION, moment)
-        if not isinstance(made, Queue):
-            return made
-        made.settings = command.settings
-        return ChannelChanged(made.name, changed=True)
-    differing = _differing(queue.settings, command.settings)
+        made = channels.create(command.channel, said, moment)
+        return ChannelChanged(made.name, changed=True) if isinstance(made, Queue) else made
+    usual = {name: value for name, value in _USUAL.items() if name not in channels.defaults.names(queue.name)}
+    differing = _differing(queue.settings, {**usual, **said})
     if not differing:
         return ChannelChanged(queue.name, changed=False)
     text = ", ".join(f"{name} is {there!r} and not {wanted!r}" for name, (there, wanted) in differing.items())
     return ChannelExists(f"channel {queue.name!r} is there with other settings: {text}", differing=sorted(differing))
 
 
-def _differing(there: ChannelSettings, wanted: ChannelSettings) -> dict[str, tuple[object, object]]:
-    return {name: (value, getattr(wanted, name)) for name, value in asdict(there).items() if value != getattr(wanted, name)}
+def _differing(there: ChannelSettings, wanted: Said) -> dict[str, tuple[object, object]]:
+    """What is wanted and not so."""
+    return {name: (getattr(there, name), value) for name, value in wanted.items() if value != getattr(there, name)}
 
 
 def _purge(queue: Queue, *, in_flight: bool) -> int:
@@ -111,7 +115,7 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
             if not count:
                 return target
             break
-        count += move(queue, queue.take_waiting(batch.first, last), target, REDRIVEN, served)
+        count += move(queue, queue.take_waiting(batch.first, last), target, REDRIVEN, moment, served)
     queue.counters.moved += count
     return Counted(count)
 
@@ -139,16 +143,16 @@ def make_room(channels: Channels, queue: Queue, count: int, size: int, moment: M
         return None
     kept = queue.in_flight.count + queue.delayed.count
     if settings.overflow == "reject" or 0 < settings.max_messages < kept + count or 0 < settings.max_bytes < size:
-        return _full(queue, count, size)
+        return too_full(queue, count, size)
     while _exceeds(queue, count, size):
         over = queue.depth + count - settings.max_messages if settings.max_messages else 0
         parts = queue.take_oldest(over if over > 0 else queue.depth)
         if not parts:
-            return _full(queue, count, size)
+            return too_full(queue, count, size)
         if settings.overflow == "drop_oldest":
             queue.counters.dropped += queue.finish(parts)
         elif not dead_letter(channels, queue, parts, OVERFLOW, moment, served):
-            return _full(queue, count, size)
+            return too_full(queue, count, size)
     return None
 
 
@@ -167,9 +171,9 @@ def lacks_room(queue: Queue, count: int, size: int, freed: int) -> ChannelFull |
     if not overflows(queue, count, size, freed):
         return None
     if settings.overflow == "reject" or 0 < settings.max_messages < kept + count:
-        return _full(queue, count, size)
+        return too_full(queue, count, size)
     over = queue.size_bytes + size - settings.max_bytes if settings.max_bytes else 0
-    return _full(queue, count, size) if over > 0 and not _can_drop(queue, over) else None
+    return too_full(queue, count, size) if over > 0 and not _can_drop(queue, over) else None
 
 
 def _can_drop(queue: Queue, size: int) -> bool:
@@ -187,14 +191,26 @@ def _can_drop(queue: Queue, size: int) -> bool:
     return False
 
 
-def _full(queue: Queue, count: int, size: int) -> ChannelFull:
-    settings = queue.settings
+def too_full(queue: Queue, count: int, size: int) -> ChannelFull:
+    """The refusal of so many messages more, of so many bytes."""
+    return _full_with(queue.name, queue.settings, (queue.depth, queue.size_bytes), count, size)
+
+
+def never_fits(name: str, settings: ChannelSettings, count: int, size: int) -> ChannelFull | None:
+    """The refusal of a batch by a channel that would have these settings, and nothing in it."""
+    if 0 < settings.max_messages < count or 0 < settings.max_bytes < size:
+        return _full_with(name, settings, (0, 0), count, size)
+    return None
+
+
+def _full_with(name: str, settings: ChannelSettings, there: tuple[int, int], count: int, size: int) -> ChannelFull:
+    depth, size_bytes = there
     text = (
-        f"channel {queue.name!r} has {queue.depth} messages in {queue.size_bytes} bytes, and {count} more in {size} bytes "
+        f"channel {name!r} has {depth} messages in {size_bytes} bytes, and {count} more in {size} bytes "
         f"exceed its max_messages {settings.max_messages} or its max_bytes {settings.max_bytes} (0: none)"
     )
     bounds: dict[str, Any] = {"max_messages": settings.max_messages, "max_bytes": settings.max_bytes}
-    return ChannelFull(text, depth=queue.depth, size_bytes=queue.size_bytes, **bounds)
+    return ChannelFull(text, depth=depth, size_bytes=size_bytes, **bounds)
 
 
 def _exceeds(queue: Queue, count: int, size: int) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
-from zmqbroker.broker.records import BatchRecord, Moment
+from zmqbroker.broker.records import BatchRecord, Moment, aged
 from zmqbroker.commands import ANY_INCARNATION, Delivery, Origin
 
 __all__ = ["DELIVERY_LIMIT", "OVERFLOW", "REDRIVEN", "REQUEUED", "Served", "dead_letter", "move"]
@@ -37,6 +37,7 @@ def move(
     parts: Iterable[Range[int]],
     target: Queue,
     reason: str,
+    moment: Moment,
     served: Served,
     *,
     expiring: bool = False,
@@ -44,8 +45,8 @@ def move(
 ) -> int:
     """Store messages of `source` that are live and nowhere behind all others of `target`; returns how many.
 
-    They are new there: not delivered yet, and they expire no more unless `expiring` says so. In the same queue they stay as
-    they were. They are ready at `due_unix_ns`, 0: at once.
+    They are new there: not delivered yet, and they expire no more unless `expiring` says so, or the age that the target's
+    settings allow, which begins now. In the same queue they stay as they were. They are ready at `due_unix_ns`, 0: at once.
     """
     count = 0
     for part in parts:
@@ -54,7 +55,8 @@ def move(
             deliveries = part.value if source is target else 0
             if source is not target:
                 origin = Origin(source.name, sequence, part.value, reason)
-                record = replace(record, origin=origin, expires_unix_ns=record.expires_unix_ns if expiring else 0)
+                expires_unix_ns = aged(record.expires_unix_ns if expiring else 0, target.settings, moment.now_unix_ns)
+                record = replace(record, origin=origin, expires_unix_ns=expires_unix_ns)
             target.append(record, deliveries, due_unix_ns)
         source.finish([part])
     served.add(source)
@@ -80,7 +82,7 @@ def dead_letter(
     """
     target = channels.find_or_create(source.settings.dead_letter, ANY_INCARNATION, moment) if parts else source
     if isinstance(target, Queue):
-        source.counters.dead_lettered += move(source, parts, target, reason, served)
+        source.counters.dead_lettered += move(source, parts, target, reason, moment, served)
         return True
     source.put_back(parts)
     return False

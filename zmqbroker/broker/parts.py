@@ -22,6 +22,7 @@ __all__ = [
     "ASSIGNMENT",
     "BATCH",
     "CHANNEL",
+    "DEFAULTS",
     "DELAYED",
     "META",
     "PARKED",
@@ -29,6 +30,7 @@ __all__ = [
     "READERS",
     "READY",
     "ROSTER",
+    "SCHEDULE",
     "SEEN",
     "WAITING",
     "WRITERS",
@@ -36,6 +38,7 @@ __all__ = [
 ]
 
 META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PARKED, SEEN = range(11)
+SCHEDULE, DEFAULTS = 11, 12  # of no channel
 ACTIVE = 13
 
 

@@ -25,8 +25,13 @@ from zmqbroker.errors import InvalidRequest, SequenceMismatch
 __all__ = ["contradiction", "open_producer", "publish", "store", "stored"]
 
 
-def publish(channels: Channels, command: Publish, moment: Moment, deliveries: list[Delivery]) -> Result:
-    """Store a batch, or say why not; what others get by it is added to `deliveries`."""
+def publish(
+    channels: Channels, command: Publish, moment: Moment, deliveries: list[Delivery], frame: Moment | None = None
+) -> Result:
+    """Store a batch, or say why not; what others get by it is added to `deliveries`.
+
+    `frame` names the entry with the batch's frame, when it is not this one.
+    """
     header, expected = command.header, command.expected_sequence
     if (header.count < 1 or command.runs or command.ids) and (refusal := contradiction(command)):
         return refusal
@@ -43,7 +48,7 @@ def publish(channels: Channels, command: Publish, moment: Moment, deliveries: li
         return _mismatch(command, queue.next_sequence - 1)
     others, settings = None, queue.settings
     duplicates = _duplicates(queue, command)
-    records = _records(command, settings, moment, duplicates)
+    records = _records(command, settings, frame or moment, duplicates)
     if records and (settings.max_messages or settings.max_bytes):
         others = Served()
         count, size = sum(record.live for record, _ in records), sum(record.share_bytes for record, _ in records)
@@ -103,7 +108,7 @@ def _records(
     command: Publish, settings: ChannelSettings, moment: Moment, duplicates: Duplicates
 ) -> list[tuple[BatchRecord, int]]:
     """What is to be stored of a batch, each record with the instant at which it is ready."""
-    if not (duplicates or command.runs or settings.delay_ms or settings.expiry_ms):  # as a rule
+    if not (duplicates or command.runs or settings.delay_ms or settings.expiry_ms or settings.max_age_ms):  # as a rule
         return [(record_of(command, moment), 0)]
     records = records_of(command, settings, moment)
     return list(fresh_records(records, duplicates) if duplicates else records)

@@ -17,6 +17,7 @@ __all__ = [
     "INSTANT_MAX",
     "BatchRecord",
     "Moment",
+    "aged",
     "are_all_of",
     "deadline_after",
     "instant_after",
@@ -114,6 +115,14 @@ class BatchRecord:
         return 0 < self.expires_unix_ns <= now_unix_ns
 
 
+def aged(expires_unix_ns: int, settings: ChannelSettings, now_unix_ns: int) -> int:
+    """When messages that are stored now are gone (0: never): at their expiry, or sooner where their channel wants it so."""
+    if not settings.max_age_ms:
+        return expires_unix_ns
+    oldest = instant_after(now_unix_ns, settings.max_age_ms)
+    return min(expires_unix_ns or oldest, oldest)
+
+
 def are_all_of(runs: tuple[Run, ...], count: int) -> bool:
     """Whether runs say something of each of `count` messages once."""
     counts = [run.count for run in runs]
@@ -138,6 +147,7 @@ def records_of(command: Publish, settings: ChannelSettings, moment: Moment) -> I
         record.priority, record.group = run.priority, run.group
         if expiry_ms := run.expiry_ms or settings.expiry_ms:
             record.expires_unix_ns = instant_after(now_unix_ns, expiry_ms)
+        record.expires_unix_ns = aged(record.expires_unix_ns, settings, now_unix_ns)
         delay_ms = run.delay_ms or settings.delay_ms
         yield record, instant_after(now_unix_ns, delay_ms) if delay_ms else 0
         low += run.count

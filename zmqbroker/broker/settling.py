@@ -67,9 +67,9 @@ def _send_on(
 ) -> None:
     if isinstance(command, Requeue):
         live = queue.unexpired(parts, moment.now_unix_ns)
-        queue.counters.moved += move(queue, live, target, REQUEUED, served, expiring=True)
+        queue.counters.moved += move(queue, live, target, REQUEUED, moment, served, expiring=True)
     elif isinstance(command, Reject):
-        queue.counters.dead_lettered += move(queue, parts, target, command.reason, served)
+        queue.counters.dead_lettered += move(queue, parts, target, command.reason, moment, served)
     else:
         return_all(channels, queue, parts, moment, served, delay_ms=command.delay_ms, behind=command.behind)
 
@@ -99,7 +99,7 @@ def return_all(
     spent, rest = _split_spent(queue, parts, moment.now_unix_ns)
     due_unix_ns = instant_after(moment.now_unix_ns, delay_ms) if delay_ms else 0
     if behind:
-        queue.counters.moved += move(queue, rest, queue, REQUEUED, served, due_unix_ns=due_unix_ns)
+        queue.counters.moved += move(queue, rest, queue, REQUEUED, moment, served, due_unix_ns=due_unix_ns)
     else:
         queue.put_back(rest, due_unix_ns)
     dead_letter(channels, queue, spent, DELIVERY_LIMIT, moment, served)

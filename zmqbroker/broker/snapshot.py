@@ -18,11 +18,14 @@ not among the keys: the store keeps it and moves it together with them.
 | 8 delayed range | number u32, first u64 | last, due_unix_ns, delivery_count, more … |
 | 9 parked range | number u32, first u64 | last, delivery_count |
 | 10 ids of a batch | number u32, first u64 | time_unix_ns, [id, empty for none, …], [[place, sequence], …] of duplicates |
+| 11 schedule | assigning u64 | name, channel, position, size, body_bytes, runs, checksum, plan, instant_unix_ns … |
+| 12 defaults | assigning u64 | pattern, {setting: value} |
 | 13 active consumer | number u32, 0 u64 | order, deadline_unix_ns, session, consumer, visibility_ms |
 
 Counters are those of `Counters`, settings a map of what differs from the default. A batch that is not like a whole one has
 more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason]; and the group of
 its messages, if they have one. More of a delayed range is true: its messages are the current ones of their groups.
+What comes last of a schedule is ended (1: yes), stored, skipped; its number tells the entry that has its message.
 A receive key is session, consumer, request, in the same array. Every key of the store is at most 13 bytes, whatever the length
 of a channel's name. Checksums are the store's business.
 """
@@ -44,6 +47,7 @@ from zmqbroker.broker.parts import (
     ASSIGNMENT,
     BATCH,
     CHANNEL,
+    DEFAULTS,
     DELAYED,
     META,
     PARKED,
@@ -51,13 +55,15 @@ from zmqbroker.broker.parts import (
     READERS,
     READY,
     ROSTER,
+    SCHEDULE,
     SEEN,
     WAITING,
     WRITERS,
     pack,
 )
 from zmqbroker.broker.queue import Queue
-from zmqbroker.commands import ChannelSettings, Member, Roster
+from zmqbroker.broker.schedules import SCHEDULE_KEY
+from zmqbroker.commands import RECEIPT_ORDINAL_BITS, ChannelSettings, Member, Roster
 from zmqbroker.errors import Corruption
 
 __all__ = [
@@ -69,6 +75,7 @@ __all__ = [
     "describe",
     "entry_index",
     "finish",
+    "is_rule",
     "number_of",
     "queue_changes",
     "queue_items",
@@ -235,13 +242,22 @@ def describe(key: bytes) -> tuple[int, str]:
     """
     if key in (META_KEY, ROSTER_KEY):
         return 0, "the time and counters" if key == META_KEY else "the members"
+    if is_rule(key):
+        return 0, f"{'schedule' if key[0] == SCHEDULE else 'defaults'} {SCHEDULE_KEY.unpack(key)[1]}"
     number = number_of(key)
     return number, "" if key[0] == CHANNEL else f"{_KIND_NAMES[key[0]]} {_PART_KEY.unpack(key)[2]}"
 
 
 def entry_index(key: bytes, value: bytes) -> int | None:
-    """The entry that holds the bodies of a batch, None when the key is not that of a batch."""
+    """The entry that holds the bodies of a batch or a schedule, None when the key is that of neither."""
+    if key[0] == SCHEDULE:
+        return int(SCHEDULE_KEY.unpack(key)[1]) >> RECEIPT_ORDINAL_BITS
     return int(msgpack.unpackb(value)[1]) if key[0] == BATCH else None
+
+
+def is_rule(key: bytes) -> bool:
+    """True for the key of a schedule or of defaults, which are of no channel."""
+    return len(key) == SCHEDULE_KEY.size and key[0] in (SCHEDULE, DEFAULTS)
 
 
 def read_channel(key: bytes, value: bytes) -> Channel | None:

@@ -21,6 +21,7 @@ from zmqbroker.cli.options import CommandContext
 from zmqbroker.cli.output import note
 from zmqbroker.cli.queue import queue
 from zmqbroker.cli.restore import restore
+from zmqbroker.cli.schedule import schedule
 from zmqbroker.cli.serve import serve
 from zmqbroker.cli.status import status
 from zmqbroker.cli.verify_directory import verify
@@ -35,7 +36,7 @@ def application() -> None:
     """A message broker that speaks ZeroMQ, replicates every queue with Raft, and loses nothing it acknowledged."""
 
 
-for command in (serve, dev, status, queue, channel, apply, export, cluster, bench, backup, restore, verify, log):
+for command in (serve, dev, status, queue, channel, schedule, apply, export, cluster, bench, backup, restore, verify, log):
     application.add_command(command)
 
 

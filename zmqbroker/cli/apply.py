@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
-from zmqbroker.cli.channel_file import read_channels, written_channels
+from zmqbroker.cli.channel_file import Declared, Defaults, read_file, usual_settings, written_file
 from zmqbroker.cli.channel_tables import list_channels
+from zmqbroker.cli.defaults import default_text
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line
 from zmqbroker.cli.readable import plain_text
-from zmqbroker.cli.settings import DEFAULTS, Settings, full_settings, setting_text
+from zmqbroker.cli.settings import DEFAULTS, Settings, full_settings
 from zmqbroker.errors import ChannelNotFound
 
 if TYPE_CHECKING:
@@ -35,6 +36,15 @@ class _Applied:
     changes: dict[str, dict[str, Any]] = field(default_factory=dict)  # by setting, what it was (`from`) and is (`to`)
 
 
+@dataclass(frozen=True)
+class _AppliedDefaults:
+    """The same with the defaults of one pattern."""
+
+    pattern: str
+    action: str  # set | unchanged
+    settings: Settings = field(default_factory=dict)
+
+
 @click.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -43,15 +53,16 @@ class _Applied:
 @json_option
 @click.pass_obj
 def apply(context: CommandContext, file: BinaryIO, dry_run: bool, url: str, timeout_ms: int, as_json: bool) -> None:
-    """Create and update the channels that FILE declares (-: standard input), in its order. Nothing is ever deleted.
+    """Set the defaults, and create and update the channels, that FILE declares (-: standard input). Nothing is ever deleted.
 
-    FILE is TOML with a table [channels."NAME"] of settings for each; a setting that it does not name gets its default. It is
-    checked as a whole before anything is done. What was done before a failure stays, and is told; apply it again.
+    FILE is TOML with tables [defaults."PATTERN"] of settings for channels yet to be made, and [channels."NAME"] of settings for
+    one; a setting that this does not name gets its default. It is checked as a whole before anything is done. What was done
+    before a failure stays, and is told; apply it again.
     """
-    wanted = read_channels(file.name, file.read())
-    done: list[_Applied] = []
+    wanted = read_file(file.name, file.read())
+    done: list[_Applied | _AppliedDefaults] = []
 
-    def tell(one: _Applied) -> None:
+    def tell(one: _Applied | _AppliedDefaults) -> None:
         done.append(one)
         if not as_json:
             emit_line(_line(one, dry_run))
@@ -60,12 +71,21 @@ def apply(context: CommandContext, file: BinaryIO, dry_run: bool, url: str, time
         context.run(url, timeout_ms, partial(_apply, wanted, dry_run, tell))
     finally:
         if as_json:
-            emit_json({"dry_run": dry_run, "channels": [asdict(one) for one in done]})
+            defaults = [asdict(one) for one in done if isinstance(one, _AppliedDefaults)]
+            channels = [asdict(one) for one in done if isinstance(one, _Applied)]
+            emit_json({"dry_run": dry_run, "defaults": defaults, "channels": channels})
 
 
-async def _apply(wanted: Mapping[str, Settings], dry_run: bool, tell: Callable[[_Applied], None], client: Client) -> None:
-    for name, settings in wanted.items():
-        tell(await _apply_one(client.channels, name, full_settings(settings), dry_run))
+async def _apply(wanted: Declared, dry_run: bool, tell: Callable[[_Applied | _AppliedDefaults], None], client: Client) -> None:
+    there: Defaults = await client.channels.list_defaults()
+    for pattern, said in wanted.defaults.items():
+        changes = there.get(pattern, {}) != said
+        if changes and not dry_run:
+            await client.channels.set_defaults(pattern, **said)
+        tell(_AppliedDefaults(pattern, "set" if changes else "unchanged", said))
+    defaults = {**there, **wanted.defaults}
+    for name, settings in wanted.channels.items():
+        tell(await _apply_one(client.channels, name, usual_settings(name, settings, defaults), dry_run))
 
 
 async def _apply_one(channels: Channels, name: str, wanted: Settings, dry_run: bool) -> _Applied:
@@ -85,14 +105,17 @@ def _changes(there: Mapping[str, Any], wanted: Settings) -> dict[str, dict[str, 
     return {name: {"from": there[name], "to": value} for name, value in wanted.items() if there[name] != value}
 
 
-def _line(one: _Applied, dry_run: bool) -> str:
+def _line(one: _Applied | _AppliedDefaults, dry_run: bool) -> str:
     """What was done, for people."""
     action = f"would be {one.action}" if dry_run and one.action != "unchanged" else one.action
+    if isinstance(one, _AppliedDefaults):
+        said = [f"{name} {default_text(name, value)}" for name, value in one.settings.items()]
+        return f"defaults {plain_text(one.pattern)}: {action}" + (f", {', '.join(said)}" if action != "unchanged" else "")
     if one.action == "created":
-        told = [f"{name} {setting_text(name, change['to'])}" for name, change in one.changes.items()]
+        told = [f"{name} {default_text(name, change['to'])}" for name, change in one.changes.items()]
     else:
         told = [
-            f"{name} {setting_text(name, change['from'])} → {setting_text(name, change['to'])}"
+            f"{name} {default_text(name, change['from'])} → {default_text(name, change['to'])}"
             for name, change in one.changes.items()
         ]
     return f"{plain_text(one.channel)}: {action}" + (f", {', '.join(told)}" if told else "")
@@ -104,7 +127,10 @@ def _line(one: _Applied, dry_run: bool) -> str:
 @timeout_option(_TIMEOUT_MS)
 @click.pass_obj
 def export(context: CommandContext, search: str, url: str, timeout_ms: int) -> None:
-    """Write a file for `zmqbroker apply` to standard output: all channels with their settings, and none of their messages."""
-    found = context.run(url, timeout_ms, partial(list_channels, search))
-    text = "\n".join(written_channels(found))
+    """Write a file for `zmqbroker apply` to standard output: defaults, all channels with their settings, and no messages."""
+
+    async def found(client: Client) -> tuple[Defaults, list[dict[str, Any]]]:
+        return await client.channels.list_defaults(), await list_channels(search, client)
+
+    text = "\n".join(written_file(*context.run(url, timeout_ms, found)))
     click.echo(text.encode())  # TOML is UTF-8, whatever the terminal takes

@@ -8,6 +8,7 @@ from functools import partial
 import click
 
 from zmqbroker.cli.channel_tables import exact, list_channels, show_channels, show_counters, show_settings
+from zmqbroker.cli.defaults import defaults
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line, note
 from zmqbroker.cli.readable import plain_text
@@ -22,6 +23,9 @@ _TIMEOUT_MS = 30_000
 @click.group()
 def channel() -> None:
     """Create, change, delete, list and describe channels."""
+
+
+channel.add_command(defaults)
 
 
 @channel.command()

@@ -1,10 +1,13 @@
 """The file that declares channels, as `zmqbroker apply` reads and `zmqbroker export` writes it.
 
+    [defaults."orders.>"]
+    max_messages = 100000
+
     [channels."orders"]
     delivery_limit = 5
     dead_letter = "orders.dead"
 
-A channel has the settings that its table names and the defaults of all others.
+A channel has the settings that its table names, and of all others its defaults: those of patterns, or "no such rule".
 """
 
 from __future__ import annotations
@@ -12,17 +15,34 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Any, NamedTuple
 
-from zmqbroker.cli.settings import Settings, channel_faults
+from zmqbroker.cli.settings import Settings, channel_faults, default_faults, full_settings
+from zmqbroker.commands import completed, fits_pattern, rank_of_pattern
 from zmqbroker.errors import ConfigError
 from zmqbroker.wire.frames import channel_fault
 
-__all__ = ["read_channels", "written_channels"]
+__all__ = ["Declared", "Defaults", "read_file", "usual_settings", "written_file"]
+
+Defaults = Mapping[str, Mapping[str, Any]]
 
 
-def read_channels(name: str, data: bytes) -> dict[str, Settings]:
-    """The channels of the file `name`, in its order, each with the settings that are named.
+class Declared(NamedTuple):
+    """What a file says."""
+
+    defaults: dict[str, Settings]  # by pattern
+    channels: dict[str, Settings]  # by name, each with the settings that are named
+
+
+def usual_settings(channel: str, said: Mapping[str, Any], defaults: Defaults) -> Settings:
+    """All settings of a channel of which these are said, as the broker would make it with these defaults."""
+    fitting = sorted((pattern for pattern in defaults if fits_pattern(pattern, channel)), key=rank_of_pattern)
+    return asdict(completed(channel, said, (defaults[pattern] for pattern in fitting)))
+
+
+def read_file(name: str, data: bytes) -> Declared:
+    """What the file `name` declares, in its order.
 
     Raises ConfigError with every fault.
     """
@@ -33,16 +53,21 @@ def read_channels(name: str, data: bytes) -> dict[str, Settings]:
     faults = list(_faults(document))
     if faults:
         raise ConfigError(tuple(f"{name}: {fault}" for fault in faults))
-    return dict(document.get("channels", {}))
+    return Declared(dict(document.get("defaults", {})), dict(document.get("channels", {})))
 
 
 def _faults(document: Mapping[str, Any]) -> Iterator[str]:
-    yield from (f'{name!r} is not known; there are only tables [channels."NAME"]' for name in document if name != "channels")
-    channels = document.get("channels", {})
-    if not isinstance(channels, dict):
-        yield 'channels must be tables [channels."NAME"]'
-        return
-    for name, settings in channels.items():
+    there_are = 'there are only tables [defaults."PATTERN"] and [channels."NAME"]'
+    yield from (f"{name!r} is not known; {there_are}" for name in document if name not in Declared._fields)
+    for name, said in _tables(document, "defaults").items():
+        if isinstance(said, dict):
+            yield from (f"defaults {name!r}: {fault}" for fault in default_faults(name, said))
+        else:
+            yield f'defaults {name!r} must be a table [defaults."PATTERN"]: {said!r}'
+    for kind in Declared._fields:
+        if not isinstance(document.get(kind, {}), dict):
+            yield f"{kind} must be tables; {there_are}"
+    for name, settings in _tables(document, "channels").items():
         if fault := channel_fault(name):
             yield fault
         if isinstance(settings, dict):
@@ -51,12 +76,24 @@ def _faults(document: Mapping[str, Any]) -> Iterator[str]:
             yield f'channel {name!r} must be a table [channels."NAME"]: {settings!r}'
 
 
-def written_channels(channels: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """The file of these channels, line by line, without line ends; they are as CHANNEL tells of them."""
+def _tables(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    tables = document.get(kind, {})
+    return tables if isinstance(tables, dict) else {}
+
+
+def written_file(defaults: Defaults, channels: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """The file of these, line by line, without line ends; channels are as CHANNEL tells of them."""
     yield "# Channels and their settings; what is not named has its default. `zmqbroker apply FILE` makes them so."
+    for pattern, said in defaults.items():
+        yield from _written("defaults", pattern, said)
     for row in channels:
-        yield ""
-        # A string of JSON that holds no control characters, as no channel's name does, is one of TOML.
-        yield f"[channels.{json.dumps(row['channel'], ensure_ascii=False)}]"
-        for name, value in row["settings"].items():
-            yield f"{name} = {json.dumps(value, ensure_ascii=False)}"
+        usual, there = usual_settings(row["channel"], {}, defaults), full_settings(row["settings"])
+        yield from _written("channels", row["channel"], {name: value for name, value in there.items() if value != usual[name]})
+
+
+def _written(kind: str, name: str, settings: Mapping[str, Any]) -> Iterator[str]:
+    yield ""
+    # A string of JSON that holds no control characters, as no channel's name does, is one of TOML.
+    yield f"[{kind}.{json.dumps(name, ensure_ascii=False)}]"
+    for key, value in settings.items():
+        yield f"{key} = {json.dumps(value, ensure_ascii=False)}"

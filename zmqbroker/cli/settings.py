@@ -6,23 +6,35 @@ ranges are the wire's.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
 
 from zmqbroker.cli.readable import duration_text, exact_size_text, plain_text
-from zmqbroker.commands import ChannelSettings
+from zmqbroker.commands import CREATE_ON_USE, ChannelSettings
 from zmqbroker.errors import ConfigError, InvalidChannel, InvalidRequest
 from zmqbroker.wire.queue_requests import read_settings
+from zmqbroker.wire.rule_requests import pattern_fault
 
-__all__ = ["DEFAULTS", "Settings", "channel_faults", "full_settings", "parse_settings", "set_option", "setting_text"]
+__all__ = [
+    "DEFAULTS",
+    "Settings",
+    "channel_faults",
+    "default_faults",
+    "full_settings",
+    "parse_defaults",
+    "parse_settings",
+    "set_option",
+    "setting_text",
+]
 
 Settings = dict[str, Any]
 
 #: Every setting, with what it is when nobody says anything: "no such rule".
 DEFAULTS: Mapping[str, Any] = asdict(ChannelSettings())
+_FLAGS = {"true": True, "false": False}
 _THERE_ARE = f"the settings are {', '.join(DEFAULTS)}"
 
 #: How a setting is said that holds or does not.
@@ -58,6 +70,26 @@ def parse_settings(pairs: Iterable[str]) -> Settings:
     if faults:
         raise ConfigError((*faults, _THERE_ARE))
     return found
+
+
+def parse_defaults(pairs: Sequence[str]) -> Settings:
+    """What KEY=VALUE pairs say as defaults: settings, and whether use creates. Raises ConfigError with every fault."""
+    uses = [pair.partition("=")[2] for pair in pairs if pair.startswith(f"{CREATE_ON_USE}=")]
+    found = parse_settings(pair for pair in pairs if not pair.startswith(f"{CREATE_ON_USE}="))
+    if len(uses) > 1 or (uses and uses[0] not in _FLAGS):
+        raise ConfigError((f"{CREATE_ON_USE} is {', '.join(map(repr, uses))}, it must be true or false, and said once",))
+    return {**found, CREATE_ON_USE: _FLAGS[uses[0]]} if uses else found
+
+
+def default_faults(pattern: str, said: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the defaults for a pattern; ends with what settings there are where one is wrong."""
+    faults = _faults({name: value for name, value in said.items() if name != CREATE_ON_USE})
+    if faults:
+        faults.append(f"{_THERE_ARE}, and {CREATE_ON_USE}")
+    if type(said.get(CREATE_ON_USE, True)) is not bool:
+        faults.append(f"{CREATE_ON_USE} must be true or false: {said[CREATE_ON_USE]!r}")
+    fault = pattern_fault(pattern)
+    return [fault, *faults] if fault else faults
 
 
 def _read_value(name: str, value: str) -> int | str | bool:

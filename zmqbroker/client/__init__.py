@@ -5,8 +5,8 @@ driver, connection                                    the same with sockets, in 
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
-channels, cluster                                     what operators do
-sync, sync_producer, sync_channels, sync_transaction  the same names for threads
+channels, schedules, cluster                          what operators do
+sync, sync_producer, sync_channels, sync_transaction, sync_schedules  the same names for threads
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
+from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
+from zmqbroker.client.sync_schedules import SyncSchedules
 from zmqbroker.client.sync_transaction import SyncTransaction
 from zmqbroker.client.transaction import Transaction
 from zmqbroker.client.worker import Rejected
@@ -39,6 +41,7 @@ __all__ = [
     "Producer",
     "Queue",
     "Rejected",
+    "Schedules",
     "SendResult",
     "SyncBatchConfirm",
     "SyncChannels",
@@ -48,6 +51,7 @@ __all__ = [
     "SyncMessage",
     "SyncProducer",
     "SyncQueue",
+    "SyncSchedules",
     "SyncTransaction",
     "Transaction",
 ]

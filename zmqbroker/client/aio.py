@@ -20,6 +20,7 @@ from zmqbroker.client.cluster import Cluster
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
+from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.url import DEFAULT_URL, parse_url
 from zmqbroker.errors import BrokerError, Busy, LocalProtocolError
 from zmqbroker.wire.requests import CloseRequest, Info
@@ -75,6 +76,11 @@ class Client:
     def channels(self) -> Channels:
         """Channels as a whole. Must be used inside the event loop."""
         return Channels(self._running(), self._timeout_ms)
+
+    @property
+    def schedules(self) -> Schedules:
+        """Messages that are sent again and again. Must be used inside the event loop."""
+        return Schedules(self._running(), self._timeout_ms)
 
     async def drain(self, timeout_ms: int = _TIMEOUT_MS) -> None:
         """Stop receiving, let handlers finish the message they have, send what producers hold, close.

@@ -26,6 +26,7 @@ from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncProducer
+from zmqbroker.client.sync_schedules import SyncSchedules
 from zmqbroker.client.sync_transaction import SyncTransaction
 from zmqbroker.client.transaction import SendOptions
 from zmqbroker.errors import LocalProtocolError
@@ -110,6 +111,11 @@ class SyncClient:
     def channels(self) -> SyncChannels:
         """Channels as a whole."""
         return SyncChannels(self, self._client)
+
+    @property
+    def schedules(self) -> SyncSchedules:
+        """Messages that are sent again and again."""
+        return SyncSchedules(self, self._client)
 
     def drain(self, timeout_ms: int = 30_000) -> None:
         """Stop receiving, let handlers finish the message they have, send what producers hold, close.

@@ -32,6 +32,18 @@ class SyncChannels:
         """Delete a channel with all that is in it."""
         self._client.run(self._delete(name))
 
+    def set_defaults(self, pattern: str, **settings: Any) -> bool:
+        """Say what channels have that will be made, where nobody says otherwise; False when it was said already."""
+        return self._client.run(self._set_defaults(pattern, settings))
+
+    def delete_defaults(self, pattern: str) -> bool:
+        """Forget what was said of a pattern; False when nothing was."""
+        return self._client.run(self._delete_defaults(pattern))
+
+    def list_defaults(self) -> dict[str, dict[str, Any]]:
+        """The patterns of which something is said, each with that."""
+        return self._client.run(self._list_defaults())
+
     def describe(self, name: str) -> dict[str, Any]:
         """Counters and settings of a channel."""
         return self._client.run(self._describe(name))
@@ -45,6 +57,15 @@ class SyncChannels:
 
     async def _update(self, name: str, settings: dict[str, Any]) -> bool:
         return await self._channels.update(name, **settings)
+
+    async def _set_defaults(self, pattern: str, settings: dict[str, Any]) -> bool:
+        return await self._channels.set_defaults(pattern, **settings)
+
+    async def _delete_defaults(self, pattern: str) -> bool:
+        return await self._channels.delete_defaults(pattern)
+
+    async def _list_defaults(self) -> dict[str, dict[str, Any]]:
+        return await self._channels.list_defaults()
 
     async def _delete(self, name: str) -> None:
         await self._channels.delete(name)

@@ -15,14 +15,16 @@ from typing import Any
 
 from zmqbroker.client.exchange import Exchange
 from zmqbroker.client.pipeline import FOREVER_NS, PATIENCE_NS
-from zmqbroker.commands import DeleteChannel
-from zmqbroker.errors import ChannelNotFound, RequestError, StaleReceipt
+from zmqbroker.commands import DeleteChannel, DeleteSchedule
+from zmqbroker.errors import ChannelNotFound, RequestError, ScheduleNotFound, StaleReceipt
 from zmqbroker.wire.requests import (
     AnyRequest,
     AuditRequest,
     HandOverRequest,
     Info,
     ListChannels,
+    ListDefaults,
+    ListSchedules,
     ManageRequest,
     PeekRequest,
     ReceiveRequest,
@@ -40,6 +42,10 @@ _REVIEW_NS = 5 * _MS
 _PATIENCE_ANYWHERE_NS = 1_000 * _MS
 
 
+#: What any node may answer.
+_ANYWHERE = Info | StatsRequest | PeekRequest | ListChannels | ListSchedules | ListDefaults
+
+
 class PlainRequest:
     """One request."""
 
@@ -55,7 +61,7 @@ class PlainRequest:
         self.waits = wait_ms > 0  # whether the node may take its time with the answer
         kept = isinstance(request, AuditRequest) and request.index > 0
         # Whether any node may answer.
-        self.anywhere = isinstance(request, Info | StatsRequest | PeekRequest | ListChannels) or kept
+        self.anywhere = isinstance(request, _ANYWHERE) or kept
         self.spent = _spent(request)  # the refusal of a request that an earlier attempt has already done
         self.patience_ns = _PATIENCE_ANYWHERE_NS if self.anywhere else PATIENCE_NS + wait_ms * _MS
 
@@ -71,8 +77,10 @@ def _spent(request: AnyRequest) -> type[RequestError] | None:
         return StaleReceipt
     if isinstance(request, HandOverRequest):  # nothing that is refused now tells what the first attempt has done
         return RequestError
-    deletes = isinstance(request, ManageRequest) and isinstance(request.command, DeleteChannel)
-    return ChannelNotFound if deletes else None
+    command = request.command if isinstance(request, ManageRequest) else None
+    if isinstance(command, DeleteSchedule):
+        return ScheduleNotFound
+    return ChannelNotFound if isinstance(command, DeleteChannel) else None
 
 
 class RequestTable:

@@ -30,6 +30,7 @@ class ChannelSettings:
     max_in_flight: int = 0  # messages that all receivers together may hold
     dedup_window_ms: int = 0  # for so long a message is not stored again whose id was
     single_active: bool = False  # all messages go to one consumer at a time
+    max_age_ms: int = 0  # so long after it was stored here a message is gone, whatever its own expiry says
 
     def contradiction(self, channel: str) -> str | None:
         """Why these cannot be the settings of a channel of that name, each of them being right; None when they can."""
@@ -72,6 +73,7 @@ class CreateChannel:
 
     channel: str
     settings: ChannelSettings = ChannelSettings()
+    explicit: tuple[str, ...] = ()  # settings that are said although they have their default; ascending
 
 
 @dataclass(slots=True, frozen=True)

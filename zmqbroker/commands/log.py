@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from zmqbroker.commands.channels import Manage
+from zmqbroker.commands.defaults import SetDefaults
 from zmqbroker.commands.receipts import ANY_INCARNATION, Receipt, ReceiveKey
+from zmqbroker.commands.schedules import Plan
 from zmqbroker.commands.settling import Settle
 
 __all__ = [
@@ -14,10 +16,14 @@ __all__ = [
     "BatchHeader",
     "Close",
     "Command",
+    "CreateSchedule",
+    "DeleteSchedule",
     "HandOver",
+    "NewSchedule",
     "OpenProducer",
     "Publish",
     "Receive",
+    "Rule",
     "Run",
     "TakeAudit",
     "Tick",
@@ -141,4 +147,31 @@ class TakeAudit:
     """Keep checksums of the state as this entry leaves it, so that replicas can be compared; changes nothing."""
 
 
-Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | Trim | TakeAudit | HandOver
+@dataclass(slots=True, frozen=True)
+class NewSchedule:
+    """A schedule that is to be made, with its message: what a leader proposes."""
+
+    name: str
+    plan: Plan
+    frame: bytes  # a batch frame of one message without a producer
+
+
+@dataclass(slots=True, frozen=True)
+class CreateSchedule:
+    """The same as nodes apply it: the message lies in the entry."""
+
+    name: str
+    plan: Plan
+    message: Publish
+    checksum: int  # crc32c of the batch frame: with its size and channel what tells whether another one is the same
+
+
+@dataclass(slots=True, frozen=True)
+class DeleteSchedule:
+    """Forget a schedule; the messages that it has sent stay."""
+
+    name: str
+
+
+Rule = SetDefaults | CreateSchedule | DeleteSchedule
+Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Rule | Close | Tick | Trim | TakeAudit | HandOver

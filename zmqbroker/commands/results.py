@@ -14,6 +14,7 @@ __all__ = [
     "ChannelChanged",
     "Closed",
     "Counted",
+    "DefaultsChanged",
     "Delivery",
     "HandedOver",
     "Origin",
@@ -23,6 +24,7 @@ __all__ = [
     "Published",
     "QueueStats",
     "Result",
+    "ScheduleChanged",
     "Waiting",
 ]
 
@@ -86,6 +88,22 @@ class ChannelChanged:
 
 
 @dataclass(slots=True, frozen=True)
+class DefaultsChanged:
+    """What is said of the pattern is what the command wanted."""
+
+    pattern: str
+    changed: bool  # False: it was so before
+
+
+@dataclass(slots=True, frozen=True)
+class ScheduleChanged:
+    """The schedule is there, or no more, as the command wanted it."""
+
+    name: str
+    changed: bool  # False: it was so before
+
+
+@dataclass(slots=True, frozen=True)
 class Closed:
     """`returned` messages are ready again."""
 
@@ -99,20 +117,9 @@ class Audited:
     index: int
 
 
-Result = (
-    Published
-    | ProducerOpened
-    | Waiting
-    | Acked
-    | Counted
-    | HandedOver
-    | ChannelChanged
-    | Closed
-    | Audited
-    | Roster
-    | RequestError
-    | None
-)
+Changed = ChannelChanged | DefaultsChanged | ScheduleChanged
+Done = Acked | Counted | HandedOver | Changed | Closed | Audited
+Result = Published | ProducerOpened | Waiting | Done | Roster | RequestError | None
 
 
 @dataclass(slots=True, frozen=True)

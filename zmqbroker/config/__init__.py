@@ -9,6 +9,7 @@ from zmqbroker.config.load import RESERVED_VARIABLES, load, with_files
 from zmqbroker.config.node import NodeConfig, majority_of, tolerated_by
 from zmqbroker.config.rules import CLUSTER_SIZE_MAX, Peer, parse_peer, split_address
 from zmqbroker.config.sections import (
+    ChannelsConfig,
     ClusterConfig,
     KeyDescription,
     LimitsConfig,
@@ -25,6 +26,7 @@ from zmqbroker.config.sections import (
 __all__ = [
     "CLUSTER_SIZE_MAX",
     "RESERVED_VARIABLES",
+    "ChannelsConfig",
     "ClusterConfig",
     "KeyDescription",
     "LimitsConfig",

@@ -13,6 +13,7 @@ from typing import Any
 from zmqbroker.config.rules import WILDCARD_HOSTS, Peer, parse_peer, section_faults, split_address
 from zmqbroker.config.sections import (
     TABLES,
+    ChannelsConfig,
     ClusterConfig,
     LimitsConfig,
     ListenConfig,
@@ -69,6 +70,7 @@ class NodeConfig:
     raft: RaftTimingConfig = field(default_factory=RaftTimingConfig)
     storage: StorageConfig = field(default_factory=StorageConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
+    channels: ChannelsConfig = field(default_factory=ChannelsConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 __all__ = [
     "TABLES",
+    "ChannelsConfig",
     "ClusterConfig",
     "KeyDescription",
     "LimitsConfig",
@@ -137,6 +138,16 @@ class LimitsConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ChannelsConfig:
+    """Table [channels]: what a leader says to the cluster when it begins to lead; should be the same on all nodes."""
+
+    create_on_use: bool = field(
+        default=True,
+        metadata={"meaning": "using a channel makes it; false: a leader makes that a default for >, unless one is set"},
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LogConfig:
     """Table [log]: what the node says on standard error."""
 
@@ -151,6 +162,7 @@ TABLES: dict[str, type] = {
     "raft": RaftTimingConfig,
     "storage": StorageConfig,
     "limits": LimitsConfig,
+    "channels": ChannelsConfig,
     "log": LogConfig,
 }
 

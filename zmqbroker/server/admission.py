@@ -1,4 +1,4 @@
-"""What batches of clients must be before a node takes them. Nothing here knows what is stored."""
+"""What requests of clients must be before a node takes them, and what is made of them. Nothing here knows what is stored."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ from zmqbroker.commands import BatchHeader
 from zmqbroker.config import LimitsConfig
 from zmqbroker.errors import InvalidChannel, InvalidRequest, MessageTooLarge, Unsupported
 from zmqbroker.server.placement import group_of
-from zmqbroker.wire import codec
+from zmqbroker.server.routes import Pending, Route
+from zmqbroker.wire import codec, requests
 from zmqbroker.wire.batch import COLUMNS_SERVED, Buffer
+from zmqbroker.wire.columns import add_columns
 from zmqbroker.wire.frames import channel_fault
-from zmqbroker.wire.send_requests import HandOverRequest
+from zmqbroker.wire.headers import encode_message_headers
+from zmqbroker.wire.send_requests import NO_CONFIRM, HandOverRequest
 
-__all__ = ["admit_batch", "admit_hand_over"]
+__all__ = ["admit_batch", "admit_hand_over", "batch_of", "pending_of"]
 
 
 def admit_batch(batch: Buffer, body_size_max: int) -> BatchHeader:
@@ -49,3 +52,25 @@ def admit_hand_over(request: HandOverRequest, limits: LimitsConfig, groups: int)
     if len({header.producer == 0 for header in headers}) > 1:
         raise InvalidRequest("some batches of a hand-over have a producer and others none: all have one, or none has")
     return frames, headers
+
+
+def pending_of(request: requests.AnyRequest, route: Route, request_id: int, session: bytes, now_ns: int) -> Pending:
+    """Who waits for a request that came now, and how."""
+    if not isinstance(request, requests.Send | requests.SendBatch):
+        return Pending(route, request_id, session)
+    received_ns = now_ns if request.explain else 0
+    return Pending(route, request_id, session, received_ns=received_ns, silent=request.confirm == NO_CONFIRM)
+
+
+def batch_of(request: requests.Send) -> bytes:
+    """The batch frame of a message that came without one."""
+    headers = encode_message_headers(request.headers)
+    batch = codec.encode_batch(
+        request.channel.encode(),
+        [request.body],
+        request.producer,
+        request.sequence,
+        [request.id.encode()] if request.id else None,
+        [headers] if headers else None,
+    )
+    return add_columns(batch, len(request.body), [request.treatment])

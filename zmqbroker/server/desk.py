@@ -10,7 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import Ack, BatchHeader, Close, OpenProducer, Receive, ReceiveKey, TakeAudit
+from zmqbroker.commands import (
+    CREATE_ON_USE,
+    Ack,
+    BatchHeader,
+    Close,
+    NewSchedule,
+    OpenProducer,
+    Receive,
+    ReceiveKey,
+    SetDefaults,
+    TakeAudit,
+)
 from zmqbroker.errors import (
     InvalidRequest,
     RequestError,
@@ -18,7 +29,7 @@ from zmqbroker.errors import (
     UnknownCommand,
 )
 from zmqbroker.server import operators
-from zmqbroker.server.admission import admit_batch, admit_hand_over
+from zmqbroker.server.admission import admit_batch, admit_hand_over, batch_of, pending_of
 from zmqbroker.server.inquiries import Inquiries, Inquiry
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, result_reply
 from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
@@ -27,7 +38,6 @@ from zmqbroker.server.sockets import ClientPort
 from zmqbroker.server.status import node_fields, pong_fields
 from zmqbroker.wire import codec, requests, sends
 from zmqbroker.wire.batch import COUNT_MAX
-from zmqbroker.wire.columns import add_columns
 from zmqbroker.wire.frames import (
     Reply,
     decode_header,
@@ -37,9 +47,7 @@ from zmqbroker.wire.frames import (
     split_delimiter,
 )
 from zmqbroker.wire.hand_overs import HandOverFrames
-from zmqbroker.wire.headers import encode_message_headers
 from zmqbroker.wire.peer import PeerKind
-from zmqbroker.wire.send_requests import NO_CONFIRM
 
 if TYPE_CHECKING:
     from zmqbroker.server.group import Group
@@ -61,6 +69,7 @@ LeaderRequest = (
     | requests.AckRequest
     | requests.SettleRequest
     | requests.ManageRequest
+    | requests.CreateScheduleRequest
     | requests.OpenProducerRequest
     | requests.CloseRequest
     | requests.ChangeMembers
@@ -116,7 +125,7 @@ class Desk:
             request = requests.decode_request(code, fields, body[1:], self._node.config.limits.message_bytes_max)
             if isinstance(request, requests.Hello):
                 connection = self.connections.hello(frames[0], request.session or b"", request.client_id, now_ns)
-            pending = _pending_of(request, route, pending.request_id, connection.session, now_ns)
+            pending = pending_of(request, route, pending.request_id, connection.session, now_ns)
             self._dispatch(request, pending, body, now_ns)
         except RequestError as error:
             self._refuse_request(pending, error)
@@ -144,13 +153,16 @@ class Desk:
             elif isinstance(request, Inquiry):
                 self._inquire(request, pending, frames, forwarded=True)
             else:
-                pending = _pending_of(request, route, pending.request_id, session, now_ns)
+                pending = pending_of(request, route, pending.request_id, session, now_ns)
                 self._lead(request, pending, frames, now_ns, forwarded=True)
         except RequestError as error:
             self._refuse_request(pending, error)
 
     def _dispatch(self, request: requests.AnyRequest, pending: Pending, frames: Sequence[bytes], now_ns: int) -> None:
         node = self._node
+        if isinstance(request, Inquiry):
+            self._inquire(request, pending, frames)
+            return
         match request:
             case requests.Hello():
                 self.send(pending.route, Reply.WELCOME, pending.request_id, self._welcome(pending.session))
@@ -159,8 +171,6 @@ class Desk:
                 self.send(pending.route, Reply.PONG, pending.request_id, pong_fields(node))
             case requests.Info():
                 self.send(pending.route, Reply.NODE, pending.request_id, node_fields(node))
-            case requests.StatsRequest() | requests.PeekRequest() | requests.ListChannels():
-                self._inquire(request, pending, frames)
             case requests.AuditRequest() if request.index:
                 group = node.groups.get(DATA_GROUP)
                 if group is None:
@@ -236,7 +246,7 @@ class Desk:
             case requests.SendBatch():
                 self._publish(group, bytes(request.batch), pending, request.expected_sequence)
             case requests.Send():
-                self._publish(group, _batch_of(request), pending, request.expected_sequence)
+                self._publish(group, batch_of(request), pending, request.expected_sequence)
             case requests.HandOverRequest():
                 self._hand_over(group, request, pending)
             case requests.ReceiveRequest():
@@ -247,6 +257,8 @@ class Desk:
                 group.submit(replace(request.command, session=pending.session), pending)
             case requests.ManageRequest():
                 group.submit(request.command, pending)
+            case requests.CreateScheduleRequest():
+                self._schedule(group, request, pending)
             case requests.OpenProducerRequest():
                 group.submit(OpenProducer(request.channel, request.producer), pending)
             case requests.CloseRequest():
@@ -302,6 +314,14 @@ class Desk:
         node.log_room.taken(size)
         group.submit(HandOverFrames(pending.session, request.channel, request.receipts, frames), pending)
 
+    def _schedule(self, group: Group, request: requests.CreateScheduleRequest, pending: Pending) -> None:
+        """Its message takes room once, however often it is sent. Raises StorageFull."""
+        frame = batch_of(request.message)
+        if full := self._no_room(group, len(frame)):
+            raise full
+        self._node.log_room.taken(len(frame))
+        group.submit(NewSchedule(request.name, request.plan, frame), pending)
+
     def _no_room(self, group: Group, size: int) -> StorageFull | None:
         """Why a batch of `size` bytes cannot be taken now."""
         used, limit = self._node.log.size_bytes, self._node.log_room.limit_bytes
@@ -324,6 +344,11 @@ class Desk:
             auto_ack=request.auto_ack,
         )
         group.submit(command, Pending(pending.route, pending.request_id, pending.session, key, request.plain))
+
+    def begin(self, group: Group) -> None:
+        """A leadership begins, with what the configuration says of the cluster as a whole: before all that clients want."""
+        if not self._node.config.channels.create_on_use:
+            group.submit(SetDefaults(">", {CREATE_ON_USE: False}, keep=True))
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
@@ -365,25 +390,3 @@ class Desk:
         """Forget connections that were silent too long and wait for nothing."""
         waiting = {key.session for group in self._node.groups.values() for key in group.receivers}
         self.connections.sweep(now_ns, waiting)
-
-
-def _pending_of(request: requests.AnyRequest, route: Route, request_id: int, session: bytes, now_ns: int) -> Pending:
-    """Who waits for a request that came now, and how."""
-    if not isinstance(request, requests.Send | requests.SendBatch):
-        return Pending(route, request_id, session)
-    received_ns = now_ns if request.explain else 0
-    return Pending(route, request_id, session, received_ns=received_ns, silent=request.confirm == NO_CONFIRM)
-
-
-def _batch_of(request: requests.Send) -> bytes:
-    """The batch frame of a message that came without one."""
-    headers = encode_message_headers(request.headers)
-    batch = codec.encode_batch(
-        request.channel.encode(),
-        [request.body],
-        request.producer,
-        request.sequence,
-        [request.id.encode()] if request.id else None,
-        [headers] if headers else None,
-    )
-    return add_columns(batch, len(request.body), [request.treatment])

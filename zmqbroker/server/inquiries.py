@@ -1,5 +1,5 @@
-"""Questions that change nothing: a channel's counters, its messages, which channels there are. Any node answers from its own
-state; a follower's may be a tick old."""
+"""Questions that change nothing: a channel's counters, its messages, which channels, schedules and defaults there are. Any node
+answers from its own state; a follower's may be a tick old."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _TOLD = (
     *("size_bytes", "sent_bytes", "delivered_bytes", "oldest_unix_ns"),
 )
 
-Inquiry = requests.StatsRequest | requests.PeekRequest | requests.ListChannels
+Inquiry = requests.StatsRequest | requests.PeekRequest | requests.ListChannels | requests.ListSchedules | requests.ListDefaults
 
 
 class Inquiries:
@@ -50,6 +50,11 @@ class Inquiries:
                 return Reply.CHANNEL, self._channel(group.machine if group else None, request.channel), []
             case requests.ListChannels():
                 return Reply.CHANNELS, self._list(group.machine if group else None, request), []
+            case requests.ListSchedules():
+                return Reply.SCHEDULES, _list_schedules(group.machine if group else None, request), []
+            case requests.ListDefaults():
+                rows = group.machine.defaults() if group else ()
+                return Reply.DEFAULTS, {"defaults": [{"pattern": name, "settings": dict(said)} for name, said in rows]}, []
             case requests.PeekRequest():
                 return Reply.MESSAGES, *_peek(self._node, group, request)
 
@@ -77,6 +82,24 @@ class Inquiries:
         found = [name for name in names if name > request.after and request.search in name]
         rows = [self._channel(machine, name) for name in found[: request.count_max]]
         return {"channels": rows, "more": len(found) > request.count_max}
+
+
+def _list_schedules(machine: Machine | None, request: requests.ListSchedules) -> dict[str, Any]:
+    schedules = machine.schedules() if machine else ()
+    found = [schedule for schedule in schedules if schedule.name > request.after and request.search in schedule.name]
+    rows = [
+        {
+            "name": schedule.name,
+            "channel": schedule.message.header.channel,
+            "plan": schedule.plan.said(),
+            "next_unix_ns": None if schedule.ended else schedule.instant_unix_ns,
+            "times_left": schedule.times_left,
+            "stored": schedule.stored,
+            "skipped": schedule.skipped,
+        }
+        for schedule in found[: request.count_max]
+    ]
+    return {"schedules": rows, "more": len(found) > request.count_max}
 
 
 def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:

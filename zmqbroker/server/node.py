@@ -371,9 +371,7 @@ class Node:
     @property
     def voters(self) -> int:
         """Nodes that vote, of the newer set while two are in force; before the cluster is formed those configured."""
-        for group in self.groups.values():
-            return len(group.core.membership.voters)
-        return self.config.size
+        return next((len(group.core.membership.voters) for group in self.groups.values()), self.config.size)
 
     def members_changed(self, number: int) -> None:
         """Follow the roster: links, names, and the record on disk."""
@@ -391,4 +389,5 @@ class Node:
             self._liveness.restart()
             self.disks.begin(number)
             self.log_room.begin(self.log.size_bytes)
+            self._desk.begin(self.groups[number])
         self._on_change()

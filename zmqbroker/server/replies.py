@@ -11,6 +11,7 @@ from zmqbroker.commands import (
     ChannelChanged,
     Closed,
     Counted,
+    DefaultsChanged,
     HandedOver,
     Origin,
     Peeked,
@@ -19,6 +20,7 @@ from zmqbroker.commands import (
     Published,
     Result,
     Roster,
+    ScheduleChanged,
 )
 from zmqbroker.errors import MalformedFrame
 from zmqbroker.server.membership import membership_of
@@ -52,6 +54,10 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
             return Reply.DONE, {"count": result.count, "confirm": confirm}
         case ChannelChanged():
             return Reply.CHANGED, {"channel": result.channel, "changed": result.changed, "confirm": confirm}
+        case DefaultsChanged():
+            return Reply.CHANGED, {"pattern": result.pattern, "changed": result.changed, "confirm": confirm}
+        case ScheduleChanged():
+            return Reply.CHANGED, {"schedule": result.name, "changed": result.changed, "confirm": confirm}
         case Acked():
             return Reply.ACKED, {"count": result.count, "confirm": confirm}
         case HandedOver():

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any, NamedTuple
 
 from zmqbroker.commands import (
+    CREATE_ON_USE,
     Ack,
     ChannelSettings,
     Close,
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
+    DeleteSchedule,
     Extend,
     Manage,
     Nack,
+    NewSchedule,
     OpenProducer,
+    Plan,
     Purge,
     Receipt,
     Receive,
@@ -24,21 +28,36 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    SetDefaults,
     Settle,
     TakeAudit,
     Tick,
     Trim,
     UpdateChannel,
+    settings_said,
 )
 from zmqbroker.wire.batch import CHANNEL_SIZE_MAX
 from zmqbroker.wire.frames import U64_MAX
-from zmqbroker.wire.queue_requests import REASON_SIZE_MAX, settings_fields
+from zmqbroker.wire.queue_requests import REASON_SIZE_MAX, explicit_settings, settings_fields
 from zmqbroker.wire.requests import SESSION_SIZE
 
 __all__ = ["SHAPES", "SHAPE_OF_TYPE", "Shape", "SmallCommand", "fits", "is_u64"]
 
-#: Every command but Publish.
-SmallCommand = OpenProducer | Receive | Ack | Settle | Manage | Close | Tick | Trim | TakeAudit
+#: Every command but Publish; a schedule is proposed with its message.
+SmallCommand = (
+    OpenProducer
+    | Receive
+    | Ack
+    | Settle
+    | Manage
+    | SetDefaults
+    | NewSchedule
+    | DeleteSchedule
+    | Close
+    | Tick
+    | Trim
+    | TakeAudit
+)
 
 
 def is_u64(value: object) -> bool:
@@ -81,6 +100,22 @@ def _is_settings(value: object) -> bool:
     return type(value) is dict and all(
         type(item) is _SETTINGS.get(name) and (type(item) is not int or is_u64(item)) for name, item in value.items()
     )
+
+
+def _is_said(value: object) -> bool:
+    """What defaults say: settings, and whether use creates."""
+    if type(value) is not dict or type(value.get(CREATE_ON_USE, False)) is not bool:
+        return False
+    return _is_settings({name: item for name, item in value.items() if name != CREATE_ON_USE})
+
+
+def _is_plan(value: object) -> bool:
+    kinds = [type(field.default) for field in fields(Plan)]
+    return type(value) is list and [type(item) for item in value] == kinds and all(type(i) is str or is_u64(i) for i in value)
+
+
+def _is_frame(value: object) -> bool:
+    return type(value) is bytes
 
 
 def _is_receipts(value: object) -> bool:
@@ -138,7 +173,7 @@ def _settle(kind: Callable[..., Settle]) -> Callable[..., Settle]:
     return made
 
 
-def _plain_items(command: Purge | Redrive | DeleteChannel) -> list[Any]:
+def _plain_items(command: Purge | Redrive | DeleteChannel | SetDefaults | DeleteSchedule) -> list[Any]:
     return [getattr(command, field.name) for field in fields(command)]
 
 
@@ -150,16 +185,28 @@ def _delete(channel: str, sequences: list[list[int]]) -> DeleteMessages:
     return DeleteMessages(channel, tuple((first, last) for first, last in sequences))
 
 
-def _channel_items(command: CreateChannel | UpdateChannel) -> list[Any]:
+def _update_items(command: UpdateChannel) -> list[Any]:
     return [command.channel, settings_fields(command.settings)]
 
 
+def _create_items(command: CreateChannel) -> list[Any]:
+    return [command.channel, settings_said(command.settings, command.explicit)]
+
+
 def _create(channel: str, settings: dict[str, Any]) -> CreateChannel:
-    return CreateChannel(channel, ChannelSettings(**settings))
+    return CreateChannel(channel, ChannelSettings(**settings), explicit_settings(settings))
 
 
 def _update(channel: str, settings: dict[str, Any]) -> UpdateChannel:
     return UpdateChannel(channel, ChannelSettings(**settings))
+
+
+def _schedule_items(command: NewSchedule) -> list[Any]:
+    return [command.name, list(astuple(command.plan)), command.frame]
+
+
+def _schedule(name: str, plan: list[Any], frame: bytes) -> NewSchedule:
+    return NewSchedule(name, Plan(*plan), frame)
 
 
 _HELD = (_is_session, _is_channel, _is_receipts)
@@ -194,9 +241,12 @@ SHAPES: dict[type[SmallCommand], Shape] = {
     Purge: Shape(13, (_is_channel, _is_bool), _plain_items, Purge),
     DeleteMessages: Shape(14, (_is_channel, _is_spans), _delete_items, _delete),
     Redrive: Shape(15, (_is_channel, _is_channel_or_empty, _is_channel_or_empty, is_u64), _plain_items, Redrive),
-    CreateChannel: Shape(16, (_is_channel, _is_settings), _channel_items, _create),
-    UpdateChannel: Shape(17, (_is_channel, _is_settings), _channel_items, _update),
+    CreateChannel: Shape(16, (_is_channel, _is_settings), _create_items, _create),
+    UpdateChannel: Shape(17, (_is_channel, _is_settings), _update_items, _update),
     DeleteChannel: Shape(18, (_is_channel,), _plain_items, DeleteChannel),
+    SetDefaults: Shape(20, (_is_channel, _is_said, _is_bool), _plain_items, SetDefaults),
+    NewSchedule: Shape(21, (_is_channel, _is_plan, _is_frame), _schedule_items, _schedule),  # the frame ends the payload
+    DeleteSchedule: Shape(22, (_is_channel,), _plain_items, DeleteSchedule),
 }
 SHAPE_OF_TYPE: dict[int, tuple[str, Shape]] = {shape.type: (kind.__name__, shape) for kind, shape in SHAPES.items()}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-from zmqbroker.commands import ANY_INCARNATION, Command, Publish
+from zmqbroker.commands import ANY_INCARNATION, Command, CreateSchedule, NewSchedule, Publish
 from zmqbroker.errors import LocalProtocolError, MalformedFrame, UnsupportedVersion
 from zmqbroker.wire import codec
 from zmqbroker.wire.columns import read_ids, read_runs
@@ -33,6 +33,8 @@ _ENTRY = struct.Struct("<HHIQ")
 #: size of the payload, type, flags, zeros
 _COMMAND = struct.Struct("<IBB2s")
 _U64 = struct.Struct("<Q")
+#: Of a batch frame: its crc32c, and where it is.
+_CHECKSUM, _CHECKSUM_AT = struct.Struct("<I"), 4
 _ZEROS = bytes(2)
 _PUBLISH = 1
 #: Flag of a Publish: its payload has the expected sequence behind the incarnation.
@@ -164,7 +166,18 @@ def _decode_command(data: bytes, position: int) -> tuple[Command, int]:
     items = unpack(data[start:end], name) if shape.checks else list(data[start:end])
     if not fits(shape, items):
         raise MalformedFrame(f"{name} at offset {position} has wrong values: {shown(items)}")
-    return shape.command(*items), end
+    command = shape.command(*items)
+    return (_placed(command, data, end) if isinstance(command, NewSchedule) else command), end
+
+
+def _placed(schedule: NewSchedule, data: bytes, end: int) -> CreateSchedule:
+    """The schedule whose batch frame ends at data[end]: msgpack has bytes as they are, and they are its last item."""
+    size = len(schedule.frame)
+    position = end - size
+    header = codec.read_batch(data, position, size, verify=False)
+    message = Publish(header, position, size, runs=read_runs(data, position, header))
+    (checksum,) = _CHECKSUM.unpack_from(data, position + _CHECKSUM_AT)
+    return CreateSchedule(schedule.name, schedule.plan, message, checksum)
 
 
 def _decode_publish(data: bytes, start: int, size: int, *, expects: bool) -> Publish:

@@ -104,6 +104,11 @@ class Request(IntEnum):
     DELETE_CHANNEL = 0x19
     LIST_CHANNELS = 0x1A
     HAND_OVER = 0x1B
+    SET_DEFAULTS = 0x1C
+    LIST_DEFAULTS = 0x1D
+    CREATE_SCHEDULE = 0x1E
+    DELETE_SCHEDULE = 0x1F
+    LIST_SCHEDULES = 0x20
 
 
 class Reply(IntEnum):
@@ -126,6 +131,8 @@ class Reply(IntEnum):
     CHANGED = 0x97
     CHANNELS = 0x9A
     HANDED_OVER = 0x9B
+    DEFAULTS = 0x9D
+    SCHEDULES = 0xA0
     ERROR = 0xFF
 
 

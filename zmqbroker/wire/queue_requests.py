@@ -15,6 +15,7 @@ from zmqbroker.commands import (
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
+    DeleteSchedule,
     Extend,
     Manage,
     Nack,
@@ -23,8 +24,10 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    SetDefaults,
     Settle,
     UpdateChannel,
+    settings_said,
 )
 from zmqbroker.errors import InvalidChannel, InvalidRequest
 from zmqbroker.wire.batch import COUNT_MAX, SEQUENCE_MAX
@@ -55,11 +58,14 @@ __all__ = [
     "Fields",
     "ListChannels",
     "ManageRequest",
+    "Managed",
     "PeekRequest",
     "QueueRequest",
     "SettleRequest",
+    "explicit_settings",
     "fields_of_command",
     "read_channel_name",
+    "read_given_settings",
     "read_receipts",
     "read_settings",
     "reply_to",
@@ -80,6 +86,8 @@ OVERFLOWS = ("reject", "drop_oldest", "dead_letter")
 LIST_MAX = 1000
 
 Fields = Mapping[str, Any]
+#: Commands that are requests as they are.
+Managed = Manage | SetDefaults | DeleteSchedule
 
 
 @dataclass(slots=True, frozen=True)
@@ -92,9 +100,9 @@ class SettleRequest:
 
 @dataclass(slots=True, frozen=True)
 class ManageRequest:
-    """PURGE, DELETE_MESSAGES, REDRIVE, CREATE_CHANNEL, UPDATE_CHANNEL or DELETE_CHANNEL."""
+    """PURGE, DELETE_MESSAGES, REDRIVE, CREATE_CHANNEL, UPDATE_CHANNEL, DELETE_CHANNEL, SET_DEFAULTS or DELETE_SCHEDULE."""
 
-    command: Manage
+    command: Managed
     forward: bool = False
 
 
@@ -159,13 +167,21 @@ _SETTINGS_HIGH = {
     "max_bytes": U64_MAX,
     "max_in_flight": U32_MAX,
     "dedup_window_ms": DELAY_MS_MAX,
+    "max_age_ms": DELAY_MS_MAX,
 }
 _SETTINGS_FLAGS = ("single_active",)
 
 
 def read_settings(fields: Fields, channel: str) -> ChannelSettings:
     """Settings of a channel, those that are missing at their default. Raises InvalidRequest or InvalidChannel."""
-    given = fields.get("settings", {})
+    settings = read_given_settings(fields.get("settings", {}))
+    if fault := settings.contradiction(channel):
+        raise InvalidRequest(fault)
+    return settings
+
+
+def read_given_settings(given: object) -> ChannelSettings:
+    """Settings of some channel, each right by itself. Raises InvalidRequest or InvalidChannel."""
     if not isinstance(given, dict):
         raise InvalidRequest(f"field settings must be a map: {shown(given)}")
     known = ChannelSettings.__dataclass_fields__
@@ -176,15 +192,15 @@ def read_settings(fields: Fields, channel: str) -> ChannelSettings:
     overflow = text(given, "overflow", OVERFLOWS[0], REASON_SIZE_MAX)
     values |= {name: flag(given, name) for name in _SETTINGS_FLAGS}
     settings = ChannelSettings(dead_letter=_channel_or_empty(given, "dead_letter"), overflow=overflow, **values)
-    if fault := _settings_fault(settings, channel):
-        raise InvalidRequest(fault)
+    if overflow not in OVERFLOWS:
+        raise InvalidRequest(f"setting overflow is {shown(overflow)}, it must be one of {', '.join(OVERFLOWS)}")
     return settings
 
 
-def _settings_fault(settings: ChannelSettings, channel: str) -> str | None:
-    if settings.overflow not in OVERFLOWS:
-        return f"setting overflow is {shown(settings.overflow)}, it must be one of {', '.join(OVERFLOWS)}"
-    return settings.contradiction(channel)
+def explicit_settings(given: Fields) -> tuple[str, ...]:
+    """Which of these settings are said although they have their default, as `CreateChannel` has them."""
+    known = ChannelSettings.__dataclass_fields__
+    return tuple(sorted(name for name, value in given.items() if value == known[name].default))
 
 
 def settings_fields(settings: ChannelSettings) -> dict[str, Any]:
@@ -255,7 +271,8 @@ def _read_redrive(fields: Fields) -> ManageRequest:
 
 def _read_create_channel(fields: Fields) -> ManageRequest:
     channel = read_channel_name(fields)
-    return ManageRequest(CreateChannel(channel, read_settings(fields, channel)), flag(fields, "forward"))
+    command = CreateChannel(channel, read_settings(fields, channel), explicit_settings(fields.get("settings", {})))
+    return ManageRequest(command, flag(fields, "forward"))
 
 
 def _read_update_channel(fields: Fields) -> ManageRequest:
@@ -311,12 +328,12 @@ QUEUE_REQUESTS: dict[Request, Callable[[Fields], QueueRequest]] = {
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
-def fields_of_command(command: Settle | Manage) -> dict[str, Any]:
+def fields_of_command(command: Settle | Managed) -> dict[str, Any]:
     """The fields of a command that differ from their default, as the readers above expect them."""
     found: dict[str, Any] = {}
     for field in fields(command):
         value = getattr(command, field.name)
-        if field.name == "session" or value == field.default:
+        if field.name in ("session", "explicit") or value == field.default:
             continue
         if isinstance(value, ChannelSettings):
             value = settings_fields(value)
@@ -325,11 +342,13 @@ def fields_of_command(command: Settle | Manage) -> dict[str, Any]:
         elif field.name == "sequences":
             value = [list(span) for span in value]
         found["max" if field.name == "count_max" else field.name] = value
+    if isinstance(command, CreateChannel) and command.explicit:
+        found["settings"] = settings_said(command.settings, command.explicit)
     return found
 
 
 #: The command code of each.
-COMMAND_CODES: dict[type[Settle | Manage], Request] = {
+COMMAND_CODES: dict[type[Settle | Managed], Request] = {
     Nack: Request.NACK,
     Reject: Request.REJECT,
     Requeue: Request.REQUEUE,
@@ -340,6 +359,8 @@ COMMAND_CODES: dict[type[Settle | Manage], Request] = {
     CreateChannel: Request.CREATE_CHANNEL,
     UpdateChannel: Request.UPDATE_CHANNEL,
     DeleteChannel: Request.DELETE_CHANNEL,
+    SetDefaults: Request.SET_DEFAULTS,
+    DeleteSchedule: Request.DELETE_SCHEDULE,
 }
 
 
@@ -349,5 +370,5 @@ def reply_to(request: QueueRequest) -> Reply:
         return Reply.MESSAGES
     if isinstance(request, ListChannels):
         return Reply.CHANNELS
-    changes = isinstance(request.command, CreateChannel | UpdateChannel | DeleteChannel)
-    return Reply.CHANGED if changes else Reply.DONE
+    counts = isinstance(request, SettleRequest) or isinstance(request.command, Purge | DeleteMessages | Redrive)
+    return Reply.DONE if counts else Reply.CHANGED

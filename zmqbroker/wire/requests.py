@@ -14,7 +14,7 @@ from typing import Any
 from zmqbroker.commands import Receipt
 from zmqbroker.errors import InvalidRequest, MalformedFrame, MessageTooLarge, UnknownCommand
 from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, SEQUENCE_MAX, Buffer
-from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, U64_MAX, Request, binary, encode_header, flag, integer, text
+from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, U64_MAX, Reply, Request, binary, encode_header, flag, integer, text
 from zmqbroker.wire.headers import CLIENT_ID_SIZE_MAX
 from zmqbroker.wire.operator_requests import (
     AuditRequest,
@@ -42,6 +42,14 @@ from zmqbroker.wire.queue_requests import (
     read_receipts,
     reply_to,
 )
+from zmqbroker.wire.rule_requests import (
+    RULE_REQUESTS,
+    CreateScheduleRequest,
+    ListDefaults,
+    ListSchedules,
+    fields_of_schedule,
+    read_create_schedule,
+)
 from zmqbroker.wire.send_requests import (
     HAND_OVER_BATCHES_MAX,
     HandOverRequest,
@@ -63,10 +71,13 @@ __all__ = [
     "BackupRequest",
     "ChangeMembers",
     "CloseRequest",
+    "CreateScheduleRequest",
     "HandOverRequest",
     "Hello",
     "Info",
     "ListChannels",
+    "ListDefaults",
+    "ListSchedules",
     "ManageRequest",
     "OpenProducerRequest",
     "PeekRequest",
@@ -179,6 +190,9 @@ AnyRequest = (
     | AuditRequest
     | BackupRequest
     | QueueRequest
+    | CreateScheduleRequest
+    | ListSchedules
+    | ListDefaults
 )
 
 _Fields = Mapping[str, Any]
@@ -191,7 +205,7 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
     """The request that a decoded header and its body frames make.
 
     Raises UnknownCommand, MalformedFrame (wrong number of body frames), InvalidRequest, InvalidChannel, or MessageTooLarge
-    when the body of a SEND is over `body_size_max`. A batch's own limits are checked by `codec.read_batch`.
+    when the body of a message is over `body_size_max`. A batch's own limits are checked by `codec.read_batch`.
     """
     reader = _READERS.get(command)
     if reader is None:
@@ -201,8 +215,9 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
         allowed = f"{least}" if least == most else f"{least} to {most}"
         raise MalformedFrame(f"{Request(command).name} has {len(bodies)} body frames, it must have {allowed}")
     request = reader(fields, bodies)
-    if isinstance(request, Send) and len(request.body) > body_size_max:
-        size = len(request.body)
+    message = request.message if isinstance(request, CreateScheduleRequest) else request
+    if isinstance(message, Send) and len(message.body) > body_size_max:
+        size = len(message.body)
         raise MessageTooLarge(f"a message has {size} bytes, the limit is {body_size_max}", size=size, limit=body_size_max)
     return request
 
@@ -211,6 +226,7 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
 _BODY_COUNTS: dict[int, tuple[int, int]] = {
     Request.SEND: (1, 1),
     Request.SEND_BATCH: (1, 1),
+    Request.CREATE_SCHEDULE: (1, 1),
     Request.HAND_OVER: (1, HAND_OVER_BATCHES_MAX),
 }
 
@@ -280,14 +296,15 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.TRANSFER: read_transfer,
     Request.AUDIT: read_audit,
     Request.BACKUP: read_backup,
+    Request.CREATE_SCHEDULE: read_create_schedule,
 }
 
 
-def _without_bodies(read: Callable[[_Fields], QueueRequest]) -> Callable[[_Fields, Sequence[Buffer]], AnyRequest]:
+def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields, Sequence[Buffer]], AnyRequest]:
     return lambda fields, _bodies: read(fields)
 
 
-_READERS.update((code, _without_bodies(read)) for code, read in QUEUE_REQUESTS.items())
+_READERS.update((code, _without_bodies(read)) for code, read in {**QUEUE_REQUESTS, **RULE_REQUESTS}.items())
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------
@@ -310,6 +327,9 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     BackupRequest: Request.BACKUP,
     PeekRequest: Request.PEEK,
     ListChannels: Request.LIST_CHANNELS,
+    CreateScheduleRequest: Request.CREATE_SCHEDULE,
+    ListSchedules: Request.LIST_SCHEDULES,
+    ListDefaults: Request.LIST_DEFAULTS,
 }
 
 
@@ -322,6 +342,8 @@ def command_of(request: AnyRequest) -> Request:
 
 def reply_of(request: AnyRequest) -> int:
     """The command code of the reply that fits a request; as a rule its own with bit 7 set."""
+    if isinstance(request, CreateScheduleRequest):
+        return Reply.CHANGED
     return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
 
 
@@ -334,6 +356,8 @@ def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
         bodies = [request.batch]
     elif isinstance(request, HandOverRequest):
         bodies = [*request.batches]
+    elif isinstance(request, CreateScheduleRequest):
+        bodies = [request.message.body]
     return [encode_header(command_of(request), request_id, _fields_of(request)), *bodies]
 
 
@@ -345,6 +369,8 @@ def _fields_of(request: AnyRequest) -> dict[str, Any]:
     """Attributes that differ from their default, which the other side fills in."""
     if isinstance(request, SettleRequest | ManageRequest):
         return fields_of_command(request.command) | ({"forward": True} if request.forward else {})
+    if isinstance(request, CreateScheduleRequest):
+        return fields_of_schedule(request)
     fields: dict[str, Any] = {}
     for name, attribute in request.__dataclass_fields__.items():
         value = getattr(request, name)

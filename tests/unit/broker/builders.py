@@ -14,9 +14,11 @@ from zmqbroker.commands import (
     Close,
     Command,
     CreateChannel,
+    CreateSchedule,
     Delivery,
     HandOver,
     Origin,
+    Plan,
     Publish,
     Published,
     QueueStats,
@@ -45,6 +47,7 @@ __all__ = [
     "receipts_of",
     "receive",
     "ruled",
+    "scheduled",
 ]
 
 ALICE, BOB = b"a" * 16, b"b" * 16
@@ -54,7 +57,16 @@ MILLISECOND = 1_000_000
 #: Time of the first entry of a `Node`.
 START = 1_700_000_000_000_000_000
 
-TINY = MachineLimits(results_kept=2, producers_max=2, channels_max=2, waiting_max=3, dedup_ids_max=5)
+TINY = MachineLimits(
+    results_kept=2,
+    producers_max=2,
+    channels_max=2,
+    waiting_max=3,
+    dedup_ids_max=5,
+    schedules_max=2,
+    schedule_kept_ms=3_000,
+    defaults_max=2,
+)
 
 
 def key(session: bytes = ALICE, request: int = 1, consumer: int = 0) -> ReceiveKey:
@@ -81,6 +93,13 @@ def publish(
     total = count * body_size if body_bytes is None else body_bytes
     header = BatchHeader(channel, producer, base, count, total, body_size, 0)
     return Publish(header, position, size, incarnation, runs, ids, expected_sequence)
+
+
+def scheduled(
+    name: str = "s", *, channel: str = "c", checksum: int = 7, runs: tuple[Run, ...] = (), **plan: Any
+) -> CreateSchedule:
+    """A schedule whose message is that of `publish`."""
+    return CreateSchedule(name, Plan(**(plan or {"every_ms": 1000})), publish(channel=channel, runs=runs), checksum)
 
 
 def receive(

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import TypeVar
 
 from tests.unit.broker.model_handing import HandingOver
+from tests.unit.broker.model_rules import ModelSchedule
 from tests.unit.broker.model_state import (
     MILLISECOND,
     Answer,
@@ -26,13 +27,16 @@ from zmqbroker.commands import (
     Ack,
     Acked,
     ChannelChanged,
+    ChannelSettings,
     Close,
     Closed,
     Command,
     Counted,
     CreateChannel,
+    CreateSchedule,
     DeleteChannel,
     DeleteMessages,
+    DeleteSchedule,
     Extend,
     HandOver,
     Nack,
@@ -48,6 +52,7 @@ from zmqbroker.commands import (
     Reject,
     Requeue,
     Result,
+    SetDefaults,
     Settle,
     Trim,
     UpdateChannel,
@@ -89,13 +94,15 @@ class Model(HandingOver):
         return self.channels[name].stats() if name in self.channels else None
 
     def lowest_live_index(self) -> int | None:
-        return min((part.index for channel in self.channels.values() for part in channel.parts()), default=None)
+        live = [part.index for channel in self.channels.values() for part in channel.parts()]
+        return min([*live, *(schedule.index for schedule in self.schedules.values())], default=None)
 
     def next_due(self) -> int | None:
         waiting = [m for channel in self.channels.values() for m in channel.messages if m.waits]
         dues = [m.due for m in waiting if m.due] + [m.part.expires for m in waiting if m.part.expires]
         turns = [channel.turn.deadline for channel in self.channels.values() if channel.turn and channel.turn.order]
-        return min([*dues, *turns, *(hold.deadline for _, hold in self.holds())], default=None)
+        dues += [*turns, *self.schedule_instants()]
+        return min([*dues, *(hold.deadline for _, hold in self.holds())], default=None)
 
     # --- time ---------------------------------------------------------------------------------------------------------
 
@@ -112,6 +119,7 @@ class Model(HandingOver):
             channel.take_turns()
             channel.finish([m for m in channel.messages if m.waits and m.has_expired(self.now)], "expired")
             self.serve(channel)
+        self.send_due()
         for _, _, channel, hold in due:
             self.to_serve = []
             if isinstance(hold, Turn):
@@ -153,6 +161,12 @@ class Model(HandingOver):
                 return self.on(self.found(command.channel), self.delete, command)
             case HandOver():
                 return self.hand_over(command)
+            case SetDefaults():
+                return self.set_defaults(command)
+            case CreateSchedule():
+                return self.create_schedule(command)
+            case DeleteSchedule():
+                return self.delete_schedule(command)
             case Close():
                 return self.close(command)
             case Trim():
@@ -193,6 +207,14 @@ class Model(HandingOver):
 
     def mismatch(self, command: Publish, last_sequence: int) -> SequenceMismatch:
         return SequenceMismatch("", expected=command.expected_sequence, last_sequence=last_sequence)
+
+    def send(self, schedule: ModelSchedule) -> bool:
+        """As if the message was sent now, but for the entry that it is in."""
+        command, self.to_serve, self.frame_index = schedule.command.message, [], schedule.index
+        result = self.on(self.used(command.header.channel), self.publish, command)
+        self.frame_index = 0
+        self.serve_all()
+        return isinstance(result, Published)
 
     # --- receiving ----------------------------------------------------------------------------------------------------
 
@@ -335,15 +357,15 @@ class Model(HandingOver):
     def create(self, command: CreateChannel) -> Result:
         if self.contradiction(command):
             return InvalidRequest("")
-        there = self.channels.get(command.channel)
+        there, usual = self.channels.get(command.channel), asdict(ChannelSettings())
+        said = {k: v for k, v in asdict(command.settings).items() if v != usual[k] or k in command.explicit}
         if there is None:
-            made = self.used(command.channel)
-            if isinstance(made, RequestError):
-                return made
-            made.settings = command.settings
-            return ChannelChanged(made.name, changed=True)
-        settings, wanted = asdict(there.settings), asdict(command.settings)
-        differing = sorted(name for name in settings if settings[name] != wanted[name])
+            made = self.made(command.channel, said)
+            return made if isinstance(made, RequestError) else ChannelChanged(made.name, changed=True)
+        settings = asdict(there.settings)
+        wanted = {name: said.get(name, value) for name, value in usual.items()}
+        free = {name for name in usual if name not in said and self.said_for(command.channel, name) is not None}
+        differing = sorted(name for name in usual if name not in free and settings[name] != wanted[name])
         return ChannelExists("", differing=differing) if differing else ChannelChanged(there.name, changed=False)
 
     def update(self, command: UpdateChannel) -> Result:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.unit.broker.model_moving import Movements
 from tests.unit.broker.model_state import Channel, KnownProducer, Message, Part, Sighting, first_step_after, groups_of
 from zmqbroker.commands import BatchHeader, HandedOver, HandOver, Publish, Published, Receipt, Result, Run
-from zmqbroker.errors import ChannelNotFound, Duplicate, InvalidRequest, OutOfSequence, StaleReceipt, UnknownProducer
+from zmqbroker.errors import Busy, ChannelNotFound, Duplicate, InvalidRequest, OutOfSequence, StaleReceipt, UnknownProducer
 
 __all__ = ["HandingOver"]
 
@@ -39,7 +39,7 @@ class HandingOver(Movements):
     def messages_of(self, channel: Channel, command: Publish, duplicates: dict[int, int]) -> list[Message]:
         """The messages of a batch, one by one; those that are duplicates are finished, and part the others."""
         header, first, made = command.header, len(channel.messages) + 1, list[Message]()
-        whole = Part.of_frame(header, command.position, command.size, self.index, self.now)
+        whole = Part.of_frame(header, command.position, command.size, self.frame_index or self.index, self.now)
         place_in_frame = 0
         for run in command.runs or (Run(header.count),):
             part = whole.cut(place_in_frame, run.count) if run.count < header.count else whole
@@ -48,6 +48,7 @@ class HandingOver(Movements):
             expiry_ms = run.expiry_ms or channel.settings.expiry_ms
             if expiry_ms:
                 part.expires = first_step_after(self.now, expiry_ms)
+            self.age(part, channel)
             due = first_step_after(self.now, delay_ms) if delay_ms else 0
             begin = len(made)
             for _ in range(run.count):
@@ -140,6 +141,11 @@ class HandingOver(Movements):
         for name, (count, size) in wanted.items():
             channel = self.channels.get(name)
             if channel is None:
+                if self.said_for(name, "create_on_use") is False:
+                    return ChannelNotFound("")
+                settings = self.settings_for(name, {})
+                if 0 < settings.max_messages < count or 0 < settings.max_bytes < size:
+                    return self.full(Channel(name, self.index, settings))
                 new.add(name)
                 continue
             leave = leaving if channel is source else 0
@@ -155,10 +161,12 @@ class HandingOver(Movements):
             if settings.overflow == "reject" or too_many or too_large:
                 return self.full(channel)
             if settings.overflow == "dead_letter":
+                if settings.dead_letter not in self.channels and self.said_for(settings.dead_letter, "create_on_use") is False:
+                    return self.full(channel)
                 new.add(settings.dead_letter)
         count = sum(name not in self.channels for name in new)
         room = len(self.channels) + count <= self.limits.channels_max
-        return None if room else self.no_channel()
+        return None if room else Busy("", retry_ms=self.limits.retry_ms)
 
     def do_it(self, source: Channel, command: HandOver, wanted: Wanted) -> Result:
         self.to_serve.append(source)

@@ -4,42 +4,39 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.broker.model_state import MILLISECOND, Answer, Channel, Given, Hold, Message, Turn, runs_of
+from tests.unit.broker.model_rules import Rules
+from tests.unit.broker.model_state import (
+    MILLISECOND,
+    Answer,
+    Channel,
+    Given,
+    Hold,
+    Message,
+    Part,
+    Turn,
+    first_step_after,
+    runs_of,
+)
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import Origin, Receive, ReceiveKey
-from zmqbroker.errors import Busy, ChannelFull, ChannelNotFound
+from zmqbroker.errors import ChannelFull
 
 __all__ = ["Movements"]
 
 Runs = list[list[Message]]
 
 
-class Movements:
+class Movements(Rules):
     """All channels, and what happens to their messages."""
 
     def __init__(self, limits: MachineLimits) -> None:
-        self.limits = limits
-        self.channels: dict[str, Channel] = {}  # in the order of creation
-        self.now = self.trimmed = self.order = self.index = self.assigning = 0
+        super().__init__(limits)
+        self.trimmed = self.order = 0
         self.answers: list[Answer] = []
         self.to_serve: list[Channel] = []  # those that got something in this command
 
     def holds(self) -> list[tuple[Channel, Hold]]:
         return [(channel, hold) for channel in self.channels.values() for hold in channel.holds]
-
-    def found(self, name: str, incarnation: int = 0) -> Channel | ChannelNotFound:
-        channel = self.channels.get(name)
-        return channel if channel is not None and incarnation in (0, channel.incarnation) else ChannelNotFound("")
-
-    def used(self, name: str, incarnation: int = 0) -> Channel | ChannelNotFound | Busy:
-        if name in self.channels or incarnation:
-            return self.found(name, incarnation)
-        if len(self.channels) == self.limits.channels_max:
-            return self.no_channel()
-        return self.channels.setdefault(name, Channel(name, self.index))
-
-    def no_channel(self) -> Busy:
-        return Busy("", retry_ms=self.limits.retry_ms)
 
     # --- to consumers -------------------------------------------------------------------------------------------------
 
@@ -125,6 +122,12 @@ class Movements:
         common = part.time, part.index, part.position, part.size
         return Given(hold.assigning, message.sequence, message.deliveries, *common, message.place_in_frame, message.origin)
 
+    def age(self, part: Part, channel: Channel) -> None:
+        """What is stored now in a channel with a `max_age_ms` is gone so long from now at the latest."""
+        if channel.settings.max_age_ms:
+            last = first_step_after(self.now, channel.settings.max_age_ms)
+            part.expires = min(part.expires, last) if part.expires else last
+
     # --- back, and elsewhere ------------------------------------------------------------------------------------------
 
     def give_back(self, channel: Channel, hold: Hold) -> int:
@@ -172,8 +175,9 @@ class Movements:
         self.to_serve += [source, target]
         for run in runs:
             part = run[0].part.cut(run[0].place, len(run))
-            if target is not source and not expiring:
-                part.expires = 0
+            if target is not source:
+                part.expires = part.expires if expiring else 0
+                self.age(part, target)
             for place, old in enumerate(run):
                 new = Message(len(target.messages) + 1, part, place, old.place_in_frame, due=due)
                 if target is source:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import cycle, islice
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from tests.unit.broker.builders import ALICE, BOB, TINY, publish, receive
+from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, TINY, publish, receive, scheduled
 from tests.unit.broker.trio import Held, Trio
 from zmqbroker.commands import (
     Ack,
@@ -19,10 +19,12 @@ from zmqbroker.commands import (
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
+    DeleteSchedule,
     Extend,
     HandOver,
     Nack,
     OpenProducer,
+    Plan,
     Publish,
     Purge,
     Receipt,
@@ -30,9 +32,11 @@ from zmqbroker.commands import (
     Reject,
     Requeue,
     Run,
+    SetDefaults,
     Tick,
     Trim,
     UpdateChannel,
+    settings_said,
 )
 
 channels = st.sampled_from(["a", "a", "a", "a", "a", "a", "b", "dead", "more"])
@@ -60,6 +64,7 @@ rules = st.builds(
     max_in_flight=st.sampled_from([0, 0, 0, 2, 4]),
     dedup_window_ms=st.sampled_from([0, 0, 1, 20, 1000]),
     single_active=st.sampled_from([False, False, True]),
+    max_age_ms=st.sampled_from([0, 0, 0, 10, 30]),
 )
 
 
@@ -111,8 +116,9 @@ others: st.SearchStrategy[Command] = st.one_of(
     st.just(Tick()),
     st.builds(Trim, st.integers(0, 50)),
 )
+explicit = st.sampled_from([(), (), ("max_messages",), ("dead_letter", "overflow")])
 managing: st.SearchStrategy[Command] = st.one_of(
-    st.builds(CreateChannel, channels, rules),
+    st.builds(CreateChannel, channels, rules, explicit),
     st.builds(UpdateChannel, channels, rules),
     st.builds(UpdateChannel, channels, rules),
     st.builds(DeleteChannel, channels),
@@ -125,6 +131,41 @@ managing: st.SearchStrategy[Command] = st.one_of(
         st.sampled_from(["", "", "a", "b"]),
         st.sampled_from([0, 0, 1, 3]),
     ),
+)
+
+
+plans = st.one_of(
+    st.builds(
+        Plan,
+        every_ms=st.sampled_from([1000, 1500]),
+        first_unix_ns=st.sampled_from([0, 0, START - 700 * MILLISECOND, START + 900 * MILLISECOND]),
+        times=st.sampled_from([0, 1, 2]),
+        until_unix_ns=st.sampled_from([0, 0, START + 5000 * MILLISECOND]),
+    ),
+    st.builds(Plan, every_ms=st.just(1000), delay_ms=st.sampled_from([1, 15])),
+    st.builds(Plan, cron=st.sampled_from(["*/1 * * * *", "*/7 * * * *"]), times=st.sampled_from([0, 2])),
+)
+names = st.sampled_from(["s", "s", "t", "u"])
+saids = st.builds(
+    lambda said, more: {**settings_said(said), **more},
+    rules,
+    st.sampled_from([{}, {}, {"create_on_use": False}, {"create_on_use": True}, {"max_messages": 0}]),
+)
+patterns = st.sampled_from(["*", ">", "a", "dead", "b.*", "more"])
+ruling: st.SearchStrategy[Command] = st.one_of(
+    st.builds(SetDefaults, patterns, saids, st.sampled_from([False, False, True])),
+    st.builds(SetDefaults, patterns, st.just({})),
+    st.builds(
+        lambda name, plan, channel, run, checksum: scheduled(
+            name, channel=channel, runs=run, checksum=checksum, **asdict(plan)
+        ),
+        names,
+        plans,
+        channels,
+        st.sampled_from([(), (), (Run(1, expiry_ms=30, priority=1),), (Run(1, delay_ms=10),)]),
+        st.sampled_from([7, 7, 8]),
+    ),
+    st.builds(DeleteSchedule, names),
 )
 
 
@@ -142,7 +183,7 @@ class MachineAgainstModel(RuleBasedStateMachine):
         if settings is not None:
             self.trio.apply([CreateChannel("a", settings)])
 
-    @rule(data=st.data(), skipped=st.integers(0, 1), step_ms=st.sampled_from([0, 0, 1, 1, 2, 8, 10, 20, -5]))
+    @rule(data=st.data(), skipped=st.integers(0, 1), step_ms=st.sampled_from([0, 0, 1, 1, 2, 8, 10, 20, -5, 700, 2500, 90_000]))
     def entry(self, data: st.DataObject, skipped: int, step_ms: int) -> None:
         """Apply one entry to all three and compare all they say."""
         self.trio.apply(data.draw(st.lists(self.commands(), min_size=1, max_size=6)), skipped, step_ms)
@@ -152,7 +193,9 @@ class MachineAgainstModel(RuleBasedStateMachine):
         held = self.trio.held()
         settles = [self.settles(held, complete=True), self.settles(held, complete=False)] if held else []
         again = [st.sampled_from(self.trio.done)] if self.trio.done else []
-        return st.one_of(publishes, publishes, receives, receives, receives, *settles, *settles, *again, others, managing)
+        return st.one_of(
+            publishes, publishes, receives, receives, receives, *settles, *settles, *again, others, managing, ruling
+        )
 
     def settles(self, held: list[Held], *, complete: bool) -> st.SearchStrategy[Command]:
         """What holders do, with whole receipts or with any parts, which may be anyone's."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from random import Random
+from typing import Any
 
 import pytest
 
-from tests.unit.broker.builders import ALICE, BOB, TINY, publish, receive
+from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, TINY, publish, receive, scheduled
 from tests.unit.broker.trio import CHANNELS, Held, Trio
 from zmqbroker.commands import (
     Ack,
@@ -22,6 +23,7 @@ from zmqbroker.commands import (
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
+    DeleteSchedule,
     Extend,
     HandOver,
     Nack,
@@ -33,6 +35,7 @@ from zmqbroker.commands import (
     Reject,
     Requeue,
     Run,
+    SetDefaults,
     Tick,
     UpdateChannel,
 )
@@ -55,6 +58,7 @@ class Commands:
             *[self.settle] * 8,
             *[self.hand_over] * 4,
             *[self.manage] * 2,
+            self.rule,
             lambda: Close(self.pick([ALICE, BOB]), self.pick([None, 0, 1]), self.pick([0, 0, 1, 2, 3])),
             lambda: OpenProducer(self.channel(), self.pick([1, 2, 3])),
             Tick,
@@ -80,6 +84,7 @@ class Commands:
             max_in_flight=self.pick([0, 0, 0, 2, 4]),
             dedup_window_ms=self.pick([0, 20, 40, 1000]),
             single_active=self.pick([False, False, True]),
+            max_age_ms=self.pick([0, 0, 0, 15, 40]),
         )
 
     def publish(self) -> Publish:
@@ -175,6 +180,29 @@ class Commands:
         ]
         return self.pick(commands)
 
+    def rule(self) -> Command:
+        name, pick = self.pick(["s", "s", "t", "u"]), self.pick
+        said = {key: value for key, value in asdict(self.rules()).items() if self.chance.random() < 0.4}
+        uses: list[dict[str, bool]] = [{}, {}, {"create_on_use": False}, {"create_on_use": True}]
+        more = pick(uses)
+        plans: list[dict[str, Any]] = [
+            {"every_ms": pick([1000, 1700]), "times": pick([0, 0, 1, 3])},
+            {"every_ms": 1000, "delay_ms": pick([5, 40]), "until_unix_ns": pick([0, START + 4000 * MILLISECOND])},
+            {"every_ms": 1000, "first_unix_ns": START + pick([-2500, 30, 1500]) * MILLISECOND},
+            {"cron": pick(["*/1 * * * *", "*/3 * * * *"]), "times": pick([0, 2])},
+        ]
+        plan = pick(plans)
+        treatments: list[tuple[Run, ...]] = [(), (), (Run(1, expiry_ms=30),), (Run(1, delay_ms=10, priority=9),)]
+        runs = pick(treatments)
+        commands: list[Command] = [
+            SetDefaults(pick(["*", ">", "a", "dead"]), {**said, **more}, pick([False, False, True])),
+            SetDefaults(pick(["*", ">", "a", "dead"])),
+            scheduled(name, channel=self.channel(), checksum=pick([7, 7, 8]), runs=runs, **plan),
+            scheduled(name, channel=self.channel(), **plan),
+            DeleteSchedule(name),
+        ]
+        return pick(commands)
+
 
 @pytest.mark.parametrize("seed", range(first, last))
 def test_machine_entries_of_seeds_agree_with_the_model(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,7 +213,7 @@ def test_machine_entries_of_seeds_agree_with_the_model(seed: int, monkeypatch: p
     commands = Commands(chance, trio)
     trio.apply([CreateChannel("a", commands.rules())])
     for _ in range(ENTRIES):
-        trio.apply(commands.some(trio.held()), chance.choice([0, 0, 1]), chance.choice([0, 1, 2, 8, 10, 20, -5]))
+        trio.apply(commands.some(trio.held()), chance.choice([0, 0, 1]), chance.choice([0, 1, 2, 8, 10, 20, -5, 700, 60_000]))
         trio.check()
         if chance.random() < 0.2:
             trio.restart()

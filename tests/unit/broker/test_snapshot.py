@@ -293,7 +293,7 @@ def test_restore_of_a_malformed_value_of_a_new_kind_is_refused(kind: int, values
         (3, (0, 1)),
         (8, (0, 9, 0)),
         (8, (2**64 - 1, 9, 0)),  # over its neighbour
-        (1, (b"c", 1, 5, 0, [0] * 7, {})),
+        (1, ("c", 1, 5, 0, [0] * 12, {})),
     ],
 )
 def test_restore_of_a_value_that_no_machine_writes_is_refused(kind: int, values: tuple[object, ...]) -> None:

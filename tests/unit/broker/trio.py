@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from tests.unit.broker.builders import ALICE, BOB, MILLISECOND, START, describe
 from tests.unit.broker.model import Model
 from tests.unit.broker.model_state import Answer, Given
 from zmqbroker.broker import Machine, MachineLimits
+from zmqbroker.broker.schedules import Schedule
 from zmqbroker.commands import Command, Delivery, HandedOver, HandOver, Publish, Receipt
 
 __all__ = ["CHANNELS", "Held", "Trio"]
@@ -39,6 +41,12 @@ def spread(delivery: Delivery) -> Answer:
             for step in range(piece.receipt.last - piece.receipt.first + 1)
         ),
     )
+
+
+def schedule_row(schedule: Schedule) -> tuple[Any, ...]:
+    """A schedule as the model tells it."""
+    instant = 0 if schedule.ended else schedule.instant_unix_ns
+    return (schedule.name, schedule.plan, schedule.number, schedule.stored, schedule.skipped, instant)
 
 
 class Trio:
@@ -131,6 +139,10 @@ class Trio:
         for session in (ALICE, BOB):
             assert machine.holds(session) == (session in sessions)
             assert machine.waits(session) == any(h.key.session == session and h.assigning is None for h in holds)
+        assert [schedule_row(schedule) for schedule in machine.schedules()] == [
+            model.schedules[name].row() for name in sorted(model.schedules)
+        ]
+        assert list(machine.defaults()) == sorted(model.patterns.items())
         assert (machine.now_unix_ns, machine.trimmed_index) == (model.now, model.trimmed)
 
     def check_due(self) -> None:

@@ -13,7 +13,7 @@ from zmqbroker.cli.options import CommandContext, Connect
 from zmqbroker.client import Explained, SendResult
 from zmqbroker.client.message import Origin
 from zmqbroker.commands import ChannelSettings
-from zmqbroker.errors import BrokerError, ChannelExists, ChannelNotFound, DeadlineExceeded
+from zmqbroker.errors import BrokerError, ChannelExists, ChannelNotFound, DeadlineExceeded, ScheduleNotFound
 from zmqbroker.wire.queue_requests import settings_fields
 
 __all__ = ["FakeBroker", "FakeMessage", "node_fields"]
@@ -259,11 +259,53 @@ class FakeChannels:
         await asyncio.sleep(0)
         return self._broker.described(name)
 
+    async def set_defaults(self, pattern: str, **settings: Any) -> bool:
+        """Remember what is said of a pattern."""
+        there = self._broker.defaults.get(pattern, {})
+        self._broker.defaults[pattern] = settings
+        return there != settings
+
+    async def delete_defaults(self, pattern: str) -> bool:
+        """Forget it."""
+        return self._broker.defaults.pop(pattern, None) is not None
+
+    async def list_defaults(self) -> dict[str, dict[str, Any]]:
+        """All of them, by pattern."""
+        return dict(sorted(self._broker.defaults.items()))
+
     async def list(self, search: str = "") -> AsyncIterator[dict[str, Any]]:
         """All of them, by name."""
         for name in sorted(self._broker.settings):
             if search in name:
                 yield await self.describe(name)
+
+
+class FakeSchedules:
+    """All schedules; what they were made with is kept."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._schedules = broker.schedules
+
+    async def create(self, name: str, channel: str, body: bytes, **options: Any) -> bool:
+        """Make one, unless it is there."""
+        wanted = {"channel": channel, "body": body, **options}
+        return self._schedules.setdefault(name, wanted) is wanted
+
+    async def delete(self, name: str) -> None:
+        """Delete one."""
+        if self._schedules.pop(name, None) is None:
+            raise ScheduleNotFound(f"no schedule is called {name!r}")
+
+    async def list(self, search: str = "") -> AsyncIterator[dict[str, Any]]:
+        """All of them, by name; one that comes a number of times has ended."""
+        for name, made in sorted(self._schedules.items()):
+            if search in name:
+                plan = {key: made[key] for key in ("cron", "every_ms") if made[key]}
+                ended = bool(made["times"])
+                instant = None if ended else 1_700_000_000_000_000_000
+                left = 0 if ended else None
+                row = {"name": name, "channel": made["channel"], "plan": plan, "next_unix_ns": instant, "times_left": left}
+                yield {**row, "stored": 7, "skipped": 1}
 
 
 class FakeClient:
@@ -289,6 +331,11 @@ class FakeClient:
         """All channels."""
         return FakeChannels(self._broker)
 
+    @property
+    def schedules(self) -> FakeSchedules:
+        """All schedules."""
+        return FakeSchedules(self._broker)
+
     async def __aenter__(self) -> FakeClient:
         self._broker.open_clients += 1
         return self
@@ -309,6 +356,8 @@ class FakeBroker:
         self.acked: list[tuple[str, int]] = []
         self.attributes: dict[tuple[str, int], dict[str, Any]] = {}  # by channel and sequence, what a message was sent with
         self.settings: dict[str, dict[str, Any]] = {}  # of channels that were created or used
+        self.defaults: dict[str, dict[str, Any]] = {}
+        self.schedules: dict[str, dict[str, Any]] = {}
         self.managed: list[tuple[Any, ...]] = []  # what was asked for, with all that was said
         self.rate_window_ms = 0
         self.page = 1_000  # most messages in one answer to a peek

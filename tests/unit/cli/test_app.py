@@ -34,6 +34,7 @@ def test_exit_status_every_error_has_the_one_of_its_kind(kind: type[errors.Broke
     expected = {
         "ChannelNotFound": Exit.NOTHING_THERE,
         "NodeNotFound": Exit.NOTHING_THERE,
+        "ScheduleNotFound": Exit.NOTHING_THERE,
         "ConfigError": Exit.USAGE,
         "LocalProtocolError": Exit.USAGE,
         "DataDirectoryError": Exit.USAGE,
@@ -112,6 +113,7 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
         "status",
         "queue",
         "channel",
+        "schedule",
         "apply",
         "export",
         "cluster",

@@ -108,7 +108,14 @@ def test_apply_that_fails_half_way_tells_what_was_done(
         (b"\xff", ["is not TOML"]),
         (b"a = " + b"9" * 5000, ["is not TOML"]),
         (b"a = " + b"[" * 50_000, ["is not TOML"]),
-        (b"channels = 5", ['channels must be tables [channels."NAME"]']),
+        (b"channels = 5", ["channels must be tables; there are only tables"]),
+        (b"defaults = 5", ["defaults must be tables; there are only tables"]),
+        (b"[defaults]\na = 1", ["defaults 'a' must be a table"]),
+        (
+            b'[defaults."a*"]\ndealy_ms = 1',
+            ["pattern 'a*': * is a whole token", "setting 'dealy_ms' is not known"],
+        ),
+        (b'[defaults."a"]\ncreate_on_use = 1', ["create_on_use must be true or false: 1"]),
         (b"[queues.a]", ["'queues' is not known"]),
         (b"[channels]\na = 1", ["channel 'a' must be a table"]),
         (b'[channels."a b"]', ["channel name 'a b' holds white space"]),
@@ -168,4 +175,58 @@ def test_export_of_nothing_is_a_file_too(tmp_path: Path, capsys: pytest.CaptureF
     assert run(["export"], FakeBroker().context) == Exit.DONE
     (tmp_path / "none.toml").write_text(capsys.readouterr().out)
     assert run(["apply", str(tmp_path / "none.toml"), "--json"], FakeBroker().context) == Exit.DONE
-    assert json.loads(capsys.readouterr().out) == {"dry_run": False, "channels": []}
+    assert json.loads(capsys.readouterr().out) == {"dry_run": False, "defaults": [], "channels": []}
+
+
+RULES = """
+[defaults."orders.>"]
+max_messages = 100
+dead_letter = "orders.dead"
+create_on_use = false
+
+[defaults.">"]
+delay_ms = 5
+
+[channels."orders.eu"]
+max_messages = 0
+
+[channels."orders.dead"]
+"""
+
+
+def test_apply_sets_defaults_first_and_channels_have_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.defaults[">"] = {"delay_ms": 5}
+    broker.defaults["orders.*"] = {"max_in_flight": 3}  # which the file does not name, and which stays
+    file = tmp_path / "rules.toml"
+    file.write_text(RULES)
+    assert run(["apply", str(file), "--dry-run"], broker.context) == Exit.DONE
+    assert "orders.>" not in broker.defaults
+    capsys.readouterr()
+    assert run(["apply", str(file)], broker.context) == Exit.DONE
+    assert capsys.readouterr().out.splitlines() == [
+        "defaults orders.>: set, max_messages 100, dead_letter orders.dead, create_on_use false",
+        "defaults >: unchanged",
+        "orders.eu: created, dead_letter orders.dead, delay_ms 5 ms, max_in_flight 3",
+        "orders.dead: created, delay_ms 5 ms, max_messages 100, max_in_flight 3",
+    ]
+    assert run(["apply", str(file), "--json"], broker.context) == Exit.DONE
+    told = json.loads(capsys.readouterr().out)
+    assert [(row["pattern"], row["action"]) for row in told["defaults"]] == [("orders.>", "unchanged"), (">", "unchanged")]
+    assert {row["action"] for row in told["channels"]} == {"unchanged"}
+
+
+def test_export_writes_defaults_and_of_channels_what_they_do_not_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = FakeBroker()
+    file = tmp_path / "rules.toml"
+    file.write_text(RULES)
+    assert run(["apply", str(file)], broker.context) == Exit.DONE
+    capsys.readouterr()
+    assert run(["export"], broker.context) == Exit.DONE
+    file.write_text(capsys.readouterr().out)
+    elsewhere = FakeBroker()
+    assert run(["apply", str(file)], elsewhere.context) == Exit.DONE
+    assert (elsewhere.defaults, elsewhere.settings) == (broker.defaults, broker.settings)
+    assert '[channels."orders.eu"]\nmax_messages = 0' in file.read_text()

@@ -16,7 +16,7 @@ from zmqbroker.errors import NoMajority
 
 ALL = (
     "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, overflow, max_in_flight, "
-    "dedup_window_ms, single_active"
+    "dedup_window_ms, single_active, max_age_ms"
 )
 
 
@@ -45,6 +45,7 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         "max_in_flight=7",
         "dedup_window_ms=60000",
         "single_active=true",
+        "max_age_ms=86400000",
     ]
     assert run(["channel", "create", "orders", *settings(*pairs)], broker.context) == Exit.DONE
     assert capsys.readouterr().out == "orders: created\n"
@@ -60,6 +61,7 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
             "max_in_flight": 7,
             "dedup_window_ms": 60_000,
             "single_active": True,
+            "max_age_ms": 86_400_000,
         }
     }
     assert set(broker.settings["orders"]) == set(DEFAULTS), "every setting has its value here"
@@ -224,6 +226,7 @@ def test_describe_shows_counters_and_every_setting(capsys: pytest.CaptureFixture
         ["max_in_flight", "-"],
         ["dedup_window_ms", "-"],
         ["single_active", "-"],
+        ["max_age_ms", "-"],
     ]
     assert ["size", "2.5 KiB"] in rows
     assert ["oldest (UTC)", "-"] in rows

@@ -11,7 +11,7 @@ import click
 import pytest
 
 from zmqbroker.cli.app import application
-from zmqbroker.cli.channel_file import read_channels
+from zmqbroker.cli.channel_file import Declared, read_file
 from zmqbroker.commands import ChannelSettings
 
 TEXT = (Path(__file__).resolve().parents[3] / "docs" / "OPERATIONS.md").read_text(encoding="utf-8")
@@ -19,7 +19,7 @@ SECTION = TEXT.partition("## Queues and channels by command\n")[2].partition("\n
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in SECTION.splitlines() if line.startswith("zmqbroker ")]
 
 
-@pytest.mark.parametrize("noun", ["queue", "channel"])
+@pytest.mark.parametrize("noun", ["queue", "channel", "schedule"])
 def test_operations_every_command_of_a_noun_is_shown(noun: str) -> None:
     group = application.commands[noun]
     assert isinstance(group, click.Group)
@@ -46,4 +46,6 @@ def test_operations_every_setting_is_explained() -> None:
 
 def test_operations_file_of_channels_is_understood() -> None:
     shown = SECTION.partition("```toml\n")[2].partition("```")[0]
-    assert read_channels("shown", shown.encode()) == {"orders": {"delivery_limit": 5, "dead_letter": "orders.dead"}}
+    assert read_file("shown", shown.encode()) == Declared(
+        {"orders.>": {"max_messages": 100_000}}, {"orders": {"delivery_limit": 5, "dead_letter": "orders.dead"}}
+    )

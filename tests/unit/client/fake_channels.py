@@ -10,26 +10,27 @@ from zmqbroker.commands import (
     CreateChannel,
     DeleteChannel,
     DeleteMessages,
-    Manage,
+    DeleteSchedule,
     Nack,
     Purge,
     Receipt,
     Redrive,
     Reject,
     Requeue,
+    SetDefaults,
     Settle,
     UpdateChannel,
 )
-from zmqbroker.errors import ChannelExists, ChannelNotFound, InvalidRequest, StaleReceipt
+from zmqbroker.errors import ChannelExists, ChannelNotFound, InvalidRequest, ScheduleNotFound, StaleReceipt
 from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.frames import Reply
-from zmqbroker.wire.queue_requests import settings_fields
-from zmqbroker.wire.requests import ListChannels, PeekRequest
+from zmqbroker.wire.queue_requests import Managed, settings_fields
+from zmqbroker.wire.requests import CreateScheduleRequest, ListChannels, ListSchedules, PeekRequest
 
 if TYPE_CHECKING:
     from tests.unit.client.fakes import FakeBroker, FakeChannel
 
-__all__ = ["list_channels", "manage", "peek", "settle"]
+__all__ = ["create_schedule", "list_channels", "list_defaults", "list_schedules", "manage", "peek", "settle"]
 
 Reply3 = tuple[Reply, dict[str, Any], list[bytes]]
 
@@ -84,9 +85,17 @@ def _settle(broker: FakeBroker, channel: FakeChannel, command: Settle, to: str, 
             target.ready.append(len(target.messages))
 
 
-def manage(broker: FakeBroker, command: Manage) -> Reply3:
-    """PURGE, DELETE_MESSAGES, REDRIVE, CREATE_CHANNEL, UPDATE_CHANNEL, DELETE_CHANNEL."""
+def manage(broker: FakeBroker, command: Managed) -> Reply3:
+    """PURGE, DELETE_MESSAGES, REDRIVE, CREATE_CHANNEL, UPDATE_CHANNEL, DELETE_CHANNEL, SET_DEFAULTS, DELETE_SCHEDULE."""
     broker.managed.append(command)
+    if isinstance(command, SetDefaults):
+        changed = broker.defaults.get(command.pattern, {}) != command.settings
+        broker.defaults[command.pattern] = command.settings
+        return Reply.CHANGED, {"pattern": command.pattern, "changed": changed, "confirm": "quorum"}, []
+    if isinstance(command, DeleteSchedule):
+        if broker.schedules.pop(command.name, None) is None:
+            raise ScheduleNotFound(f"no schedule {command.name!r}")
+        return Reply.CHANGED, {"schedule": command.name, "changed": True, "confirm": "quorum"}, []
     if isinstance(command, CreateChannel):
         return _create(broker, command)
     channel = _found(broker, command.channel)
@@ -141,6 +150,26 @@ def list_channels(broker: FakeBroker, request: ListChannels) -> Reply3:
     names = sorted(name for name in broker.channels if name > request.after and request.search in name)
     count = min(request.count_max, broker.page)
     return Reply.CHANNELS, {"channels": [row(broker, name) for name in names[:count]], "more": len(names) > count}, []
+
+
+def create_schedule(broker: FakeBroker, request: CreateScheduleRequest) -> Reply3:
+    """CREATE_SCHEDULE, which is remembered."""
+    changed = broker.schedules.get(request.name) != request
+    broker.schedules[request.name] = request
+    return Reply.CHANGED, {"schedule": request.name, "changed": changed, "confirm": "quorum"}, []
+
+
+def list_schedules(broker: FakeBroker, request: ListSchedules) -> Reply3:
+    """LIST_SCHEDULES, in pages of `broker.page` at most."""
+    names = sorted(name for name in broker.schedules if name > request.after and request.search in name)
+    count = min(request.count_max, broker.page)
+    rows = [{"name": name, "channel": broker.schedules[name].message.channel} for name in names[:count]]
+    return Reply.SCHEDULES, {"schedules": rows, "more": len(names) > count}, []
+
+
+def list_defaults(broker: FakeBroker) -> Reply3:
+    """LIST_DEFAULTS."""
+    return Reply.DEFAULTS, {"defaults": [{"pattern": p, "settings": s} for p, s in sorted(broker.defaults.items()) if s]}, []
 
 
 def peek(broker: FakeBroker, request: PeekRequest) -> Reply3:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.client import fake_channels, fake_handing
-from zmqbroker.commands import ChannelSettings, Manage, Run, Settle
+from zmqbroker.commands import ChannelSettings, Run, Said, Settle
 from zmqbroker.errors import (
     Busy,
     Duplicate,
@@ -27,15 +27,19 @@ from zmqbroker.errors import (
 from zmqbroker.wire.codec import decode_batch, encode_batch
 from zmqbroker.wire.columns import read_runs
 from zmqbroker.wire.frames import Reply, decode_header, encode_error, encode_header
+from zmqbroker.wire.queue_requests import Managed
 from zmqbroker.wire.requests import (
     AckRequest,
     AnyRequest,
     ChangeMembers,
     CloseRequest,
+    CreateScheduleRequest,
     HandOverRequest,
     Hello,
     Info,
     ListChannels,
+    ListDefaults,
+    ListSchedules,
     ManageRequest,
     OpenProducerRequest,
     PeekRequest,
@@ -146,7 +150,9 @@ class FakeBroker:
         self.closed_consumers: list[int | None] = []
         self.acks: list[AckRequest] = []
         self.settled: list[Settle] = []
-        self.managed: list[Manage] = []
+        self.managed: list[Managed] = []
+        self.defaults: dict[str, Said] = {}
+        self.schedules: dict[str, CreateScheduleRequest] = {}
         self.page = 1000  # channels in one CHANNELS
         self.posted: list[Send] = []  # what came without a confirm
 
@@ -179,6 +185,8 @@ class FakeBroker:
                 return _framed(request_id, fake_channels.settle(self, request.command, session))
             case ManageRequest():
                 return _framed(request_id, fake_channels.manage(self, request.command))
+            case CreateScheduleRequest():
+                return _framed(request_id, fake_channels.create_schedule(self, request))
             case _:
                 raise AssertionError(f"not a request for a leader: {request!r}")
 
@@ -293,6 +301,10 @@ class FakeNode:
                 return _framed(request_id, fake_channels.peek(self._broker, request))
             case ListChannels():
                 return _framed(request_id, fake_channels.list_channels(self._broker, request))
+            case ListSchedules():
+                return _framed(request_id, fake_channels.list_schedules(self._broker, request))
+            case ListDefaults():
+                return _framed(request_id, fake_channels.list_defaults(self._broker))
         if self.leader != self.endpoint:
             raise NotLeader("ask the leader", leader=self.leader)
         if not self.majority:

@@ -16,11 +16,15 @@ from zmqbroker.commands import (
     Close,
     Command,
     CreateChannel,
+    CreateSchedule,
     DeleteChannel,
     DeleteMessages,
+    DeleteSchedule,
     Extend,
     Nack,
+    NewSchedule,
     OpenProducer,
+    Plan,
     Publish,
     Purge,
     Receipt,
@@ -29,6 +33,8 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    Run,
+    SetDefaults,
     TakeAudit,
     Tick,
     Trim,
@@ -36,6 +42,7 @@ from zmqbroker.commands import (
 )
 from zmqbroker.errors import LocalProtocolError, MalformedFrame, UnsupportedVersion
 from zmqbroker.wire import codec
+from zmqbroker.wire.columns import Treatment, add_columns
 from zmqbroker.wire.command_shapes import SmallCommand
 from zmqbroker.wire.entries import COMMANDS_MAX, EntryBuilder, decode_entry
 
@@ -46,6 +53,9 @@ RECEIPTS = st.lists(st.builds(Receipt, U64, U64, U64), max_size=3).map(tuple)
 HELD = (SESSION, CHANNEL, RECEIPTS)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 SETTINGS = st.builds(ChannelSettings, U64, TEXT, U64, U64, U64, U64, TEXT, U64)
+PLANS = st.builds(Plan, U64, U64, U64, TEXT, U64, U64)
+SAIDS = st.fixed_dictionaries({}, optional={"delay_ms": U64, "overflow": TEXT, "create_on_use": st.booleans()})
+FRAMES = batches().map(lambda arguments: codec.encode_batch(**arguments))
 SMALL: st.SearchStrategy[SmallCommand] = st.one_of(
     st.builds(OpenProducer, CHANNEL, U64, U64),
     st.builds(Receive, st.builds(ReceiveKey, SESSION, U64, U64), CHANNEL, U64, U64, U64, U64, U64, U64),
@@ -64,9 +74,13 @@ SMALL: st.SearchStrategy[SmallCommand] = st.one_of(
     st.builds(CreateChannel, CHANNEL, SETTINGS),
     st.builds(UpdateChannel, CHANNEL, SETTINGS),
     st.builds(DeleteChannel, CHANNEL),
+    st.builds(SetDefaults, CHANNEL, SAIDS, st.booleans()),
+    st.builds(NewSchedule, CHANNEL, PLANS, FRAMES),
+    st.builds(DeleteSchedule, CHANNEL),
 )
 SESSION_1 = bytes(range(16))
 KEY = ReceiveKey(SESSION_1, 1, 2)
+FRAME = codec.encode_batch(b"q", [b"body"], 0, 0, [b"id"])
 EVERY: tuple[SmallCommand, ...] = (
     OpenProducer("q", 7, 8),
     Receive(KEY, "q", 1, 2, 3, 4, 5, 6),
@@ -89,6 +103,11 @@ EVERY: tuple[SmallCommand, ...] = (
     CreateChannel("q", ChannelSettings(dead_letter="d", max_bytes=7)),
     UpdateChannel("q", ChannelSettings()),
     DeleteChannel("q"),
+    CreateChannel("q", ChannelSettings(delay_ms=1), ("max_bytes", "overflow")),
+    SetDefaults("a.>", {"delay_ms": 0, "dead_letter": "d", "create_on_use": False}),
+    SetDefaults("*", {}, True),
+    NewSchedule("s", Plan(1000, 1, 2, "", 3, 4), FRAME),
+    DeleteSchedule("s"),
 )
 
 
@@ -125,8 +144,20 @@ def test_entry_built_and_decoded_is_the_same(parts: list[SmallCommand | bytes], 
             assert isinstance(command, Publish)
             assert data[command.position : command.position + command.size] == part
             assert (command.header, command.incarnation) == (codec.read_batch(part), incarnation)
+        elif isinstance(part, NewSchedule):
+            assert isinstance(command, CreateSchedule)
+            assert (command.name, command.plan) == (part.name, part.plan)
+            assert_is_the_frame(command, data, part.frame)
         else:
             assert command == part
+
+
+def assert_is_the_frame(command: CreateSchedule, data: bytes, frame: bytes) -> None:
+    """The schedule's message lies where the entry says, as it came."""
+    message = command.message
+    assert data[message.position : message.position + message.size] == frame
+    assert (message.header, message.incarnation) == (codec.read_batch(frame), 0)
+    assert command.checksum == int.from_bytes(frame[4:8], "little")
 
 
 def test_entry_of_a_small_command_has_the_bytes_of_the_protocol() -> None:
@@ -158,6 +189,18 @@ def test_entry_of_a_command_for_a_channel_has_the_bytes_of_the_protocol() -> Non
     assert build(CreateChannel("q", settings)) == by_hand(16, msgpack.packb(["q", said]))
     assert build(UpdateChannel("q", ChannelSettings())) == by_hand(17, msgpack.packb(["q", {}]))
     assert build(DeleteChannel("q")) == by_hand(18, msgpack.packb(["q"]))
+    defaults: dict[str, int | str | bool] = {"delay_ms": 0, "create_on_use": False}
+    assert build(SetDefaults("a.>", defaults)) == by_hand(20, msgpack.packb(["a.>", defaults, False]))
+    plan, items = Plan(0, 0, 0, "0 3 * * *", 5, 6), [0, 0, 0, "0 3 * * *", 5, 6]
+    assert build(NewSchedule("s", plan, FRAME)) == by_hand(21, msgpack.packb(["s", items, FRAME]))
+    assert build(DeleteSchedule("s")) == by_hand(22, msgpack.packb(["s"]))
+
+
+def test_entry_schedule_has_what_its_columns_say_of_the_message() -> None:
+    frame = add_columns(FRAME, 4, [Treatment(0, 7, 3)])
+    (command,) = decode_entry(build(NewSchedule("s", Plan(1000), frame))).commands
+    assert isinstance(command, CreateSchedule)
+    assert command.message.runs == (Run(1, 0, 7, 3),)
 
 
 def test_entry_publish_keeps_the_batch_without_checking_its_checksum_again() -> None:
@@ -250,6 +293,17 @@ BAD_COMMANDS: list[SmallCommand] = [
     UpdateChannel("q", ChannelSettings(overflow=5)),  # type: ignore[arg-type]
     UpdateChannel("q", ChannelSettings(single_active=1)),  # type: ignore[arg-type]
     DeleteChannel(""),
+    SetDefaults(""),
+    SetDefaults("a", {"create_on_use": 1}),
+    SetDefaults("a", {"delay_ms": -1}),
+    SetDefaults("a", {"colour": 1}),
+    SetDefaults("a", {}, 1),  # type: ignore[arg-type]
+    NewSchedule("", Plan(1000), FRAME),
+    NewSchedule("s", Plan(-1), FRAME),
+    NewSchedule("s", Plan(1000, times=True), FRAME),
+    NewSchedule("s", Plan(cron=5), FRAME),  # type: ignore[arg-type]
+    NewSchedule("s", Plan(1000), "text"),  # type: ignore[arg-type]
+    DeleteSchedule("x" * 256),
 ]
 
 
@@ -313,6 +367,14 @@ FAULTS: list[tuple[bytes, str]] = [
     (by_hand(16, msgpack.packb(["q", {"delay_ms": 2**63, "overflow": 1}])), "CreateChannel at offset 16 has wrong values"),
     (by_hand(17, msgpack.packb(["q", []])), "UpdateChannel at offset 16 has wrong values"),
     (by_hand(18, b""), "DeleteChannel of 0 bytes are not valid msgpack"),
+    (by_hand(20, msgpack.packb(["a", []])), "SetDefaults at offset 16 has wrong values"),
+    (by_hand(20, msgpack.packb(["a", {"create_on_use": 0}, False])), "SetDefaults at offset 16 has wrong values"),
+    (by_hand(20, msgpack.packb(["a", None, False])), "SetDefaults at offset 16 has wrong values"),
+    (by_hand(21, msgpack.packb(["s", [1000, 0, 0, "", 0], FRAME])), "NewSchedule at offset 16 has wrong values"),
+    (by_hand(21, msgpack.packb(["s", {}, FRAME])), "NewSchedule at offset 16 has wrong values"),
+    (by_hand(21, msgpack.packb(["s", [1000, 0, 0, "", 0, 0], b""])), "a batch frame of 0 bytes is shorter than"),
+    (by_hand(21, msgpack.packb(["s", [1000, 0, 0, "", 0, 0], FRAME[:-1]])), "a batch frame of"),
+    (by_hand(22, msgpack.packb([b"s"])), "DeleteSchedule at offset 16 has wrong values"),
 ]
 
 
@@ -344,7 +406,7 @@ def test_entry_damaged_anywhere_raises_only_named_errors() -> None:
         assert len(frame) == len(data) or refused_or_commands(frame) == ()
 
 
-@given(st.binary(max_size=60), st.integers(0, 19), st.binary(max_size=40))
+@given(st.binary(max_size=60), st.integers(0, 23), st.binary(max_size=40))
 def test_entry_arbitrary_bytes_raise_only_named_errors(anything: bytes, kind: int, payload: bytes) -> None:
     for data in (anything, by_hand(kind, payload)):
         assert len(refused_or_commands(data)) <= len(data) // 8

@@ -147,7 +147,10 @@ SHARED = {
         *(Request.REJECT, Request.REQUEUE, Request.EXTEND),
         *(Request.PURGE, Request.DELETE_MESSAGES, Request.REDRIVE),
     },
-    Reply.CHANGED: {Request.UPDATE_CHANNEL, Request.DELETE_CHANNEL},
+    Reply.CHANGED: {
+        *(Request.UPDATE_CHANNEL, Request.DELETE_CHANNEL),
+        *(Request.SET_DEFAULTS, Request.CREATE_SCHEDULE, Request.DELETE_SCHEDULE),
+    },
 }
 
 

@@ -41,7 +41,7 @@ from zmqbroker.wire.requests import (
 )
 
 SETTLES = (Request.NACK, Request.REJECT, Request.REQUEUE, Request.EXTEND)
-NEW = tuple(request for request in Request if request >= Request.NACK and request != Request.HAND_OVER)
+NEW = tuple(request for request in Request if Request.NACK <= request <= Request.LIST_CHANNELS)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 SEQUENCE = st.integers(1, 2**64 - 1)
 SPANS = st.lists(st.tuples(SEQUENCE, SEQUENCE).map(lambda pair: (min(pair), max(pair))), min_size=1, max_size=4).map(tuple)
@@ -53,7 +53,7 @@ def settings_for(draw: st.DrawFn, channel: str) -> ChannelSettings:
     overflows = ["reject", "drop_oldest", *(["dead_letter"] if dead_letter else [])]
     return ChannelSettings(
         *(draw(U32), dead_letter, draw(DELAY_MS), draw(DELAY_MS), draw(U64), draw(U64)),
-        *(draw(st.sampled_from(overflows)), draw(U32), draw(DELAY_MS), draw(st.booleans())),
+        *(draw(st.sampled_from(overflows)), draw(U32), draw(DELAY_MS), draw(st.booleans()), draw(DELAY_MS)),
     )
 
 
@@ -294,6 +294,9 @@ SETTINGS: list[tuple[Any, str]] = [
     ({"single_active": 1}, "field single_active must be true or false: 1"),
     ({"single_active": "true"}, "field single_active must be true or false: 'true'"),
     ({"single_active": None}, "field single_active must be true or false: None"),
+    ({"max_age_ms": -1}, f"field max_age_ms is -1, {DELAY_RANGE}"),
+    ({"max_age_ms": 315_576_000_001}, f"field max_age_ms is 315576000001, {DELAY_RANGE}"),
+    ({"max_age_ms": "1 d"}, "field max_age_ms must be an integer: '1 d'"),
     ({"overflow": ""}, "setting overflow is '', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": "spill"}, "setting overflow is 'spill', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": 1}, "field overflow must be text: 1"),
