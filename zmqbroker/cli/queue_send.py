@@ -49,6 +49,7 @@ _UNDER_WAY_MAX = 1_024
     show_default=True,
     help="They come before those of a lower priority.",
 )
+@click.option("--compression", type=click.Choice(["zlib"]), help="Compress the bodies; receivers get them as they were.")
 @click.option("--id", help="An id of your own, for a single message.")
 @click.option("--metadata", help="A text that goes with each.")
 @click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of each; may be repeated.")
@@ -75,11 +76,12 @@ def send(
     if attributes["id"] is not None and (lines or len(bodies) > 1):
         raise click.UsageError("--id is of one message, not of several")
     attributes["tags"] = _read_tags(tags)
+    settings = {"compression": attributes.pop("compression")}
     if lines:
         source = _standard_input()
     else:
         source = _given([path.read()] if path is not None else [body.encode("utf-8", "surrogateescape") for body in bodies])
-    asyncio.run(_send(context, url, channel, source, attributes, timeout_ms, as_json))
+    asyncio.run(_send(context, url, channel, source, settings, attributes, timeout_ms, as_json))
 
 
 def _read_tags(pairs: tuple[str, ...]) -> dict[str, str] | None:
@@ -128,6 +130,7 @@ async def _send(
     url: str,
     channel: str,
     source: AsyncIterator[bytes],
+    settings: dict[str, Any],
     attributes: dict[str, Any],
     timeout_ms: int,
     as_json: bool,
@@ -144,7 +147,7 @@ async def _send(
         while (confirm := await confirms.get()) is not None:
             _show_sent(await confirm, channel, as_json)
 
-    async with context.connect(url, timeout_ms) as client, client.queue(channel).producer() as producer:
+    async with context.connect(url, timeout_ms) as client, client.queue(channel).producer(**settings) as producer:
         await together(produce(producer), show())
 
 

@@ -1,6 +1,7 @@
 """Clients: `Client` for asyncio and `SyncClient` for threads, over one session that does no I/O.
 
 session, routing, table, pipeline, parcel, exchange   what to say to whom, what the answers mean (no clock, no sockets)
+framing                                               the batch frame of some parcels, compressed if that is wanted
 driver, connection                                    the same with sockets, in one event loop
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zmqbroker.client.acks import AckGatherer
@@ -15,6 +14,7 @@ from zmqbroker.client.driver import Driver
 from zmqbroker.client.message import (
     Content,
     Explained,
+    Messages,
     SendResult,
     check_channel,
     encode_message,
@@ -30,6 +30,7 @@ from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Receipt, Red
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
+from zmqbroker.wire.compression import Compression, is_compression
 from zmqbroker.wire.frames import U32_MAX
 from zmqbroker.wire.requests import (
     RECEIPTS_MAX,
@@ -93,7 +94,7 @@ class Queue:
         self._timeout_ms = timeout_ms
         self._make = make  # the class of its messages, which `owner` acks
         self._owner = owner if owner is not None else self
-        self._sender = Sender(driver, name, PipelineSettings())
+        self._senders: dict[bool, Sender] = {}  # by whether they compress
         self._acks = AckGatherer(name, lambda request: driver.submit(request, timeout_ms))
 
     async def send(
@@ -106,17 +107,20 @@ class Queue:
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
+        compression: Compression | None = None,
         timeout_ms: int | None = None,
     ) -> SendResult:
         """Store one message and wait for the confirm.
 
         It can be received after `delay_ms`, until `expiry_ms` after now (0: for ever), and before those of a lower `priority`
-        (0 to 9). Calls at the same time are stored in their order, and share batches when more wait than the window takes.
+        (0 to 9). With `compression="zlib"` its body travels and is stored compressed, where that makes it smaller. Calls at
+        the same time are stored in their order (those with compression in one of their own), and share batches when more wait
+        than the window takes.
         """
         treatment = Treatment(delay_ms, expiry_ms, priority)
         encoded = encode_message(body, id, metadata, tags, self._driver.message_bytes_max, treatment)
-        confirm = await self._sender.send(encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None)
-        return await confirm
+        sender = self._sender(is_compression(compression))
+        return await (await sender.send(encoded, timeout_ms or self._timeout_ms, share=timeout_ms is None))
 
     async def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
         """Store one message by itself, and tell how long each step of its confirm took.
@@ -139,12 +143,14 @@ class Queue:
         batch_messages: int = 4096,
         window: int = 64,
         pending_bytes_max: int = 16 << 20,
+        compression: Compression | None = None,
         timeout_ms: int | None = None,
     ) -> Producer:
         """A producer for many messages: a batch goes out when it has `batch_bytes` or `batch_messages`, or after `linger_ms`.
 
-        At most `window` batches are unanswered, and about `pending_bytes_max` bytes wait in memory. Raises LocalProtocolError
-        when a setting is out of its range.
+        At most `window` batches are unanswered, and about `pending_bytes_max` bytes wait in memory. With `compression="zlib"`
+        bodies are compressed, all of a batch or, where that does not make them smaller, none. Raises LocalProtocolError when a
+        setting is out of its range.
         """
         _check("linger_ms", linger_ms, 0, _LINGER_MS_MAX)
         _check("batch_bytes", batch_bytes, 1, _BATCH_BYTES_MAX)
@@ -156,6 +162,7 @@ class Queue:
             batch_messages=batch_messages,
             window=window,
             pending_bytes_max=pending_bytes_max,
+            compress=is_compression(compression),
         )
         sender = Sender(self._driver, self.name, settings)
         return Producer(sender, self._driver, timeout_ms or self._timeout_ms, self._book.producers)
@@ -183,7 +190,7 @@ class Queue:
         except (asyncio.CancelledError, DeadlineExceeded):
             self._give_back(future, consumer)
             raise
-        return list(read_messages(self._owner, self.name, *answer, self._make))
+        return list(self._read(*answer))
 
     def consume(
         self, *, credit: int = 256, visibility_ms: int = VISIBILITY_MS_DEFAULT, max_bytes: int = RECEIVE_SIZE_DEFAULT
@@ -192,8 +199,7 @@ class Queue:
         _check("credit", credit, 1, 2 * _BATCH_MESSAGES_MAX)
         numbers = (self._book.next_consumer(), self._book.next_consumer())[: 1 if credit == 1 else 2]
         requests = Consumer.requests(self.name, numbers, credit, visibility_ms, max_bytes)
-        read = partial(read_messages, self._owner, self.name, make=self._make)
-        return Consumer(self._driver, requests, self._timeout_ms, read, self._book.consumers)
+        return Consumer(self._driver, requests, self._timeout_ms, self._read, self._book.consumers)
 
     async def handle(self, handler: Callable[[Message], Awaitable[object]], **settings: int) -> None:
         """Call `handler` with every message, several at a time, until the client is drained or the call cancelled.
@@ -254,7 +260,7 @@ class Queue:
         """
         request = PeekRequest(self.name, first, since_unix_ns, max, max_bytes, forward=True)
         answer = await self._driver.submit(request, self._timeout_ms)
-        return list(read_messages(None, self.name, *answer, Content))
+        return list(read_messages(None, self.name, *answer, Content, self._driver.message_bytes_max))
 
     async def purge(self, *, in_flight: bool = False) -> int:
         """Finish all messages that nobody holds, or all; how many there were. Raises ChannelNotFound."""
@@ -282,7 +288,17 @@ class Queue:
 
     async def wait_idle(self) -> None:
         """Wait until every `send` under way has ended."""
-        await self._sender.wait_idle()
+        for sender in list(self._senders.values()):
+            await sender.wait_idle()
+
+    def _sender(self, compress: bool) -> Sender:
+        """What `send` sends with; made when it is first used."""
+        if compress not in self._senders:
+            self._senders[compress] = Sender(self._driver, self.name, PipelineSettings(compress=compress))
+        return self._senders[compress]
+
+    def _read(self, fields: dict[str, Any], bodies: Sequence[Buffer]) -> Messages[Message]:
+        return read_messages(self._owner, self.name, fields, bodies, self._make, self._driver.message_bytes_max)
 
     def _give_back(self, future: asyncio.Future[Answer], consumer: int) -> None:
         self._driver.forget(future)

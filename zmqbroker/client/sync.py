@@ -27,6 +27,7 @@ from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncProducer
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.compression import Compression
 
 __all__ = ["SyncClient", "SyncConsumer", "SyncMessage", "SyncQueue"]
 
@@ -200,12 +201,13 @@ class SyncQueue:
         delay_ms: int = 0,
         expiry_ms: int = 0,
         priority: int = 0,
+        compression: Compression | None = None,
         timeout_ms: int | None = None,
     ) -> SendResult:
         """Store one message and wait for the confirm; see `Queue.send`."""
         treatment = {"delay_ms": delay_ms, "expiry_ms": expiry_ms, "priority": priority}
-        sending = self._queue.send(body, id=id, metadata=metadata, tags=tags, timeout_ms=timeout_ms, **treatment)
-        return self._client.run(sending)
+        rest: dict[str, Any] = {"compression": compression, "timeout_ms": timeout_ms, **treatment}
+        return self._client.run(self._queue.send(body, id=id, metadata=metadata, tags=tags, **rest))
 
     def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
         """Store one message by itself, and tell how long each step took; see `Queue.explain`."""

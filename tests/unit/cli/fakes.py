@@ -13,7 +13,7 @@ from zmqbroker.cli.options import CommandContext, Connect
 from zmqbroker.client import Explained, SendResult
 from zmqbroker.client.message import Origin
 from zmqbroker.commands import ChannelSettings
-from zmqbroker.errors import BrokerError, ChannelExists, ChannelNotFound, DeadlineExceeded
+from zmqbroker.errors import BrokerError, ChannelExists, ChannelNotFound, DeadlineExceeded, UnreadableBody
 from zmqbroker.wire.queue_requests import settings_fields
 
 __all__ = ["FakeBroker", "FakeMessage", "node_fields"]
@@ -75,7 +75,7 @@ class FakeMessage:
     """A received message; the attributes that commands use."""
 
     queue: FakeQueue
-    body: bytes
+    raw_body: bytes
     sequence: int
     delivery_count: int = 1
     time_unix_ns: int = 1_700_000_000_000_000_000
@@ -83,6 +83,13 @@ class FakeMessage:
     metadata: str | None = None
     tags: dict[str, str] = field(default_factory=dict)
     origin: Origin | None = None
+
+    @property
+    def body(self) -> bytes:
+        """The body, unless its test says that nobody can read it."""
+        if self.queue.broker.unreadable:
+            raise UnreadableBody(f"message {self.sequence} is no zlib stream")
+        return self.raw_body
 
     @property
     def channel(self) -> str:
@@ -128,7 +135,7 @@ class FakeQueue:
         """Store one message, which took 900 µs, 100 of them outside."""
         return Explained(self._store(body, {}), {"proposed": 200, "quorum": 700, "logged": 500, "sent": 800}, 900)
 
-    def producer(self, **settings: int) -> FakeProducer:
+    def producer(self, **settings: Any) -> FakeProducer:
         """A producer; its settings are remembered."""
         self.broker.producer_settings.append(settings)
         return FakeProducer(self)
@@ -304,7 +311,8 @@ class FakeBroker:
         self.last_sequence: dict[str, int] = defaultdict(int)
         self.swallowed: set[int] = set()  # sequences that are confirmed and never delivered
         self.failure: BrokerError | None = None  # what every send ends in
-        self.producer_settings: list[dict[str, int]] = []
+        self.producer_settings: list[dict[str, Any]] = []
+        self.unreadable = False  # whether nobody can decompress a body
         self.urls: list[tuple[str, int]] = []
         self.open_clients = 0
 

@@ -22,6 +22,7 @@ from zmqbroker.commands import (
 )
 from zmqbroker.errors import ChannelExists, ChannelNotFound, InvalidRequest, StaleReceipt
 from zmqbroker.wire.codec import encode_batch
+from zmqbroker.wire.compression import mark_compressed
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.queue_requests import settings_fields
 from zmqbroker.wire.requests import ListChannels, PeekRequest
@@ -151,5 +152,6 @@ def peek(broker: FakeBroker, request: PeekRequest) -> Reply3:
     ]:
         stored = channel.messages[sequence - 1]
         pieces.append([0, sequence, sequence, stored.delivery_count, sequence])
-        frames.append(encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers]))
+        frame = encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers])
+        frames.append(mark_compressed(frame) if stored.compressed else frame)
     return Reply.MESSAGES, {"pieces": pieces}, frames

@@ -25,6 +25,7 @@ from zmqbroker.errors import (
 )
 from zmqbroker.wire.codec import decode_batch, encode_batch
 from zmqbroker.wire.columns import read_runs
+from zmqbroker.wire.compression import COMPRESSED, mark_compressed
 from zmqbroker.wire.frames import Reply, decode_header, encode_error, encode_header
 from zmqbroker.wire.requests import (
     AckRequest,
@@ -56,6 +57,7 @@ class Stored:
     body: bytes
     id: bytes
     headers: bytes
+    compressed: bool = False
     delivery_count: int = 0
 
 
@@ -109,7 +111,8 @@ class FakeChannel:
         first = len(self.messages) + 1
         for at, body in enumerate(batch.bodies):
             ids, headers = batch.ids or [b""] * count, batch.headers or [b""] * count
-            self.messages.append(Stored(bytes(body), bytes(ids[at]), bytes(headers[at])))
+            flagged = bool(batch.header.flags & COMPRESSED)
+            self.messages.append(Stored(bytes(body), bytes(ids[at]), bytes(headers[at]), flagged))
             self.ready.append(first + at)
         producer.last += count
         producer.results[base, count] = first
@@ -190,7 +193,8 @@ class FakeBroker:
             stored.delivery_count += 1
             channel.in_flight[sequence] = (self.assignings, session, request.consumer)
             pieces.append([self.assignings, sequence, sequence, stored.delivery_count, sequence])
-            frames.append(encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers]))
+            frame = encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers])
+            frames.append(mark_compressed(frame) if stored.compressed else frame)
         return {"pieces": pieces}, frames
 
     def served_now(self) -> list[tuple[Any, list[bytes]]]:

@@ -1,0 +1,64 @@
+"""What the Python clients promise, on three real nodes."""
+
+from __future__ import annotations
+
+import random
+import threading
+import zlib
+from collections.abc import Iterator
+
+import pytest
+
+import zmqbroker
+from tests.integration.wild import Wild, unique_channel
+from tests.processes import Cluster
+from zmqbroker.errors import UnreadableBody
+from zmqbroker.wire.codec import encode_batch
+from zmqbroker.wire.compression import mark_compressed
+from zmqbroker.wire.frames import Request
+
+WAIT_MS = 10_000
+LONG = b"the same words again, " * 50
+
+
+@pytest.fixture
+def client(trio: Cluster) -> Iterator[zmqbroker.SyncClient]:
+    """A client of the cluster, for threads."""
+    with zmqbroker.SyncClient(trio.url) as running:
+        yield running
+
+
+def test_compressed_messages_are_received_as_they_were_sent(client: zmqbroker.SyncClient) -> None:
+    queue, noise = client.queue(unique_channel()), random.Random(1).randbytes(500)
+    queue.send(LONG, compression="zlib", metadata="with headers", priority=3)
+    with queue.producer(compression="zlib") as producer:
+        producer.send_batch([LONG, b"", noise])
+    assert queue.stats()["size_bytes"] < len(LONG) + len(noise)
+    looked_at, received = queue.peek(10), queue.receive(10)
+    for messages in (looked_at, received):
+        assert [(message.body, message.compressed) for message in messages] == [
+            (body, True) for body in (LONG, LONG, b"", noise)
+        ]
+    assert zlib.decompress(received[0].raw_body) == LONG
+
+
+def test_body_that_cannot_be_decompressed_stops_no_consumer(trio: Cluster, client: zmqbroker.SyncClient) -> None:
+    channel = unique_channel()
+    client.channels.create(channel, dead_letter=f"{channel}.dead", delivery_limit=1)
+    frame = mark_compressed(encode_batch(channel.encode(), [zlib.compress(b"one"), b"nonsense", zlib.compress(b"three")]))
+    with Wild(trio.leader().endpoint) as wild:
+        assert wild.ask(Request.SEND_BATCH, {}, [frame]).fields["count"] == 3
+    handled: list[bytes] = []
+
+    def handler(message: zmqbroker.SyncMessage) -> None:
+        handled.append(message.body)
+        if len(handled) == 2:
+            threading.Thread(target=client.drain).start()
+
+    client.queue(channel).handle(handler, concurrency=1)
+    assert handled == [b"one", b"three"]
+    with zmqbroker.SyncClient(trio.url) as other:
+        [dead] = other.queue(f"{channel}.dead").receive(wait_ms=WAIT_MS)
+        with pytest.raises(UnreadableBody, match="it is no zlib stream"):
+            dead.body  # noqa: B018 - asking is the subject
+        assert dead.raw_body == b"nonsense"
