@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import NamedTuple
 
 from zmqbroker.commands import BatchHeader, ChannelSettings, Origin, QueueStats, Receive, ReceiveKey
@@ -63,8 +65,13 @@ class Part:
         return cls(index, position, size, time, header.count, header.body_bytes, header.body_size_max, size)
 
     def bytes_of(self, count: int) -> int:
-        """What so many messages cost a receive."""
+        """What the bodies of so many messages have at most."""
         return min(count * self.body_size_max, self.body_bytes)
+
+    def cost(self, count: int) -> int:
+        """What so many messages cost a receive: their bodies, and of the rest of their bytes as much as each gets, rounded up."""
+        rest = self.share - self.body_bytes
+        return self.bytes_of(count) + (math.ceil(Fraction(rest * count, self.count)) if rest > 0 else 0)
 
     def cut(self, first: int, count: int) -> Part:
         """The part that `count` messages are, from the one at place `first` on, when they are on their own."""
