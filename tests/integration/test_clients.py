@@ -62,3 +62,13 @@ def test_body_that_cannot_be_decompressed_stops_no_consumer(trio: Cluster, clien
         with pytest.raises(UnreadableBody, match="it is no zlib stream"):
             dead.body  # noqa: B018 - asking is the subject
         assert dead.raw_body == b"nonsense"
+
+
+def test_redrive_of_more_batches_than_a_node_moves_at_once_is_complete_and_in_order(client: zmqbroker.SyncClient) -> None:
+    source, target = client.queue(unique_channel()), client.queue(unique_channel())
+    with source.producer(batch_messages=1, linger_ms=0) as producer:
+        for number in range(1_100):
+            producer.send(b"%d" % number)
+    assert source.redrive(to=target.name, max=600) == 600
+    assert source.redrive(to=target.name) == 500
+    assert [message.body for message in target.receive(2_000)] == [b"%d" % number for number in range(1_100)]

@@ -27,7 +27,7 @@ class Channels:
         self.entries = LiveEntries()
         self.agenda = Agenda()
         self.next_number = 1
-        self._limits = limits
+        self.limits = limits
         self._by_number: dict[int, Queue] = {}  # in ascending order
         self._by_name: dict[str, Queue] = {}
         self._touched: dict[int, Queue] = {}  # by number; a deleted one is here until that is stored
@@ -72,16 +72,16 @@ class Channels:
             return queue
         if queue is not None or incarnation != ANY_INCARNATION:
             return self.find(name, incarnation)
-        if len(self._by_name) >= self._limits.channels_max:
-            text = f"there are {self._limits.channels_max} channels, the most a group may have"
-            return Busy(text, retry_ms=self._limits.retry_ms)
+        if len(self._by_name) >= self.limits.channels_max:
+            text = f"there are {self.limits.channels_max} channels, the most a group may have"
+            return Busy(text, retry_ms=self.limits.retry_ms)
         return self.add(self.next_number, name, moment.entry_index)
 
     def add(self, number: int, name: str, incarnation: int) -> Queue:
         """A new queue; numbers rise."""
         assert number >= self.next_number
         self.next_number = number + 1
-        queue = Queue(number, name, incarnation, self._limits, self.claims, self.entries, self.agenda)
+        queue = Queue(number, name, incarnation, self.limits, self.claims, self.entries, self.agenda)
         self._by_number[number] = self._by_name[name] = queue
         return self.touch(number)
 

@@ -19,4 +19,5 @@ class MachineLimits:
     producers_max: int = 10_000  # per channel (PROTOCOL §4); at 128 results each about 30 MB of state
     channels_max: int = 100_000  # per group; a channel costs about 4 KB of memory even when it is empty
     waiting_max: int = 10_000  # waiting receives per channel; ten full connections of 1024 requests each
+    redriven_max: int = 500  # batches that one redrive looks at; each takes some 20 µs, so a follower's tick is not missed
     retry_ms: int = 1_000  # hint of the BUSY answers; waits and channels end slowly, so asking sooner is no use

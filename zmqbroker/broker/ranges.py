@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from zmqbroker.broker.dirty import Dirty
@@ -154,6 +155,12 @@ class RangeMap(Generic[Value]):
                 break
             found.append(self._ranges[key])
         return found
+
+    def starting(self, first: int, count: int) -> list[Range[Value]]:
+        """The first `count` ranges that end at `first` or later, whole, ascending."""
+        below = self._keys.floor(first)
+        found = [self._ranges[below]] if below is not None and self._ranges[below].last >= first else []
+        return [*found, *(self._ranges[key] for key in islice(self._keys.start_from(first + 1), count - len(found)))]
 
     def overlaps(self, first: int, last: int) -> bool:
         """True when any sequence of first..last is in a range."""

@@ -26,8 +26,8 @@ from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
 from zmqbroker.client.settling import settle
 from zmqbroker.client.worker import Worker, WorkerSettings
-from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Receipt, Redrive, Reject, Requeue, Settle
-from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
+from zmqbroker.commands import DeleteMessages, Extend, Manage, Nack, Purge, Receipt, Redrive, Reject, Requeue, Settle
+from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError, RemoteProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
 from zmqbroker.wire.compression import Compression, is_compression
@@ -275,12 +275,21 @@ class Queue:
     async def redrive(self, *, to: str = "", origin: str = "", max: int = 0) -> int:
         """Move messages that nobody holds to a channel, or each to where it came from; how many.
 
-        Only those that came from `origin`, if that is given, and `max` of them at most, the oldest first.
+        Only those that came from `origin`, if that is given, and `max` of them at most, the oldest first. Some hundred batches
+        move at a time: when it fails between, those before have moved.
         """
-        return await self._count(Redrive(self.name, to, origin, max))
+        count, first = 0, 1
+        while first and (not max or count < max):
+            answer = await self._manage(Redrive(self.name, to, origin, max and max - count, first))
+            count += answer.field("count", int)
+            first = _next_of(answer, first)
+        return count
 
-    async def _count(self, command: Purge | DeleteMessages | Redrive) -> int:
-        return (await self._driver.submit(ManageRequest(command), self._timeout_ms)).field("count", int)
+    async def _count(self, command: Purge | DeleteMessages) -> int:
+        return (await self._manage(command)).field("count", int)
+
+    def _manage(self, command: Manage) -> asyncio.Future[Answer]:
+        return self._driver.submit(ManageRequest(command), self._timeout_ms)
 
     async def stats(self) -> dict[str, Any]:
         """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""
@@ -319,6 +328,14 @@ class Book:
         """A number that no other consumer of the session has, but after four thousand million of them."""
         self._last_consumer = self._last_consumer % U32_MAX + 1
         return self._last_consumer
+
+
+def _next_of(answer: Answer, first: int) -> int:
+    """Where a redrive from a sequence on goes on; 0: it is through. It rises, so that none is without end."""
+    found = answer.fields.get("next", 0)
+    if not isinstance(found, int) or 0 != found <= first:
+        raise RemoteProtocolError(f"a redrive from sequence {first} on goes on from {found!r}")
+    return found
 
 
 def _check(name: str, value: int, low: int, high: int) -> None:

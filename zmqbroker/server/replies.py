@@ -45,7 +45,8 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
                 "confirm": confirm,
             }
         case Counted():
-            return Reply.DONE, {"count": result.count, "confirm": confirm}
+            goes_on = {"next": result.next} if result.next else {}
+            return Reply.DONE, {"count": result.count, **goes_on, "confirm": confirm}
         case ChannelChanged():
             return Reply.CHANGED, {"channel": result.channel, "changed": result.changed, "confirm": confirm}
         case Acked():

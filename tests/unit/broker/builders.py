@@ -52,7 +52,7 @@ MILLISECOND = 1_000_000
 #: Time of the first entry of a `Node`.
 START = 1_700_000_000_000_000_000
 
-TINY = MachineLimits(results_kept=2, producers_max=2, channels_max=2, waiting_max=3)
+TINY = MachineLimits(results_kept=2, producers_max=2, channels_max=2, waiting_max=3, redriven_max=2)
 
 
 def key(session: bytes = ALICE, request: int = 1, consumer: int = 0) -> ReceiveKey:

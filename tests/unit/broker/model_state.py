@@ -69,7 +69,7 @@ class Part:
         return min(count * self.body_size_max, self.body_bytes)
 
     def cost(self, count: int) -> int:
-        """What so many messages cost a receive: their bodies, and of the rest of their bytes as much as each gets, rounded up."""
+        """What so many messages cost a receive: their bodies, and of the rest of their bytes their share, rounded up."""
         rest = self.share - self.body_bytes
         return self.bytes_of(count) + (math.ceil(Fraction(rest * count, self.count)) if rest > 0 else 0)
 
@@ -181,6 +181,11 @@ class Channel:
     def parts(self) -> list[Part]:
         """All with a live message, in order."""
         return list(dict.fromkeys(m.part for m in self.messages if m.is_live))
+
+    def ends(self) -> tuple[dict[Part, int], dict[Part, int]]:
+        """The first sequence of every part there ever was, and the last."""
+        firsts = {m.part: m.sequence for m in reversed(self.messages)}
+        return firsts, {m.part: m.sequence for m in self.messages}
 
     def size_bytes(self) -> int:
         return sum(part.share for part in self.parts())

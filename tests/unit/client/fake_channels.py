@@ -98,12 +98,15 @@ def manage(broker: FakeBroker, command: Manage) -> Reply3:
             wanted = {at for first, last in command.sequences for at in range(first, last + 1)}
             return _done(_finish(channel, wanted & set(channel.ready)))
         case Redrive():
-            taken = list(channel.ready)[: command.count_max or None]
+            taken = [at for at in channel.ready if at >= command.first][: command.count_max or None]
+            left = [at for at in taken if at >= command.first + broker.page]
+            taken = [at for at in taken if at not in left]
             for sequence in taken:
                 target = broker.channel(command.to or "origin")
                 target.messages.append(channel.messages[sequence - 1])
                 target.ready.append(len(target.messages))
-            return _done(_finish(channel, set(taken)))
+            code, fields, frames = _done(_finish(channel, set(taken)))
+            return code, {**fields, "next": left[0]} if left else fields, frames
         case UpdateChannel():
             changed = channel.settings != command.settings
             channel.settings = command.settings

@@ -145,7 +145,7 @@ class FakeBroker:
         self.acks: list[AckRequest] = []
         self.settled: list[Settle] = []
         self.managed: list[Manage] = []
-        self.page = 1000  # channels in one CHANNELS
+        self.page = 1000  # channels in one CHANNELS, sequences that one REDRIVE looks at
 
     def channel(self, name: str) -> FakeChannel:
         """The channel of that name, made when it is new."""

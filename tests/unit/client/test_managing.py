@@ -90,6 +90,35 @@ def test_queue_purge_delete_and_redrive_say_how_many() -> None:
     assert broker.channel("other").bodies == [b"5", b"6"]
 
 
+def test_queue_redrive_goes_on_until_it_is_through() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        server.broker.page = 4
+        await fill(client, 10)
+        assert await client.queue("q").redrive(to="other", max=5) == 5
+        assert await client.queue("q").redrive(to="other") == 5
+
+    broker = run(test).broker
+    assert broker.managed == [
+        *(Redrive("q", "other", "", 5), Redrive("q", "other", "", 1, 5)),
+        *(Redrive("q", "other"), Redrive("q", "other", "", 0, 6), Redrive("q", "other", "", 0, 10)),
+    ]
+    assert broker.channel("other").bodies == [b"%d" % number for number in range(10)]
+
+
+@pytest.mark.parametrize("goes_on", [1, -1, "x", None])
+def test_queue_redrive_that_does_not_get_on_is_the_nodes_fault(goes_on: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def manage(*_: object) -> tuple[Reply, dict[str, object], list[bytes]]:
+        return Reply.DONE, {"count": 1, "next": goes_on, "confirm": "quorum"}, []
+
+    monkeypatch.setattr(fake_channels, "manage", manage)
+
+    async def test(client: Client, server: FakeServer) -> None:
+        with pytest.raises(RemoteProtocolError, match="a redrive from sequence 1 on goes on from"):
+            await client.queue("q").redrive()
+
+    run(test)
+
+
 def test_queue_delete_of_more_than_4096_sequences_is_several_requests() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         await fill(client, 3)
