@@ -64,10 +64,9 @@ def _channel(machine: Machine | None, channel: str) -> dict[str, Any]:
 
 
 def _list(machine: Machine | None, request: requests.ListChannels) -> dict[str, Any]:
-    names = machine.channels() if machine else []
-    found = [name for name in names if name > request.after and request.search in name]
-    rows = [_channel(machine, name) for name in found[: request.count_max]]
-    return {"channels": rows, "more": len(found) > request.count_max}
+    names, after = machine.page(request.search, request.after, request.count_max) if machine else ([], None)
+    fields = {"channels": [_channel(machine, name) for name in names], "more": after is not None}
+    return fields if after is None else {**fields, "after": after}
 
 
 def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:

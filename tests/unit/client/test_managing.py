@@ -201,7 +201,7 @@ def test_channels_list_goes_on_until_the_last_page(page: int) -> None:
 
     asked = [request for request in run(test).node.seen if isinstance(request, ListChannels)]
     assert all(request.forward for request in asked)
-    assert asked[-1] == ListChannels("nothing", forward=True)
+    assert asked[-1] == ListChannels("nothing", count_max=250, forward=True)
 
 
 def test_sync_channels_create_update_describe_list_delete() -> None:
@@ -342,6 +342,42 @@ REPLIES = {
     Request.STATS: Reply.CHANNEL,
     Request.LIST_CHANNELS: Reply.CHANNELS,
 }
+
+
+@pytest.mark.parametrize("after", [None, "", "a", "b", 5])
+def test_channels_list_that_does_not_get_on_is_the_nodes_fault(after: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = fake_channels.list_channels
+
+    def stuck(broker: Any, request: ListChannels) -> Any:
+        code, fields, frames = original(broker, request)
+        return code, {**fields, "more": True, "after": after}, frames
+
+    async def test(client: Client, server: FakeServer) -> None:
+        for name in "abc":
+            await client.channels.create(name)
+        with pytest.raises(RemoteProtocolError, match="CHANNELS behind '' goes on behind"):
+            async for _ in client.channels.list():
+                pass
+
+    monkeypatch.setattr(fake_channels, "list_channels", stuck)
+    run(test)
+
+
+def test_channels_list_goes_on_behind_a_page_on_which_nothing_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = fake_channels.list_channels
+
+    def nothing_first(broker: Any, request: ListChannels) -> Any:
+        if not request.after:
+            return Reply.CHANNELS, {"channels": [], "more": True, "after": "a"}, []
+        return original(broker, request)
+
+    async def test(client: Client, server: FakeServer) -> None:
+        for name in "abc":
+            await client.channels.create(name)
+        assert [row["channel"] async for row in client.channels.list()] == ["b", "c"]
+
+    monkeypatch.setattr(fake_channels, "list_channels", nothing_first)
+    run(test)
 
 
 def test_channels_list_that_begins_anew_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

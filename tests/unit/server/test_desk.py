@@ -252,6 +252,7 @@ def test_desk_list_tells_pages_of_channels_by_name(leader: Office) -> None:
 
     assert listed(ListChannels()) == (["a", "b", "orders.a", "orders.b", "orders.c"], False)
     assert listed(ListChannels("orders", count_max=2)) == (["orders.a", "orders.b"], True)
+    assert leader.answer(ListChannels("orders", count_max=2))[1]["after"] == "orders.b"
     assert listed(ListChannels("orders", "orders.b", 2)) == (["orders.c"], False)
     assert listed(ListChannels("none")) == ([], False)
     row = leader.answer(ListChannels("b", count_max=1))[1]["channels"][0]
