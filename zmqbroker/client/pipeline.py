@@ -287,13 +287,13 @@ class Pipeline:
         if endpoint == self._endpoint:
             self._endpoint = None
 
-    def expire(self, now_ns: int, refusal: RequestError | None) -> None:
-        """End what is past its deadline; `refusal` says why nothing could be sent, if a node did."""
+    def expire(self, now_ns: int, obstacle: RequestError | str | None) -> None:
+        """End what is past its deadline; `obstacle` is why nothing could be sent."""
         if now_ns < self.deadline_ns:
             return
         self.seal()
         self._expire_unanswered(now_ns)
-        reason = self.refusal or refusal
+        reason = self.refusal or obstacle
         late = [parcel for parcel in self._queue if parcel.deadline_ns <= now_ns]
         self._fail(late, not_sent(f"a send to {self.channel!r}", reason))
         self._requeue([parcel for parcel in self._queue if parcel.deadline_ns > now_ns])
