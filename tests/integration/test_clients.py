@@ -8,11 +8,12 @@ import zlib
 from collections.abc import Iterator
 
 import pytest
+import zmq
 
 import zmqbroker
-from tests.integration.wild import Wild, unique_channel
+from tests.integration.wild import Wild, header, unique_channel
 from tests.processes import Cluster
-from zmqbroker.errors import UnreadableBody
+from zmqbroker.errors import UnreadableBody, Unsupported
 from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.compression import mark_compressed
 from zmqbroker.wire.frames import Request
@@ -72,3 +73,26 @@ def test_redrive_of_more_batches_than_a_node_moves_at_once_is_complete_and_in_or
     assert source.redrive(to=target.name, max=600) == 600
     assert source.redrive(to=target.name) == 500
     assert [message.body for message in target.receive(2_000)] == [b"%d" % number for number in range(1_100)]
+
+
+# --- the wrong place ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ])
+def test_port_of_the_nodes_tells_clients_that_it_is_not_theirs(trio: Cluster, kind: int) -> None:
+    peer = f"tcp://{trio.leader().environment['ZMQBROKER_LISTEN_PEER']}"
+    with Wild(peer, kind) as wild:
+        answer = wild.ask(Request.PING)
+        assert (answer.code, answer.fields["retryable"]) == ("UNSUPPORTED", False)
+    with zmqbroker.SyncClient(peer) as lost, pytest.raises(Unsupported, match="clients connect to that of listen"):
+        lost.queue("q").send(b"x")
+    with zmqbroker.SyncClient(trio.url) as client:
+        client.queue(unique_channel()).send(b"the cluster goes on")
+
+
+def test_node_refuses_another_version_of_the_protocol_by_name(trio: Cluster) -> None:
+    with Wild(trio.leader().endpoint) as wild:
+        wild.send_frames([header(Request.HELLO, b"", version=2, request_id=5)])
+        answer = wild.next_answer()
+        assert (answer.code, answer.request_id) == ("UNSUPPORTED_VERSION", 5)
+        assert (answer.fields["minimum"], answer.fields["maximum"]) == (1, 1)
