@@ -3,8 +3,9 @@
     with SyncClient("zmqbroker://127.0.0.1") as client:
         client.queue("orders").send(b"...")
 
-It holds no logic but the way into the loop and back. All of it may be used from any thread at the same time, but not from a
-forked child, which must make its own client.
+It holds no logic but the way into the loop and back. All of it may be used from any thread at the same time. In a forked child
+the client and its queues get a thread, a connection and a session of their own when they are first used there; producers,
+consumers and messages stay the parent's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import concurrent.futures
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -77,11 +79,19 @@ class SyncClient:
     """A connection to a cluster. Use it inside `with`, or call `close`. Options are those of `Client`."""
 
     def __init__(self, url: str | None = None, **options: Any) -> None:
-        self._client = _LoopClient(self, url, options)
-        self._process_id = os.getpid()
+        self._url, self._options = url, options
         self._lock = threading.Lock()
         self._closed = False
         self._queues: dict[str, SyncQueue] = {}  # two threads may make one twice: both are the same queue
+        self._ancestors: list[object] = []  # what belongs to the processes that this one was forked from; never to be freed
+        self._begin()
+        _clients.add(self)
+
+    def _begin(self) -> None:
+        """Make what belongs to this process."""
+        self._process_id = os.getpid()
+        self._client = _LoopClient(self, self._url, self._options)
+        self._inner: dict[str, Queue] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="zmqbroker-client", daemon=True)
         self._thread.start()
@@ -90,17 +100,26 @@ class SyncClient:
         """The queue of that name. Raises InvalidChannel."""
         queue = self._queues.get(name)
         if queue is None:
-            queue = self._queues[name] = SyncQueue(self, self.run(self._queue(name)))
+            self.inner_queue(name)
+            queue = self._queues[name] = SyncQueue(self, name)
+        return queue
+
+    def inner_queue(self, name: str) -> Queue:
+        """The queue in the loop of this process."""
+        client = self._current()
+        queue = self._inner.get(name)
+        if queue is None:
+            queue = self._inner[name] = self.run(self._make_queue(client, name))
         return queue
 
     def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""
-        return self.run(self._client.info())
+        return self.run(self._current().info())
 
     @property
     def channels(self) -> SyncChannels:
         """Channels as a whole."""
-        return SyncChannels(self, self._client)
+        return SyncChannels(self, self._current())
 
     def drain(self, timeout_ms: int = 30_000) -> None:
         """Stop receiving, let handlers finish the message they have, send what producers hold, close.
@@ -108,18 +127,18 @@ class SyncClient:
         Handlers run in other threads; called from the one that iterates, it would wait for itself until `timeout_ms`.
         """
         try:
-            self.run(self._client.drain(timeout_ms))
+            self.run(self._current().drain(timeout_ms))
         finally:
             self.close()
 
     def close(self) -> None:
         """End at once what is under way; messages that are not acked go back to their queues. May be repeated."""
-        if os.getpid() != self._process_id:
-            return  # the thread is the parent's
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+            if os.getpid() != self._process_id:
+                return  # a forked child that did not use it
         asyncio.run_coroutine_threadsafe(self._client.close(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -127,8 +146,7 @@ class SyncClient:
     def run(self, action: Coroutine[Any, Any, _Result]) -> _Result:
         """Run a coroutine of the inner client in its loop, and wait for the result."""
         if os.getpid() != self._process_id:
-            action.close()
-            raise self._forked()
+            self._current()
         with self._lock:
             if self._closed:
                 action.close()
@@ -143,18 +161,24 @@ class SyncClient:
             raise
 
     def post(self, callback: Callable[[], object]) -> None:
-        """Have the loop call `callback` soon. Raises LocalProtocolError in a forked child and after close."""
-        if os.getpid() != self._process_id:
-            raise self._forked()
+        """Have the loop call `callback` soon. Raises LocalProtocolError after close."""
         with self._lock:  # what is posted before the end of the loop runs
             if self._closed:
                 raise LocalProtocolError("this client is closed")
             self._loop.call_soon_threadsafe(callback)
 
-    def _forked(self) -> LocalProtocolError:
-        return LocalProtocolError(
-            f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
-        )
+    def forget_parent(self) -> None:
+        """This is a forked child: loop, thread and session are the parent's, and another thread may have held the lock."""
+        self._lock = threading.Lock()
+        self._ancestors += [self._client, self._loop, self._thread]
+
+    def _current(self) -> Client:
+        """The client in the loop of this process; a forked child gets its own when it asks first."""
+        if os.getpid() != self._process_id:
+            with self._lock:
+                if os.getpid() != self._process_id and not self._closed:
+                    self._begin()
+        return self._client
 
     def __enter__(self) -> SyncClient:
         return self
@@ -162,8 +186,8 @@ class SyncClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    async def _queue(self, name: str) -> Queue:
-        return self._client.queue(name)
+    async def _make_queue(self, client: Client, name: str) -> Queue:
+        return client.queue(name)
 
     def _serve(self) -> None:
         """The thread: runs the loop until `close` stops it, then ends what is left in it."""
@@ -186,10 +210,13 @@ class SyncClient:
 class SyncQueue:
     """One queue. Made by `SyncClient.queue`."""
 
-    def __init__(self, client: SyncClient, queue: Queue) -> None:
+    def __init__(self, client: SyncClient, name: str) -> None:
         self._client = client
-        self._queue = queue
-        self.name = queue.name
+        self.name = name
+
+    @property
+    def _queue(self) -> Queue:
+        return self._client.inner_queue(self.name)
 
     def send(
         self,
@@ -292,16 +319,24 @@ class SyncConsumer:
     def __init__(self, client: SyncClient, consumer: Consumer[Message]) -> None:
         self._client = client
         self._consumer = consumer
+        self._process_id = os.getpid()
 
     def __iter__(self) -> Iterator[SyncMessage]:
         try:
-            while messages := self._client.run(self._consumer.take()):
+            while messages := self._client.run(self._take()):
                 yield from cast(list[SyncMessage], messages)
         finally:
             self.close()
 
+    async def _take(self) -> Sequence[Message]:
+        if os.getpid() != self._process_id:
+            raise LocalProtocolError(f"this consumer belongs to process {self._process_id}; a forked process must make its own")
+        return await self._consumer.take()
+
     def close(self) -> None:
         """Stop, and return to the queue what was not acked. May be repeated."""
+        if os.getpid() != self._process_id:
+            return  # what it holds is the parent's
         with contextlib.suppress(LocalProtocolError):  # a closed client has returned everything
             self._client.run(self._consumer.close())
 
@@ -310,3 +345,15 @@ class SyncConsumer:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+_clients: weakref.WeakSet[SyncClient] = weakref.WeakSet()
+
+
+def _forget_parent() -> None:
+    for client in list(_clients):
+        client.forget_parent()
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - everywhere but on Windows
+    os.register_at_fork(after_in_child=_forget_parent)
