@@ -18,6 +18,8 @@ __all__ = ["Contact", "Trouble"]
 _FOREVER_NS = 2**63
 #: What a node, or a proxy before it, may do for a moment when it starts or is overloaded.
 _MOMENT_NS = 3_000_000_000
+#: For a WELCOME behind a frame that could not be read.
+_BREATH_NS = 250_000_000
 #: Endpoints told of in one error, and remembered; those that nobody uses any more go first.
 _TOLD, _KEPT = 3, 32
 
@@ -40,7 +42,7 @@ _PATIENCE_NS = {
     Trouble.SILENT: 0,
     Trouble.FOREIGN: 0,
     Trouble.MUTE: _MOMENT_NS,
-    Trouble.STRANGE: 0,
+    Trouble.STRANGE: _BREATH_NS,
 }
 
 

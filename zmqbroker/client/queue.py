@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Unpack
 
 from zmqbroker.client.acks import AckGatherer
 from zmqbroker.client.consumer import CLOSE_MS, Consumer, Consuming
@@ -21,6 +21,7 @@ from zmqbroker.client.message import (
     read_messages,
     receipts_of,
 )
+from zmqbroker.client.options import HandleOptions
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
@@ -201,7 +202,7 @@ class Queue:
         requests = Consumer.requests(self.name, numbers, credit, visibility_ms, max_bytes)
         return Consumer(self._driver, requests, self._timeout_ms, self._read, self._book.consumers)
 
-    async def handle(self, handler: Callable[[Message], Awaitable[object]], **settings: int) -> None:
+    async def handle(self, handler: Callable[[Message], Awaitable[object]], **settings: Unpack[HandleOptions]) -> None:
         """Call `handler` with every message, several at a time, until the client is drained or the call cancelled.
 
         A handler that returns acks its message; one that raises gives it back, to come again after a delay that doubles;

@@ -18,15 +18,17 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from zmqbroker.client.aio import Client
 from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.message import Content, Explained, SendResult
+from zmqbroker.client.options import ConsumeOptions, HandleOptions, PeekOptions, ProducerOptions, ReceiveOptions
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Message, Queue
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncProducer
+from zmqbroker.client.worker import WorkerSettings
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.compression import Compression
@@ -240,28 +242,29 @@ class SyncQueue:
         """Store one message by itself, and tell how long each step took; see `Queue.explain`."""
         return self._client.run(self._queue.explain(body, timeout_ms=timeout_ms))
 
-    def producer(self, **settings: Any) -> SyncProducer:
+    def producer(self, **settings: Unpack[ProducerOptions]) -> SyncProducer:
         """A producer for many messages. Settings are those of `Queue.producer`."""
         return SyncProducer(self._client, self._client.run(self._producer(settings)))
 
-    def receive(self, max: int = 1, **options: Any) -> list[SyncMessage]:
+    def receive(self, max: int = 1, **options: Unpack[ReceiveOptions]) -> list[SyncMessage]:
         """Up to `max` messages. Options are those of `Queue.receive`."""
         return cast(list[SyncMessage], self._client.run(self._queue.receive(max, **options)))
 
-    def consume(self, **options: Any) -> SyncConsumer:
+    def consume(self, **options: Unpack[ConsumeOptions]) -> SyncConsumer:
         """An iterator over the queue's messages. Options are those of `Queue.consume`."""
         return SyncConsumer(self._client, self._client.run(self._consumer(options)))
 
-    def handle(self, handler: Callable[[SyncMessage], object], *, concurrency: int = 8, **settings: int) -> None:
+    def handle(self, handler: Callable[[SyncMessage], object], **settings: Unpack[HandleOptions]) -> None:
         """Call `handler` with every message, in up to `concurrency` threads, until the client is drained or closed.
 
-        What becomes of a message, and the other settings, are those of `Queue.handle`.
+        What becomes of a message, and the settings, are those of `Queue.handle`.
         """
-        with concurrent.futures.ThreadPoolExecutor(concurrency, "zmqbroker-handler") as threads:
-            self._client.run(self._handle(handler, threads, concurrency=concurrency, **settings))
+        count = WorkerSettings(**settings).concurrency
+        with concurrent.futures.ThreadPoolExecutor(count, "zmqbroker-handler") as threads:
+            self._client.run(self._handle(handler, threads, settings))
 
     async def _handle(
-        self, handler: Callable[[SyncMessage], object], threads: concurrent.futures.Executor, **settings: int
+        self, handler: Callable[[SyncMessage], object], threads: concurrent.futures.Executor, settings: HandleOptions
     ) -> None:
         loop = asyncio.get_running_loop()
         await self._queue.handle(lambda message: loop.run_in_executor(threads, handler, cast(Any, message)), **settings)
@@ -286,7 +289,7 @@ class SyncQueue:
         """Hold messages for so long from now on."""
         self._client.run(self._queue.extend(cast(Iterable[Message], messages), visibility_ms))
 
-    def peek(self, max: int = 1, **options: Any) -> list[Content]:
+    def peek(self, max: int = 1, **options: Unpack[PeekOptions]) -> list[Content]:
         """Look at messages without touching them. Options are those of `Queue.peek`."""
         return self._client.run(self._queue.peek(max, **options))
 
@@ -306,10 +309,10 @@ class SyncQueue:
         """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""
         return self._client.run(self._queue.stats())
 
-    async def _producer(self, settings: dict[str, Any]) -> Producer:
+    async def _producer(self, settings: ProducerOptions) -> Producer:
         return await self._queue.producer(**settings).__aenter__()
 
-    async def _consumer(self, options: dict[str, Any]) -> Consumer[Message]:
+    async def _consumer(self, options: ConsumeOptions) -> Consumer[Message]:
         return self._queue.consume(**options)
 
 

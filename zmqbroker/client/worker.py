@@ -48,6 +48,10 @@ class WorkerSettings:
     backoff_ms: int = 1_000  # delay before a message whose handler raised comes again, the first time
     backoff_max_ms: int = 300_000
 
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise LocalProtocolError(f"concurrency is {self.concurrency}, allowed is 1 and more")
+
     def delay_ms(self, delivery_count: int) -> int:
         """The delay after so many deliveries: doubled with each, up to the limit."""
         return min(self.backoff_ms << min(delivery_count - 1, 32), self.backoff_max_ms)
@@ -57,8 +61,6 @@ class Worker:
     """Handles the messages of one queue until it is stopped. Made and run by `Queue.handle`."""
 
     def __init__(self, queue: Queue, handler: Handler, settings: WorkerSettings) -> None:
-        if settings.concurrency < 1:
-            raise LocalProtocolError(f"concurrency is {settings.concurrency}, allowed is 1 and more")
         self._queue = queue
         self._handler = handler
         self._settings = settings
