@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import zlib
@@ -73,6 +74,30 @@ def test_redrive_of_more_batches_than_a_node_moves_at_once_is_complete_and_in_or
     assert source.redrive(to=target.name, max=600) == 600
     assert source.redrive(to=target.name) == 500
     assert [message.body for message in target.receive(2_000)] == [b"%d" % number for number in range(1_100)]
+
+
+def test_forked_workers_share_a_queue_through_clients_of_their_own(client: zmqbroker.SyncClient) -> None:
+    queue = client.queue(unique_channel())
+    for number in range(40):
+        queue.send(b"%d" % number)
+    [own] = queue.receive()
+    children = []
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:  # pragma: no cover - another process
+            status = 1
+            try:
+                for message in queue.receive(20, min=19, wait_ms=WAIT_MS)[:19]:
+                    message.ack()
+                client.drain()
+                status = 0
+            finally:
+                os._exit(status)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    own.ack()
+    stats = queue.stats()
+    assert (stats["acked"], stats["in_flight"], stats["ready"]) == (39, 0, 1)
 
 
 # --- the wrong place ------------------------------------------------------------------------------------------------------
