@@ -6,6 +6,7 @@ The nodes are child processes that run what `serve` runs. They stop when this co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shlex
 import shutil
@@ -136,9 +137,15 @@ async def _run(context: CommandContext, plans: list[NodePlan], volume: str, wish
             task.cancel()
         await asyncio.gather(work, waiter, return_exceptions=True)
         if children and wish.stay:
-            note("stopping …")
+            _note_if_heard("stopping …")
         for name in await stop(children):
-            note(f"{name} did not stop in time and was killed")
+            _note_if_heard(f"{name} did not stop in time and was killed")
+
+
+def _note_if_heard(text: str) -> None:
+    """Tell it, unless the terminal was closed: its nodes must be stopped all the same."""
+    with contextlib.suppress(OSError):
+        note(text)
 
 
 async def _work(context: CommandContext, plans: list[NodePlan], volume: str, wish: _Wish, children: list[Child]) -> None:

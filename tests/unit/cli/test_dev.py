@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -90,6 +91,21 @@ def test_dev_on_terminal_stays_until_told_and_says_what_to_try(
     assert "zmqbroker queue send orders 'first message'\n" in captured.out
     assert "stopping" in captured.err
     assert [child.process.returncode for child in children] == [-signal.SIGTERM] * 5
+
+
+def test_dev_whose_terminal_was_closed_stops_its_nodes(
+    stand_ins: Stand, data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = stand_ins(WAITS)
+
+    def nobody_hears(text: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(dev, "on_terminal", lambda: True)
+    monkeypatch.setattr(dev, "_show_next_steps", lambda plans: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr(dev, "note", nobody_hears)
+    assert run(["dev", "--demo", "--data-dir", data_dir], cluster_of(3).context) == Exit.DONE
+    assert [child.process.returncode for child in children] == [-signal.SIGTERM] * 3
 
 
 @pytest.mark.parametrize(
