@@ -5,6 +5,7 @@
     ├── ProtocolError
     │   ├── LocalProtocolError   we were asked to send what the protocol forbids
     │   └── RemoteProtocolError  the other side sent what the protocol forbids
+    │       └── UnreadableBody   a compressed body that nobody can decompress
     ├── RequestError             a request was refused: code, retryable, outcome_unknown
     │   ├── NotLeader            leader_hint
     │   ├── NoMajority
@@ -75,6 +76,7 @@ __all__ = [
     "StorageFull",
     "UnknownCommand",
     "UnknownProducer",
+    "UnreadableBody",
     "Unsupported",
     "UnsupportedVersion",
     "error_from_wire",
@@ -103,6 +105,10 @@ class LocalProtocolError(ProtocolError):
 
 class RemoteProtocolError(ProtocolError):
     """The other side sent what the protocol forbids."""
+
+
+class UnreadableBody(RemoteProtocolError):
+    """A body that is said to be compressed does not decompress, or holds too much; the message says which one and why."""
 
 
 class RequestError(BrokerError):

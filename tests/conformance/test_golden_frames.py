@@ -176,6 +176,7 @@ REQUESTS: list[AnyRequest] = [
     ManageRequest(DeleteMessages("orders", ((3, 3), (7, 9)))),
     ManageRequest(Redrive("orders.dead")),
     ManageRequest(Redrive("orders.dead", "orders.again", "orders", 10)),
+    ManageRequest(Redrive("orders.dead", first=501)),
     PeekRequest("orders"),
     PeekRequest("orders", 3, 1_700_000_000_000_000_000, 100, 65_536, True, True),
     ManageRequest(CreateChannel("orders")),

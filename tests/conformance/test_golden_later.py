@@ -38,6 +38,7 @@ from zmqbroker.wire.backup import BackupCheck, BackupGroup, BackupHead, encode_b
 from zmqbroker.wire.batch import BatchContents
 from zmqbroker.wire.columns import Treatment, add_columns, read_runs
 from zmqbroker.wire.command_shapes import SmallCommand
+from zmqbroker.wire.compression import decompress_body, mark_compressed
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply, error_fields
 from zmqbroker.wire.hand_overs import HandOverFrames
@@ -56,9 +57,11 @@ def test_golden_batch_with_columns_both_ways(twin: ModuleType, item: dict[str, A
     assert header.flags == item["flags"]
     contents: BatchContents = twin.decode_batch(frame)
     assert contents[1:] == (values["bodies"], values["ids"], values["headers"])
-    if not item["flags"]:  # the Python client does not compress
-        made = twin.encode_batch(**{**values, "channel": values["channel"].encode()})
-        assert add_columns(made, sum(map(len, values["bodies"])), treatments) == frame
+    made = twin.encode_batch(**{**values, "channel": values["channel"].encode()})
+    if item["flags"]:
+        made = mark_compressed(made)
+        assert [decompress_body(body, 1_000) for body in values["bodies"]] == [b""]
+    assert add_columns(made, sum(map(len, values["bodies"])), treatments) == frame
 
 
 def _fields(run: Run) -> tuple[Any, ...]:

@@ -120,6 +120,6 @@ def test_bench_nats_without_a_url_asks_its_own_port(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("ZMQBROKER_URL", raising=False)
-    monkeypatch.setattr("zmqbroker.cli.bench_nats.DEFAULT_URL", "nats://127.0.0.1:1")
+    monkeypatch.setattr("zmqbroker.cli.bench_nats.PORT", 1)
     assert run(["bench", "--target", "nats", "--count", "1"]) == Exit.USAGE
     assert "127.0.0.1" in capsys.readouterr().err

@@ -101,7 +101,7 @@ def test_bench_redis_without_a_url_asks_its_own_port(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("ZMQBROKER_URL", raising=False)
-    monkeypatch.setattr("zmqbroker.cli.bench_redis.DEFAULT_URL", "redis://127.0.0.1:1")
+    monkeypatch.setattr("zmqbroker.cli.bench_redis.PORT", 1)
     assert run(["bench", "--target", "redis", "--count", "1"]) == Exit.USAGE
     assert "127.0.0.1" in capsys.readouterr().err
 

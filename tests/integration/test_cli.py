@@ -82,8 +82,8 @@ def test_status_shows_every_node_and_what_is_tolerated(trio: Cluster) -> None:
     shown = run("status", url=trio.url)
     assert (shown.returncode, shown.stderr) == (Exit.DONE, b"")
     lines = shown.stdout.decode().splitlines()
-    assert lines[0].split() == ["node", "clients", "reachable", "role", "term", "commit", "applied", "free", "MiB"]
-    assert [(line.split()[0], line.split()[3]) for line in lines[1:4]] == [
+    assert lines[0].split() == ["node", "clients", "role", "term", "commit", "applied", "free", "MiB"]
+    assert [(line.split()[0], line.split()[2]) for line in lines[1:4]] == [
         (name, "leader" if name == leader else "follower") for name in sorted(trio.nodes)
     ]
     assert lines[4] == "3 nodes, majority 2, tolerates 1 down, volume ephemeral (confirms quorum)"

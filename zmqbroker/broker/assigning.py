@@ -14,8 +14,8 @@ __all__ = ["pieces_of", "take_fitting"]
 def take_fitting(ready: Ready, batches: RangeMap[BatchRecord], count: int, size: int) -> tuple[list[Range[int]], int]:
     """Take what fits out of `ready`, highest priority first, with the deliveries so far; ascending by sequence.
 
-    That is up to `count` messages in up to `size` bytes of bodies; the first one fits whatever its size. Beside them, their
-    share of the bytes of their frames.
+    That is up to `count` messages in up to `size` bytes, as `received_size` counts them; the first one fits whatever its size.
+    Beside them, their share of the bytes of their frames.
     """
     if not ready.lanes:
         last, _, _, share_bytes = _choose(ready, batches, count, size, is_first=True)
@@ -42,7 +42,8 @@ def _choose(
         for low, high, record in batches.overlapping(start, end):
             first = start if start > low else low
             last = end if end < high else high
-            fitting = record.fitting(last - first + 1, size)
+            total = high - low + 1
+            fitting = record.fitting(last - first + 1, size, total)
             if is_first:
                 fitting, is_first = max(fitting, 1), False
             if fitting > 0:
@@ -50,7 +51,7 @@ def _choose(
                 total = high - low + 1
                 share_bytes += record.share_bytes if fitting == total else record.share_of(first - low, fitting, total)
                 count -= fitting
-                size -= record.size_at_most(fitting)
+                size -= record.received_size(fitting, total)
             if fitting <= 0 or chosen < last:
                 return chosen, 0, size, share_bytes  # what comes behind must not overtake what did not fit
         if count == 0:

@@ -38,7 +38,7 @@ class Groups:
         self.parked: TrackedRangeMap[int] = TrackedRangeMap()  # of all groups, with the deliveries so far
         self._batches = batches  # the channel's
         self._current: dict[str, int] = {}  # by group: its current message; where one is parked there is one
-        self._records: dict[str, SortedKeys] = {}  # by group: where its records with parked messages begin; none is empty
+        self._records: dict[str, SortedKeys[int]] = {}  # by group: where its records with parked messages begin; none is empty
 
     def enter(self, batch: Range[BatchRecord], first: int, last: int, deliveries: int) -> bool:
         """Messages of a record with a group, live and nowhere, are due: whether `first` is current, and is to be ready.

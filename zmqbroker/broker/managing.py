@@ -98,26 +98,33 @@ def _delete(queue: Queue, sequences: tuple[tuple[int, int], ...]) -> int:
 
 
 def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment, served: Served) -> Result:
-    """Oldest first. A message that came from nowhere stays, unless it is said where it is to go."""
-    count = 0
-    for batch in list(queue.batches):
+    """Oldest first. A message that came from nowhere stays, unless it is said where it is to go.
+
+    It is through when so many were moved as were wanted, or when there are no more; otherwise the result says where to go on.
+    """
+    count, next_sequence, looked_at = 0, 0, channels.limits.redriven_max
+    for number, batch in enumerate(queue.batches.starting(max(command.first, 1), looked_at + 1)):
         if command.count_max and count >= command.count_max:
+            break
+        if number == looked_at:
+            next_sequence = batch.first
             break
         origin = batch.value.origin
         if command.origin and (origin is None or origin.channel != command.origin):
             continue
         to = command.to or (origin.channel if origin is not None else "")
         room = command.count_max - count if command.count_max else batch.last - batch.first + 1
-        if to in ("", queue.name) or not (last := _last_waiting(queue, batch.first, batch.last, room)):
+        if to in ("", queue.name) or not (last := _last_waiting(queue, max(batch.first, command.first), batch.last, room)):
             continue
         target = channels.find_or_create(to, ANY_INCARNATION, moment)
         if isinstance(target, RequestError):
             if not count:
                 return target
+            next_sequence = batch.first
             break
-        count += move(queue, queue.take_waiting(batch.first, last), target, REDRIVEN, moment, served)
+        count += move(queue, queue.take_waiting(max(batch.first, command.first), last), target, REDRIVEN, moment, served)
     queue.counters.moved += count
-    return Counted(count)
+    return Counted(count, next_sequence)
 
 
 def _last_waiting(queue: Queue, first: int, last: int, count: int) -> int:

@@ -28,7 +28,8 @@ class _Live(NamedTuple):
 def peek(queue: Queue, first: int, since_unix_ns: int, count_max: int, size_max: int) -> tuple[Peeked, ...]:
     """Up to so many live messages from a sequence on, ascending, that were stored at an instant or later.
 
-    In whatever state, with their deliveries so far. The bodies have at most `size_max` bytes, but the first.
+    In whatever state, with their deliveries so far. They count at most `size_max` bytes (`BatchRecord.received_size`), but the
+    first.
     """
     pieces: list[Peeked] = []
     count, room = count_max, size_max
@@ -36,13 +37,13 @@ def peek(queue: Queue, first: int, since_unix_ns: int, count_max: int, size_max:
         if batch.value.time_unix_ns < since_unix_ns:
             continue
         for part in _live(queue, max(first, batch.first), batch.last):
-            wanted = min(part.last - part.first + 1, count)
-            fitting = max(batch.value.fitting(wanted, room), 0 if pieces else 1)
+            wanted, total = min(part.last - part.first + 1, count), batch.last - batch.first + 1
+            fitting = max(batch.value.fitting(wanted, room, total), 0 if pieces else 1)
             if fitting <= 0 or count <= 0:
                 return tuple(pieces)
             pieces.append(_piece(part, batch, fitting))
             count -= fitting
-            room -= batch.value.size_at_most(fitting)
+            room -= batch.value.received_size(fitting, total)
             if fitting < wanted:
                 return tuple(pieces)
     return tuple(pieces)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
 from zmqbroker.broker.dirty import Dirty
@@ -18,6 +19,7 @@ from zmqbroker.broker.dirty import Dirty
 __all__ = ["Range", "RangeMap", "SortedKeys", "TrackedRangeMap", "cut_from_list"]
 
 Value = TypeVar("Value")
+Key = TypeVar("Key", int, str)
 
 #: Keys per chunk before it is split: moving 512 of them costs less than the interpreter's work for one call.
 CHUNK_MAX = 512
@@ -62,16 +64,16 @@ def _last_of(part: Range[Value]) -> int:
     return part.last
 
 
-class SortedKeys:
-    """Distinct integers in ascending order, kept in short chunks."""
+class SortedKeys(Generic[Key]):
+    """Distinct integers, or names, in ascending order, kept in short chunks."""
 
     __slots__ = ("_chunks", "_lowest")
 
     def __init__(self) -> None:
-        self._chunks: list[list[int]] = []  # each sorted and not empty; all keys of one are below those of the next
-        self._lowest: list[int] = []  # first key of each chunk
+        self._chunks: list[list[Key]] = []  # each sorted and not empty; all keys of one are below those of the next
+        self._lowest: list[Key] = []  # first key of each chunk
 
-    def add(self, key: int) -> None:
+    def add(self, key: Key) -> None:
         """Add a key that is absent."""
         if not self._chunks:
             self._chunks.append([key])
@@ -87,7 +89,7 @@ class SortedKeys:
             self._chunks.insert(position + 1, upper)
             self._lowest.insert(position + 1, upper[0])
 
-    def remove(self, key: int) -> None:
+    def remove(self, key: Key) -> None:
         """Remove a key that is present."""
         position = bisect_right(self._lowest, key) - 1
         chunk = self._chunks[position]
@@ -101,7 +103,7 @@ class SortedKeys:
         """True when there is a key."""
         return bool(self._chunks)
 
-    def floor(self, key: int) -> int | None:
+    def floor(self, key: Key) -> Key | None:
         """The largest key that is not above `key`."""
         position = bisect_right(self._lowest, key) - 1
         if position < 0:
@@ -109,7 +111,7 @@ class SortedKeys:
         chunk = self._chunks[position]
         return chunk[bisect_right(chunk, key) - 1]
 
-    def start_from(self, low: int) -> Iterator[int]:
+    def start_from(self, low: Key) -> Iterator[Key]:
         """The keys from `low` on, ascending; the map must not change meanwhile."""
         position = max(bisect_right(self._lowest, low) - 1, 0)
         offset = bisect_left(self._chunks[position], low) if self._chunks else 0
@@ -120,6 +122,13 @@ class SortedKeys:
                 offset += 1
             position, offset = position + 1, 0
 
+    def parts_above(self, key: Key) -> Iterator[list[Key]]:
+        """The keys above `key`, ascending, some hundred at a time; the map must not change meanwhile."""
+        position = max(bisect_right(self._lowest, key) - 1, 0)
+        if self._chunks:
+            yield self._chunks[position][bisect_right(self._chunks[position], key) :]
+        yield from islice(self._chunks, position + 1, None)
+
 
 class RangeMap(Generic[Value]):
     """Disjoint ranges in ascending order; adjacent ranges with equal values are merged."""
@@ -127,7 +136,7 @@ class RangeMap(Generic[Value]):
     __slots__ = ("_keys", "_ranges", "count")
 
     def __init__(self) -> None:
-        self._keys = SortedKeys()
+        self._keys = SortedKeys[int]()
         self._ranges: dict[int, Range[Value]] = {}  # by their first sequence; same keys as _keys
         self.count = 0  # sequences in all ranges together
 
@@ -166,6 +175,12 @@ class RangeMap(Generic[Value]):
             return self._ranges[below]
         above = next(self._keys.start_from(low), None)
         return None if above is None else self._ranges[above]
+
+    def starting(self, first: int, count: int) -> list[Range[Value]]:
+        """The first `count` ranges that end at `first` or later, whole, ascending."""
+        below = self._keys.floor(first)
+        found = [self._ranges[below]] if below is not None and self._ranges[below].last >= first else []
+        return [*found, *(self._ranges[key] for key in islice(self._keys.start_from(first + 1), count - len(found)))]
 
     def overlaps(self, first: int, last: int) -> bool:
         """True when any sequence of first..last is in a range."""

@@ -86,9 +86,27 @@ class BatchRecord:
     origin: Origin | None = None  # of the first message, when they were moved here
     group: str = ""  # "": none
 
-    def fitting(self, count: int, room: int) -> int:
-        """How many of `count` messages surely have at most `room` bytes of bodies together; below 1 for none."""
-        return count if self.size_at_most(count) <= room else room // max(self.body_size_max, 1)
+    def fitting(self, count: int, room: int, total: int) -> int:
+        """How many of `count` of its `total` messages count at most `room` bytes together; below 1 for none."""
+        if self.received_size(count, total) <= room:
+            return count
+        rest = self._rest
+        fitting = room * total // max(self.body_size_max * total + rest, 1)
+        # Where few are large, all bodies together may be less than so many of the largest.
+        return max(fitting, (room - self.body_bytes) * total // rest) if rest else fitting
+
+    def received_size(self, count: int, total: int) -> int:
+        """What `count` of its `total` messages count for their receiver, in bytes.
+
+        That is the most that their bodies can have, and their share of what else is in the frame: sizes, ids, headers. The
+        share is an average: nobody looks into a frame.
+        """
+        return self.size_at_most(count) - (-self._rest * count // total)
+
+    @property
+    def _rest(self) -> int:
+        """Bytes of the frame, as far as it is these messages', that are not their bodies."""
+        return max(self.share_bytes - self.body_bytes, 0)
 
     def size_at_most(self, count: int) -> int:
         """Bytes that the bodies of any `count` messages of this record cannot exceed."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass
+from typing import Any
 
 import msgpack
 

@@ -114,6 +114,10 @@ class State:
         """The names of all channels, sorted."""
         return self._channels.names()
 
+    def page(self, search: str, after: str, count_max: int) -> tuple[list[str], str | None]:
+        """The names of some channels, sorted, and the one to go on behind (`Channels.page`)."""
+        return self._channels.page(search, after, count_max)
+
     def stored(self, header: BatchHeader) -> Published | None:
         """The result of an earlier attempt to send this batch, if it is kept: what `apply` would answer. Changes nothing."""
         queue = self._channels.named(header.channel)

@@ -150,18 +150,18 @@ bench.add_command(diff)
 
 def _context_of(target: str, click_context: click.Context, url: str) -> tuple[CommandContext, str]:
     """The way to another broker, and where it is when nobody said so; its module is loaded now."""
-    connect: Any
+    rival: Any
     if target == "nats":
-        from zmqbroker.cli import bench_nats
+        from zmqbroker.cli.bench_nats import nats_target
 
-        default, connect = bench_nats.DEFAULT_URL, bench_nats.NatsTarget().connect
+        rival = nats_target()
     else:
-        from zmqbroker.cli import bench_redis
+        from zmqbroker.cli.bench_redis import redis_target
 
-        default, connect = bench_redis.DEFAULT_URL, bench_redis.RedisTarget().connect
+        rival = redis_target()
     if click_context.get_parameter_source("url") is ParameterSource.DEFAULT:
-        url = default
-    return CommandContext(connect=cast(Connect, connect)), url
+        url = rival.default_url
+    return CommandContext(connect=cast(Connect, rival.connect)), url
 
 
 async def _measure(context: CommandContext, url: str, workload: Workload, tally: _Tally) -> None:

@@ -24,7 +24,7 @@ class Latencies:
         try:
             from hdrh.histogram import HdrHistogram
         except ImportError as error:
-            raise ConfigError(("bench needs the package hdrhistogram: pip install 'zmqbroker[bench]'",)) from error
+            raise ConfigError(("bench needs the package hdrhistogram: pip install hdrhistogram",)) from error
         self._histogram = HdrHistogram(1, _LATENCY_US_MAX, 3)
 
     def record(self, started_ns: int) -> None:

@@ -18,13 +18,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any
 
+from zmqbroker.cli.bench_rival import RivalClient, RivalTarget
 from zmqbroker.client import SendResult
 from zmqbroker.errors import ConfigError, NoMajority
 
-__all__ = ["DEFAULT_URL", "NatsClient", "NatsMessage", "NatsQueue", "NatsTarget"]
+__all__ = ["NatsClient", "NatsMessage", "NatsQueue", "nats_target"]
 
-DEFAULT_URL = "nats://127.0.0.1:4222"
-_SCHEME = "nats://"
+PORT = 4222
 #: Publishes without a confirm, of one connection.
 _WINDOW = 5_000
 #: Messages that one request asks for; the next is sent when so many are still to come.
@@ -35,8 +35,6 @@ _REPLICAS = (3, 1)
 _ANSWER_S = 10.0
 _RETRY_S = 0.05
 _CONSUMER = "bench"
-#: Most bytes of one line; an INFO lists every server.
-_LINE_BYTES_MAX = 1 << 20
 
 
 @dataclass(slots=True)
@@ -47,69 +45,30 @@ class NatsMessage:
     reply_to: bytes  # where its ack goes
 
 
-class NatsTarget:
-    """The clients of one run: the last that leaves deletes what they made."""
+class NatsClient(RivalClient):
+    """One connection."""
 
-    def __init__(self) -> None:
-        self.streams: set[str] = set()
-        self._open = 0
-
-    def connect(self, url: str, timeout_ms: int = 0) -> NatsClient:
-        """A client of the server at `url`; requests of it have a limit of their own."""
-        return NatsClient(url, self)
-
-    def enter(self) -> None:
-        """A client has connected."""
-        self._open += 1
-
-    async def leave(self, client: NatsClient) -> None:
-        """A client is about to close."""
-        self._open -= 1
-        if not self._open and client.failure is None:
-            for stream in self.streams:
-                await client.ask(f"STREAM.DELETE.{stream}", {})
-
-
-class NatsClient:
-    """One connection, with the methods of `zmqbroker.client.Client` that the benchmark calls."""
-
-    def __init__(self, url: str, target: NatsTarget) -> None:
-        self._target = target
-        self.host, self.port = _address(url)
+    def __init__(self, host: str, port: int, target: RivalTarget[NatsClient]) -> None:
+        super().__init__(host, port, target)
         self._answers: dict[bytes, asyncio.Future[bytes]] = {}  # token -> who waits for it
         self._next_token = 0
         self._pending: list[bytes] = []
         self.delivered: deque[NatsMessage] = deque()
         self.arrived = asyncio.Event()
         self.asked_for = 0  # messages that are still to come
-        self._failure: Exception | None = None
 
-    async def __aenter__(self) -> NatsClient:
-        """Connect. Raises OSError, or NoMajority when what listens there is no NATS server."""
-        self._reader, self._writer = await asyncio.open_connection(self.host, self.port, limit=_LINE_BYTES_MAX)
-        try:
-            if not (await self._reader.readline()).startswith(b"INFO "):
-                raise NoMajority(f"what listens at {self.host}:{self.port} is no NATS server")
-        except BaseException:  # a cancelled wait included
-            self._writer.close()
-            raise
+    async def begin(self) -> None:
+        """Subscribe to what will be asked for."""
+        if not (await self._reader.readline()).startswith(b"INFO "):
+            raise NoMajority(f"what listens at {self.host}:{self.port} is no NATS server")
         self.inbox = b"_INBOX.bench%x" % id(self)
         self.write(b'CONNECT {"verbose":false,"pedantic":false,"headers":true,"no_responders":true}\r\n')
         self.write(b"SUB %b.* 1\r\nSUB %b.d.* 2\r\n" % (self.inbox, self.inbox))
         self._reading = asyncio.create_task(self._read())
-        self._target.enter()
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._target.leave(self)
-        finally:  # a cancelled wait included
-            self._reading.cancel()
-            self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
+    async def delete(self, stream: str) -> None:
+        """Delete a stream."""
+        await self.ask(f"STREAM.DELETE.{stream}", {})
 
     def queue(self, name: str) -> NatsQueue:
         """The stream of that name, but for its dots, which are not allowed there."""
@@ -125,14 +84,14 @@ class NatsClient:
 
     async def drain(self) -> None:
         """Wait until the connection takes more. Raises what ended it."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         await self._writer.drain()
 
     def request(self, subject: bytes, body: bytes) -> asyncio.Future[bytes]:
         """The body of the answer."""
-        if self._failure is not None:
-            raise self._failure
+        if self.failure is not None:
+            raise self.failure
         self._next_token += 1
         token = b"%d" % self._next_token
         future = asyncio.get_running_loop().create_future()
@@ -158,10 +117,10 @@ class NatsClient:
                 await self._take(line.split())
             raise ConnectionResetError(f"{self.host}:{self.port} closed the connection")
         except (OSError, asyncio.IncompleteReadError, NoMajority) as error:
-            self._failure = error if isinstance(error, OSError | NoMajority) else ConnectionResetError(str(error))
+            self.failure = error if isinstance(error, OSError | NoMajority) else ConnectionResetError(str(error))
             for future in self._answers.values():
                 if not future.done():
-                    future.set_exception(self._failure)
+                    future.set_exception(self.failure)
             self._answers.clear()
             self.arrived.set()
 
@@ -192,17 +151,10 @@ class NatsClient:
         if future is not None and not future.done():
             future.set_result(body)
 
-    @property
-    def failure(self) -> Exception | None:
-        """What ended the connection."""
-        return self._failure
 
-
-def _address(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix(_SCHEME).partition(":")
-    if not url.startswith(_SCHEME) or not host or not (port or "4222").isdigit():
-        raise ConfigError((f"{url!r}: with --target nats it must be nats://host:port",))
-    return host, int(port or 4222)
+def nats_target() -> RivalTarget[NatsClient]:
+    """What a run measures."""
+    return RivalTarget("nats", PORT, NatsClient)
 
 
 class NatsQueue:

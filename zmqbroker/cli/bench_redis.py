@@ -11,19 +11,18 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 from typing import Any
 
+from zmqbroker.cli.bench_rival import RivalClient, RivalTarget
 from zmqbroker.client import SendResult
 from zmqbroker.errors import ConfigError, NoMajority
 
-__all__ = ["DEFAULT_URL", "RedisClient", "RedisMessage", "RedisQueue", "RedisTarget"]
+__all__ = ["RedisClient", "RedisMessage", "RedisQueue", "redis_target"]
 
-DEFAULT_URL = "redis://127.0.0.1:6379"
-_SCHEME = "redis://"
+PORT = 6379
 #: Messages without a confirm, of one connection.
 _WINDOW = 5_000
 #: Milliseconds that the replicas may take.
@@ -31,7 +30,6 @@ _WAIT_MS = 10_000
 #: Seconds that the answer to anything else may take, beyond what it was told to wait.
 _ANSWER_S = 10.0
 _GROUP = b"bench"
-_LINE_BYTES_MAX = 1 << 20
 #: Levels of a value: the answer to XREADGROUP has streams, a stream, its messages, a message, its fields, and their texts.
 _DEPTH_MAX = 6
 
@@ -44,73 +42,33 @@ class RedisMessage:
     id: bytes
 
 
-class RedisTarget:
-    """The clients of one run: the last that leaves deletes what they made."""
-
-    def __init__(self) -> None:
-        self.streams: set[bytes] = set()
-        self._open = 0
-
-    def connect(self, url: str, timeout_ms: int = 0) -> RedisClient:
-        """A client of the server at `url`; requests of it have a limit of their own."""
-        return RedisClient(url, self)
-
-    def enter(self) -> None:
-        """A client has connected."""
-        self._open += 1
-
-    async def leave(self, client: RedisClient) -> None:
-        """A client is about to close."""
-        self._open -= 1
-        if not self._open and client.failure is None:
-            for stream in self.streams:
-                await client.ask(b"DEL", stream)
-
-
 def _command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
-class RedisClient:
-    """One connection, with the methods of `zmqbroker.client.Client` that the benchmark calls."""
+class RedisClient(RivalClient):
+    """One connection."""
 
-    def __init__(self, url: str, target: RedisTarget) -> None:
-        self._target = target
-        self.host, self.port = _address(url)
+    def __init__(self, host: str, port: int, target: RivalTarget[RedisClient]) -> None:
+        super().__init__(host, port, target)
         self._answers: deque[asyncio.Future[Any]] = deque()  # in the order of the commands
-        self.failure: Exception | None = None  # what ended the connection
         self.replicas = 0
 
-    async def __aenter__(self) -> RedisClient:
-        """Connect. Raises OSError, or NoMajority when what listens there is no primary of Redis."""
-        self._reader, self._writer = await asyncio.open_connection(self.host, self.port, limit=_LINE_BYTES_MAX)
+    async def begin(self) -> None:
+        """Count the replicas."""
         self._reading = asyncio.create_task(self._read())
-        try:
-            about = (await self.ask(b"INFO", b"replication")).decode().split("\r\n")
-            if "role:master" not in about:
-                raise NoMajority(f"what listens at {self.host}:{self.port} is no primary of Redis")
-            self.replicas = sum("state=online" in line for line in about)
-        except BaseException:  # a cancelled wait included
-            self._reading.cancel()
-            self._writer.close()
-            raise
-        self._target.enter()
-        return self
+        about = (await self.ask(b"INFO", b"replication")).decode().split("\r\n")
+        if "role:master" not in about:
+            raise NoMajority(f"what listens at {self.host}:{self.port} is no primary of Redis")
+        self.replicas = sum("state=online" in line for line in about)
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            await self._target.leave(self)
-        finally:  # a cancelled wait included
-            self._reading.cancel()
-            self._writer.close()
-        with suppress(OSError):
-            await self._writer.wait_closed()
+    async def delete(self, stream: str) -> None:
+        """Delete a stream."""
+        await self.ask(b"DEL", stream.encode())
 
     def queue(self, name: str) -> RedisQueue:
         """The stream of that name."""
-        self._target.streams.add(name.encode())
+        self._target.streams.add(name)
         return RedisQueue(self, name.encode())
 
     def request(self, *words: bytes) -> asyncio.Future[Any]:
@@ -179,11 +137,9 @@ class RedisClient:
         return NoMajority(f"what listens at {self.host}:{self.port} is no Redis server")
 
 
-def _address(url: str) -> tuple[str, int]:
-    host, _, port = url.removeprefix(_SCHEME).partition(":")
-    if not url.startswith(_SCHEME) or not host or not (port or "6379").isdigit():
-        raise ConfigError((f"{url!r}: with --target redis it must be redis://host:port",))
-    return host, int(port or 6379)
+def redis_target() -> RivalTarget[RedisClient]:
+    """What a run measures."""
+    return RivalTarget("redis", PORT, RedisClient)
 
 
 class RedisQueue:

@@ -6,7 +6,10 @@ The nodes are child processes that run what `serve` runs. They stop when this co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -134,9 +137,15 @@ async def _run(context: CommandContext, plans: list[NodePlan], volume: str, wish
             task.cancel()
         await asyncio.gather(work, waiter, return_exceptions=True)
         if children and wish.stay:
-            note("stopping …")
+            _note_if_heard("stopping …")
         for name in await stop(children):
-            note(f"{name} did not stop in time and was killed")
+            _note_if_heard(f"{name} did not stop in time and was killed")
+
+
+def _note_if_heard(text: str) -> None:
+    """Tell it, unless the terminal was closed: its nodes must be stopped all the same."""
+    with contextlib.suppress(OSError):
+        note(text)
 
 
 async def _work(context: CommandContext, plans: list[NodePlan], volume: str, wish: _Wish, children: list[Child]) -> None:
@@ -213,23 +222,33 @@ async def demonstrate(context: CommandContext, plans: list[NodePlan]) -> list[st
 
 
 def _show_next_steps(plans: list[NodePlan]) -> None:
-    """Full commands, ready to be copied into another terminal."""
-    url, command = _url(plans), _own_command()
+    """Whole lines, ready to be copied into another terminal, whatever its directory is."""
+    path, command = _own_command()
     emit_line("")
     emit_line("Try next, in another terminal:")
     for line in (
-        f"{command} status --url {url}",
-        f"{command} queue send orders 'first message' --url {url}",
-        f"{command} queue receive orders --url {url}",
-        f"{command} bench --url {url}",
+        *path,
+        f"export ZMQBROKER_URL={_url(plans)}",
+        f"{command} status",
+        f"{command} queue send orders 'first message'",
+        f"{command} queue receive orders",
+        f"{command} bench",
     ):
         emit_line(f"  {line}")
+    if path:
+        emit_line("There `python` has the client, too: the programs of the README run as they are.")
     emit_line(f"Logs and data are in {plans[0].directory.parent}. Ctrl-C stops the nodes and keeps the data.")
 
 
-def _own_command() -> str:
-    """How this program was started: the script of a virtual environment may not be on the PATH."""
-    return sys.argv[0] if sys.argv[0].endswith("zmqbroker") else f"{sys.executable} -m zmqbroker"
+def _own_command() -> tuple[list[str], str]:
+    """How to start this program: a line that puts its virtual environment on the PATH, where it is not, and the command."""
+    script = Path(sys.argv[0])
+    if script.name != "zmqbroker":
+        return [], f"{sys.executable} -m zmqbroker"
+    found = shutil.which("zmqbroker")
+    if found is not None and Path(found).absolute() == script.absolute():
+        return [], "zmqbroker"
+    return [f"export PATH={shlex.quote(str(script.absolute().parent))}:$PATH"], "zmqbroker"
 
 
 async def _watch(children: list[Child]) -> None:

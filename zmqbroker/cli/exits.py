@@ -35,6 +35,7 @@ _STATUS: tuple[tuple[type[errors.BrokerError], Exit], ...] = (
     (errors.RemovedFromCluster, Exit.REFUSED),
     (errors.ConfigError, Exit.USAGE),
     (errors.LocalProtocolError, Exit.USAGE),
+    (errors.UnreadableBody, Exit.DAMAGED),
     (errors.RemoteProtocolError, Exit.UNREACHABLE),
     (errors.Corruption, Exit.DAMAGED),
     (errors.Divergence, Exit.DAMAGED),

@@ -12,6 +12,7 @@ from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import body_fields, body_text, emit_json, emit_table, note
 from zmqbroker.cli.readable import instant, instant_text, plain_text
+from zmqbroker.errors import UnreadableBody
 from zmqbroker.wire.batch import COUNT_MAX, SEQUENCE_MAX
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _show_lines(messages: Sequence[Content], *, stored: bool = False) -> None:
                 "tags": message.tags,
                 "origin": message.origin._asdict() if message.origin is not None else None,
                 **({"state": message.state, "due_unix_ns": message.due_unix_ns} if stored else {}),
-                **body_fields(message.body),
+                **body_fields(_body(message)),
             }
         )
 
@@ -172,7 +173,7 @@ def _show_table(messages: Sequence[Content], *, stored: bool = False) -> None:
         ("origin", lambda message: _origin_text(message.origin)),
     ]
     columns += [(name, value) for name, value in optional if any(map(value, messages))]
-    columns.append(("body", lambda message: body_text(message.body)))
+    columns.append(("body", lambda message: body_text(_body(message))))
     emit_table(
         [name for name, _ in columns],
         [[value(message) for _, value in columns] for message in messages],
@@ -183,6 +184,15 @@ def _show_table(messages: Sequence[Content], *, stored: bool = False) -> None:
 def _state_text(message: Content) -> str:
     due = f" until {instant_text(message.due_unix_ns)}" if message.due_unix_ns else ""
     return plain_text(message.state) + due
+
+
+def _body(message: Content) -> bytes:
+    """The body; as it was stored where it cannot be decompressed, which is said."""
+    try:
+        return message.body
+    except UnreadableBody as error:
+        note(f"zmqbroker: {error}; it is shown as it was stored")
+        return message.raw_body
 
 
 def _origin_text(origin: Origin | None) -> str:

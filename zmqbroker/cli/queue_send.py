@@ -54,6 +54,7 @@ _UNCONFIRMED_MAX = 500
     help="They come before those of a lower priority.",
 )
 @click.option("--group", default="", help="Of the messages of a group one at a time is received, in their order.")
+@click.option("--compression", type=click.Choice(["zlib"]), help="Compress the bodies; receivers get them as they were.")
 @click.option("--id", help="An id of your own, for a single message.")
 @click.option(
     "--expected-sequence",
@@ -95,6 +96,7 @@ def send(
         if value is not None and (lines or len(bodies) > 1):
             raise click.UsageError(f"{option} is of one message, not of several")
     attributes["tags"] = _read_tags(tags)
+    settings = {"compression": attributes.pop("compression")}
     if lines:
         source = _standard_input()
     else:
@@ -103,7 +105,7 @@ def send(
         attributes |= {"expected_sequence": expected_sequence, "confirm": confirm}
         asyncio.run(_send_singly(context, url, channel, source, attributes, timeout_ms, as_json))
     else:
-        asyncio.run(_send(context, url, channel, source, attributes, timeout_ms, as_json))
+        asyncio.run(_send(context, url, channel, source, settings, attributes, timeout_ms, as_json))
 
 
 def _read_tags(pairs: tuple[str, ...]) -> dict[str, str] | None:
@@ -152,6 +154,7 @@ async def _send(
     url: str,
     channel: str,
     source: AsyncIterator[bytes],
+    settings: dict[str, Any],
     attributes: dict[str, Any],
     timeout_ms: int,
     as_json: bool,
@@ -168,7 +171,7 @@ async def _send(
         while (confirm := await confirms.get()) is not None:
             _show_sent(await confirm, channel, as_json)
 
-    async with context.connect(url, timeout_ms) as client, client.queue(channel).producer() as producer:
+    async with context.connect(url, timeout_ms) as client, client.queue(channel).producer(**settings) as producer:
         await together(produce(producer), show())
 
 

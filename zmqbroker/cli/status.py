@@ -181,12 +181,11 @@ def status(context: CommandContext, url: str, timeout_ms: int, alive: bool, as_j
 def show_nodes(found: ClusterStatus) -> None:
     """Print the table of nodes."""
     emit_table(
-        ("node", "clients", "reachable", "role", "term", "commit", "applied", "free MiB"),
+        ("node", "clients", "role", "term", "commit", "applied", "free MiB"),
         [
             (
                 row.name,
                 row.client,
-                "yes" if row.reachable else "no",
                 row.role,
                 row.term,
                 row.commit_index,
@@ -195,6 +194,7 @@ def show_nodes(found: ClusterStatus) -> None:
             )
             for row in found.nodes
         ],
+        unbroken=("clients",),  # to be copied
     )
 
 

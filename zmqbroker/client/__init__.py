@@ -1,12 +1,13 @@
 """Clients: `Client` for asyncio and `SyncClient` for threads, over one session that does no I/O.
 
 session, routing, table, pipeline, parcel, exchange   what to say to whom, what the answers mean (no clock, no sockets)
+framing                                               the batch frame of some parcels, compressed if that is wanted
 driver, connection                                    the same with sockets, in one event loop
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
 channels, schedules, cluster                          what operators do
-sync, sync_producer, sync_channels, sync_transaction, sync_schedules  the same names for threads
+sync, sync_queue, sync_producer and other sync_…       the same names for threads
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.schedules import Schedules
-from zmqbroker.client.sync import SyncClient, SyncConsumer, SyncMessage, SyncQueue
+from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
+from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_schedules import SyncSchedules
 from zmqbroker.client.sync_transaction import SyncTransaction
 from zmqbroker.client.transaction import Transaction

@@ -24,6 +24,7 @@ class PipelineSettings:
     batch_messages: int = 4096
     window: int = 64  # unanswered batches
     pending_bytes_max: int = 16 << 20  # everything not yet answered
+    compress: bool = False  # whether bodies travel compressed; all sizes above are of what was sent
 
 
 class Batch:

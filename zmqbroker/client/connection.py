@@ -16,6 +16,7 @@ from typing import Protocol
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
+from zmqbroker.client.contact import Trouble
 from zmqbroker.wire.batch import Buffer
 
 __all__ = ["Connection", "Listener"]
@@ -26,8 +27,10 @@ _BUDGET = 256
 _HIGH_WATER_MARK = 1100
 #: Frames above this close the connection inside libzmq (PROTOCOL §5).
 _FRAME_BYTES_MAX = 80 << 20
-#: TCP connect and ZMTP handshake together; libzmq's own limits below normally end earlier.
-_READY_S = 4.0
+#: Until it stands, or libzmq's own limit for that, below, was missed.
+_CONNECTED_S = 4.0
+#: From there to the end of the ZMTP handshake, which libzmq does not bound for all who say something else.
+_HANDSHAKE_S = 0.9
 #: Sends that a full pipe refused are tried again after this, if the socket gives no sign before.
 _RETRY_S = 0.005
 
@@ -38,6 +41,7 @@ _GONE = (
     | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
     | zmq.Event.HANDSHAKE_FAILED_AUTH
 )
+_EVENTS = _GONE | zmq.Event.CONNECTED | zmq.Event.HANDSHAKE_SUCCEEDED
 _OPTIONS = (
     (zmq.LINGER, 0),
     (zmq.SNDHWM, _HIGH_WATER_MARK),
@@ -75,6 +79,7 @@ class Connection:
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str, address: str, listener: Listener) -> None:
         self.endpoint = endpoint  # as the nodes call it
         self.ready = False  # whether sends are allowed
+        self.trouble = Trouble.UNREACHABLE  # what it is when it ends now
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[Sequence[Buffer]] = deque()  # refused by a full pipe; bounded by the session's slots
@@ -85,7 +90,7 @@ class Connection:
         for option, value in _OPTIONS:
             self._socket.setsockopt(option, value)
         self._socket.setsockopt(zmq.IPV6, int("[" in address))
-        self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(_GONE | zmq.Event.HANDSHAKE_SUCCEEDED)
+        self._monitor: zmq.Socket[bytes] = self._socket.get_monitor_socket(_EVENTS)
         self._descriptors = (int(self._socket.FD), int(self._monitor.FD))
         try:
             self._socket.connect(address)
@@ -94,7 +99,7 @@ class Connection:
             raise
         self._loop.add_reader(self._descriptors[0], self._on_socket)
         self._loop.add_reader(self._descriptors[1], self._on_monitor)
-        self._deadline = self._loop.call_later(_READY_S, self._end)
+        self._deadline = self._loop.call_later(_CONNECTED_S, self._end)
         # The edge may have come before the reader was there.
         self._loop.call_soon(self._on_monitor)
 
@@ -149,13 +154,23 @@ class Connection:
             except zmq.Again:
                 return
             if event & _GONE:
+                if event & zmq.Event.HANDSHAKE_FAILED_PROTOCOL:
+                    self.trouble = Trouble.FOREIGN
                 self._on_socket()  # what came before the end is still there to read
                 if not self._closed:
                     self._end()
+            elif event & zmq.Event.CONNECTED:
+                self.trouble = Trouble.CLOSED
+                self._deadline.cancel()
+                self._deadline = self._loop.call_later(_HANDSHAKE_S, self._on_silence)
             elif not self.ready:
-                self.ready = True
+                self.ready, self.trouble = True, Trouble.LOST
                 self._deadline.cancel()
                 self._listener.on_ready(self)
+
+    def _on_silence(self) -> None:
+        self.trouble = Trouble.SILENT
+        self._end()
 
     def _on_socket(self) -> None:
         if self._closed:

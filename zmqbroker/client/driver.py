@@ -19,6 +19,7 @@ from typing import Any
 import zmq
 
 from zmqbroker.client.connection import Connection
+from zmqbroker.client.contact import Trouble
 from zmqbroker.client.parcel import Parcel
 from zmqbroker.client.pipeline import FOREVER_NS, Pipeline, PipelineSettings
 from zmqbroker.client.posting import Posts
@@ -189,14 +190,14 @@ class Driver:
 
     def on_gone(self, connection: Connection) -> None:
         """A connection is gone."""
-        self._failed(connection.endpoint)
+        self._failed(connection.endpoint, connection.trouble)
 
-    def _failed(self, endpoint: str) -> None:
+    def _failed(self, endpoint: str, trouble: Trouble) -> None:
         link = self._links[endpoint]
         link.connection = link.connecting = None
         link.retry = self._loop.call_later(link.pause_s, self._retry, link)
         link.pause_s = min(2 * link.pause_s, _RECONNECT_MAX_S)
-        self._session.lost(endpoint, time.monotonic_ns())
+        self._session.lost(endpoint, time.monotonic_ns(), trouble)
         self._settle()
 
     def _retry(self, link: _Link) -> None:
@@ -225,8 +226,8 @@ class Driver:
         try:
             address = await self._address(endpoint)
             link.connection = Connection(self._context, endpoint, address, self)
-        except (OSError, zmq.ZMQError):  # a name that nobody knows, an address that cannot be, no descriptor left
-            self._failed(endpoint)
+        except (OSError, zmq.ZMQError) as error:  # a name that nobody knows, an address that cannot be, no descriptor left
+            self._failed(endpoint, Trouble.UNKNOWN if isinstance(error, socket.gaierror) else Trouble.UNREACHABLE)
         else:
             link.connecting = None
 

@@ -63,23 +63,24 @@ class Exchange:
         self._lost = self._lost or error.outcome_unknown
         return True
 
-    def expired(self, refusal: RequestError | None = None) -> RequestError:
+    def expired(self, obstacle: RequestError | str | None = None) -> RequestError:
         """The error that ends the request at its deadline.
 
         A refusal ends it as itself when nothing can have happened; NO_MAJORITY as the last answer in any case, because it
-        says why. Otherwise the outcome is unknown, or nothing was ever sent because no node could be reached or, as
-        `refusal` tells, none would have this client.
+        says why. Otherwise the outcome is unknown, or nothing was ever sent because of an `obstacle`: no node could be
+        reached, or none would have this client.
         """
         unknown, last = self.may_have_happened, self.last_error
         if last is not None and (not unknown or isinstance(last, NoMajority)):
             return with_outcome(last, unknown)
         if unknown:
             return DeadlineExceeded(f"no answer to {self.what} in time: it may or may not have taken effect")
-        return not_sent(self.what, refusal)
+        return not_sent(self.what, obstacle)
 
 
-def not_sent(what: str, refusal: RequestError | None) -> RequestError:
-    """The error of a request that was never sent, so that it certainly did not happen; `refusal` says why if a node did."""
-    if refusal is not None:
-        return with_outcome(refusal, False)
-    return DeadlineExceeded(f"{what} was not sent in time: no node could be reached, or none took it", outcome_unknown=False)
+def not_sent(what: str, obstacle: RequestError | str | None) -> RequestError:
+    """The error of a request that was never sent, so that it certainly did not happen; `obstacle` is what a node or we say."""
+    if isinstance(obstacle, RequestError):
+        return with_outcome(obstacle, False)
+    why = obstacle or "no node could be reached, or none took it"
+    return DeadlineExceeded(f"{what} was not sent in time: {why}", outcome_unknown=False)

@@ -17,10 +17,12 @@ from zmqbroker.errors import (
     MessageTooLarge,
     RemoteProtocolError,
     RequestError,
+    UnreadableBody,
 )
-from zmqbroker.wire.batch import ID_SIZE_MAX, SEQUENCE_MAX, BatchContents, Buffer
+from zmqbroker.wire.batch import BODY_SIZE_MAX, ID_SIZE_MAX, SEQUENCE_MAX, BatchContents, Buffer
 from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.columns import GROUP_SIZE_MAX, NO_TREATMENT, PRIORITY_MAX, Treatment, read_groups
+from zmqbroker.wire.compression import COMPRESSED, decompress_body
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers, encode_message_headers
 from zmqbroker.wire.queue_requests import DELAY_MS_MAX
@@ -88,12 +90,18 @@ class Piece:
     """What messages that came in one batch have in common."""
 
     __slots__ = (
-        *("assigning", "channel", "compressed", "delivery_count", "due_unix_ns", "first"),
+        *("assigning", "body_size_max", "channel", "compressed", "delivery_count", "due_unix_ns", "first"),
         *("groups", "headers", "ids", "origin", "owner", "state", "time_unix_ns"),
     )
 
     def __init__(
-        self, owner: Any, channel: str, row: Sequence[Any], batch: BatchContents, groups: list[str] | None = None
+        self,
+        owner: Any,
+        channel: str,
+        row: Sequence[Any],
+        batch: BatchContents,
+        groups: list[str] | None = None,
+        body_size_max: int = BODY_SIZE_MAX,
     ) -> None:
         self.owner = owner  # what acks its messages
         self.channel = channel
@@ -107,18 +115,36 @@ class Piece:
         self.ids = batch.ids
         self.groups = groups
         self.headers = batch.headers
-        self.compressed = bool(batch.header.flags & 1)
+        self.compressed = bool(batch.header.flags & COMPRESSED)
+        self.body_size_max = body_size_max  # a body that is larger decompressed is not to be had
 
 
 class Content:
     """A received message, without the way to ack it: a body, and the rest as it is asked for."""
 
-    __slots__ = ("body", "piece", "place")
+    __slots__ = ("_unpacked", "piece", "place", "raw_body")
 
     def __init__(self, piece: Piece, place: int, body: bytes) -> None:
         self.piece = piece
         self.place = place  # in the piece, from 0
-        self.body = body
+        self.raw_body = body  # as it was stored: compressed or not
+
+    @property
+    def body(self) -> bytes:
+        """What was sent. Raises UnreadableBody when it was sent compressed and cannot be decompressed."""
+        return self._decompressed() if self.piece.compressed else self.raw_body
+
+    def _decompressed(self) -> bytes:
+        """The body, decompressed when it is first asked for: what is only passed on never is."""
+        try:
+            return self._unpacked
+        except AttributeError:
+            pass
+        try:
+            self._unpacked: bytes = decompress_body(self.raw_body, self.piece.body_size_max)
+        except UnreadableBody as error:
+            raise UnreadableBody(f"the body of message {self.sequence} of {self.channel!r} cannot be read: {error}") from error
+        return self._unpacked
 
     @property
     def channel(self) -> str:
@@ -163,7 +189,7 @@ class Content:
 
     @property
     def compressed(self) -> bool:
-        """Whether its sender says that the body is compressed; how is between the sender and its receivers."""
+        """Whether it was sent compressed."""
         return self.piece.compressed
 
     @property
@@ -209,7 +235,7 @@ class Content:
             return NO_HEADERS
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.sequence} of {self.channel!r}: {len(self.body)} bytes>"
+        return f"<{type(self).__name__} {self.sequence} of {self.channel!r}: {len(self.raw_body)} bytes>"
 
 
 class Messages(Sequence[Received]):
@@ -306,9 +332,14 @@ def check_send(expected_sequence: int | None, confirm: str) -> None:
 
 
 def read_messages(
-    owner: Any, channel: str, fields: Mapping[str, Any], bodies: Sequence[Buffer], make: type[Received]
+    owner: Any,
+    channel: str,
+    fields: Mapping[str, Any],
+    bodies: Sequence[Buffer],
+    make: type[Received],
+    body_size_max: int = BODY_SIZE_MAX,
 ) -> Messages[Received]:
-    """The messages of a MESSAGES reply, in order; `owner` acks them.
+    """The messages of a MESSAGES reply, in order; `owner` acks them. No body has more bytes than that decompressed.
 
     Raises RemoteProtocolError when it is not such a reply.
     """
@@ -318,7 +349,7 @@ def read_messages(
     parts = []
     for row, frame in zip(pieces, bodies, strict=True):
         batch = _read_piece(row, frame)
-        parts.append((Piece(owner, channel, row, batch, read_groups(frame, batch.header)), batch.bodies))
+        parts.append((Piece(owner, channel, row, batch, read_groups(frame, batch.header), body_size_max), batch.bodies))
     return Messages(parts, make)
 
 

@@ -26,11 +26,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from zmqbroker.client.batch import Batch, PipelineSettings, closes_gap, is_settled, read_sent
 from zmqbroker.client.exchange import Exchange, not_sent, with_outcome
+from zmqbroker.client.framing import batch_frame
 from zmqbroker.client.parcel import Parcel
 from zmqbroker.errors import (
     BrokerError,
@@ -41,13 +41,9 @@ from zmqbroker.errors import (
     SequenceMismatch,
     UnknownProducer,
 )
-from zmqbroker.wire.codec import encode_batch
-from zmqbroker.wire.columns import NO_TREATMENT, add_columns
 from zmqbroker.wire.requests import SendBatch, encode_request
 
 __all__ = ["FOREVER_NS", "PATIENCE_NS", "Completion", "Pipeline", "PipelineSettings"]
-
-Value = TypeVar("Value")
 
 #: Later than every instant.
 FOREVER_NS = 2**63
@@ -222,18 +218,8 @@ class Pipeline:
             size, count = size + parcel.size, count + parcel.count
         self._queue_bytes -= size
         self._queue_count -= count
-        bodies = parcels[0].bodies if len(parcels) == 1 else list(chain.from_iterable(parcel.bodies for parcel in parcels))
-        frame = encode_batch(
-            self.channel.encode(),
-            bodies,
-            self._producer or 0,
-            self._next_sequence,
-            _column([(parcel.ids, parcel.count) for parcel in parcels], b""),
-            _column([(parcel.headers, parcel.count) for parcel in parcels], b""),
-        )
-        treatments = _column([(parcel.treatments, parcel.count) for parcel in parcels], NO_TREATMENT)
-        if treatments is not None:
-            frame = add_columns(frame, sum(map(len, bodies)), treatments)
+        numbers = (self._producer or 0, self._next_sequence)
+        frame = batch_frame(self.channel, parcels, *numbers, compress=settings.compress)
         request = SendBatch(frame, expected_sequence=parcels[0].expected_sequence)
         exchange = Exchange(request_id, encode_request(request_id, request), f"a send to {self.channel!r}")
         batch = Batch(exchange, parcels, count, self._next_sequence)
@@ -301,13 +287,13 @@ class Pipeline:
         if endpoint == self._endpoint:
             self._endpoint = None
 
-    def expire(self, now_ns: int, refusal: RequestError | None) -> None:
-        """End what is past its deadline; `refusal` says why nothing could be sent, if a node did."""
+    def expire(self, now_ns: int, obstacle: RequestError | str | None) -> None:
+        """End what is past its deadline; `obstacle` is why nothing could be sent."""
         if now_ns < self.deadline_ns:
             return
         self.seal()
         self._expire_unanswered(now_ns)
-        reason = self.refusal or refusal
+        reason = self.refusal or obstacle
         late = [parcel for parcel in self._queue if parcel.deadline_ns <= now_ns]
         self._fail(late, not_sent(f"a send to {self.channel!r}", reason))
         self._requeue([parcel for parcel in self._queue if parcel.deadline_ns > now_ns])
@@ -384,10 +370,3 @@ class Pipeline:
         self.pending_count -= 1
         self.flushing = self.flushing and self.pending_count > 0
         self._completions.append(Completion(parcel, None, parcel.error))
-
-
-def _column(parts: list[tuple[list[Value] | None, int]], nothing: Value) -> list[Value] | None:
-    """A column of a batch from those of its parcels, each with the number of its messages; None when it holds nothing."""
-    if not any(values for values, _ in parts):
-        return None
-    return [value for values, count in parts for value in (*(values or ()), *[nothing] * (count - len(values or ())))]

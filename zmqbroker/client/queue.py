@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any, Literal, Unpack, overload
 
 from zmqbroker.client.acks import AckGatherer
@@ -17,8 +16,8 @@ from zmqbroker.client.driver import Driver
 from zmqbroker.client.handing import Order
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import (
-    Content,
     Explained,
+    Messages,
     SendResult,
     check_channel,
     check_send,
@@ -26,29 +25,28 @@ from zmqbroker.client.message import (
     read_messages,
     receipts_of,
 )
+from zmqbroker.client.options import HandleOptions
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.producer import Producer, Sender
 from zmqbroker.client.session import Answer
 from zmqbroker.client.settling import settle
+from zmqbroker.client.stored import StoredMessages
 from zmqbroker.client.transaction import SendOptions, Transaction, receipts_for
 from zmqbroker.client.worker import Worker, WorkerSettings
-from zmqbroker.commands import DeleteMessages, Extend, Nack, Purge, Receipt, Redrive, Reject, Requeue, Settle
+from zmqbroker.commands import Extend, Nack, Receipt, Reject, Requeue, Settle
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
+from zmqbroker.wire.compression import Compression, is_compression
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders
 from zmqbroker.wire.requests import (
     CONSUMER_PRIORITY_MAX,
-    RECEIPTS_MAX,
     RECEIVE_SIZE_DEFAULT,
     VISIBILITY_MS_DEFAULT,
     CloseRequest,
-    ManageRequest,
-    PeekRequest,
     ReceiveRequest,
     Send,
     SettleRequest,
-    StatsRequest,
 )
 from zmqbroker.wire.send_requests import NO_CONFIRM, QUORUM
 
@@ -62,21 +60,18 @@ _BATCH_MESSAGES_MAX = 65_535
 _LINGER_MS_MAX = 60_000
 
 
-class Queue:
+class Queue(StoredMessages):
     """One queue. Made by `Client.queue`; it exists at the broker as soon as it is used."""
 
     def __init__(
         self, name: str, driver: Driver, book: Book, timeout_ms: int, make: type[Message], owner: object = None
     ) -> None:
-        check_channel(name)
-        self.name = name
-        self._driver = driver
+        super().__init__(name, driver, timeout_ms)
         self._book = book
-        self._timeout_ms = timeout_ms
         self._make = make  # the class of its messages, which `owner` acks
         self._owner = owner if owner is not None else self
         self._consumer = book.next_consumer()  # of all calls of `receive`
-        self._sender = Sender(driver, name, PipelineSettings())
+        self._senders: dict[bool, Sender] = {}  # by whether they compress
         self._posted = False  # whether anything was sent without a confirm since `wait_idle`
         self._acks = AckGatherer(name, lambda request: driver.submit(request, timeout_ms))
 
@@ -95,6 +90,7 @@ class Queue:
         group: str = ...,
         expected_sequence: int | None = ...,
         confirm: Literal["quorum"] = ...,
+        compression: Compression | None = ...,
         timeout_ms: int | None = ...,
     ) -> SendResult:
         """Wait for the confirm."""
@@ -114,6 +110,7 @@ class Queue:
         group: str = ...,
         expected_sequence: int | None = ...,
         confirm: Literal["none"],
+        compression: Compression | None = ...,
         timeout_ms: int | None = ...,
     ) -> None:
         """Wait for nothing."""
@@ -132,32 +129,39 @@ class Queue:
         group: str = "",
         expected_sequence: int | None = None,
         confirm: str = QUORUM,
+        compression: Compression | None = None,
         timeout_ms: int | None = None,
     ) -> SendResult | None:
         """Store one message and wait for the confirm.
 
         `trace` is the context of a distributed trace, for the receiver. It can be received after `delay_ms`, until `expiry_ms`
         after now (0: for ever), and before those of a lower `priority` (0 to 9). Of the messages of a `group` one at a time is
-        received, in their order; "": it is in none. Calls at the same time are stored in their order, and share batches when
-        more wait than the window takes.
+        received, in their order; "": it is in none. With `compression="zlib"` the body travels and is stored compressed, where
+        that makes it smaller. Calls at the same time are stored in their order (those with compression in one of their own),
+        and share batches when more wait than the window takes.
 
         With `expected_sequence` it is stored only if that is the last sequence of the queue (0: it has had no message); raises
-        SequenceMismatch otherwise. With `confirm` "none" it is sent once and nobody tells whether it was stored, or why not;
-        returns at once, with None. Raises Busy when a thousand such messages wait for a connection.
+        SequenceMismatch otherwise. With `confirm` "none" it is sent once, as it is, and nobody tells whether it was stored, or
+        why not; returns at once, with None. Raises Busy when a thousand such messages wait for a connection.
         """
         headers = MessageHeaders(metadata, tags, self._driver.client_id or None, trace)
         treatment = Treatment(delay_ms, expiry_ms, priority, group)
         encoded = encode_message(body, id, headers, self._driver.message_bytes_max, treatment)
         check_send(expected_sequence, confirm)
+        sender = self._sender(is_compression(compression))
         if confirm == NO_CONFIRM:
             said = {"id": id or "", **headers._asdict(), **treatment._asdict(), "expected_sequence": expected_sequence}
-            self._driver.post(Send(self.name, encoded.body, **said, forward=True, confirm=NO_CONFIRM))
-            self._posted = True
-            await asyncio.sleep(0)  # a sender that never waits must let the loop send
+            await self._post(Send(self.name, encoded.body, **said, forward=True, confirm=NO_CONFIRM))
             return None
         share = timeout_ms is None and expected_sequence is None
         timeout_ms = timeout_ms or self._timeout_ms
-        return await (await self._sender.send(encoded, timeout_ms, share=share, expected_sequence=expected_sequence))
+        return await (await sender.send(encoded, timeout_ms, share=share, expected_sequence=expected_sequence))
+
+    async def _post(self, request: Send) -> None:
+        """Send what nobody answers."""
+        self._driver.post(request)
+        self._posted = True
+        await asyncio.sleep(0)  # a sender that never waits must let the loop send
 
     async def explain(self, body: Buffer, *, timeout_ms: int | None = None) -> Explained:
         """Store one message by itself, and tell how long each step of its confirm took.
@@ -180,12 +184,14 @@ class Queue:
         batch_messages: int = 4096,
         window: int = 64,
         pending_bytes_max: int = 16 << 20,
+        compression: Compression | None = None,
         timeout_ms: int | None = None,
     ) -> Producer:
         """A producer for many messages: a batch goes out when it has `batch_bytes` or `batch_messages`, or after `linger_ms`.
 
-        At most `window` batches are unanswered, and about `pending_bytes_max` bytes wait in memory. Raises LocalProtocolError
-        when a setting is out of its range.
+        At most `window` batches are unanswered, and about `pending_bytes_max` bytes wait in memory. With `compression="zlib"`
+        bodies are compressed, all of a batch or, where that does not make them smaller, none. Raises LocalProtocolError when a
+        setting is out of its range.
         """
         _check("linger_ms", linger_ms, 0, _LINGER_MS_MAX)
         _check("batch_bytes", batch_bytes, 1, _BATCH_BYTES_MAX)
@@ -197,6 +203,7 @@ class Queue:
             batch_messages=batch_messages,
             window=window,
             pending_bytes_max=pending_bytes_max,
+            compress=is_compression(compression),
         )
         sender = Sender(self._driver, self.name, settings)
         return Producer(sender, self._driver, timeout_ms or self._timeout_ms, self._book.producers)
@@ -237,7 +244,7 @@ class Queue:
             self._driver.forget(future)
             self.close_consumer(request.consumer, request_id)
             raise
-        return list(read_messages(self._owner, self.name, *answer, self._make))
+        return list(self._read(*answer))
 
     def consume(
         self,
@@ -258,10 +265,9 @@ class Queue:
         ask = ReceiveRequest(self.name, 1, 1, max_bytes, 0, visibility_ms, self._book.next_consumer())
         ask = replace(ask, auto_ack=auto_ack, consumer_priority=priority)
         requests = Consumer.requests(ask, credit)
-        read = partial(read_messages, self._owner, self.name, make=self._make)
-        return Consumer(self._driver, requests, self._timeout_ms, read, self._book.consumers)
+        return Consumer(self._driver, requests, self._timeout_ms, self._read, self._book.consumers)
 
-    async def handle(self, handler: Callable[[Message], Awaitable[object]], **settings: int) -> None:
+    async def handle(self, handler: Callable[[Message], Awaitable[object]], **settings: Unpack[HandleOptions]) -> None:
         """Call `handler` with every message, several at a time, until the client is drained or the call cancelled.
 
         A handler that returns acks its message; one that raises gives it back, to come again after a delay that doubles;
@@ -345,47 +351,22 @@ class Queue:
 
         await settle(submit, make, receipts_of(messages))
 
-    async def peek(
-        self, max: int = 1, *, first: int = 1, since_unix_ns: int = 0, max_bytes: int = RECEIVE_SIZE_DEFAULT
-    ) -> list[Content]:
-        """Up to `max` messages from a sequence on, stored at an instant or later, without touching them.
-
-        In whatever state they are. Raises ChannelNotFound.
-        """
-        request = PeekRequest(self.name, first, since_unix_ns, max, max_bytes, forward=True)
-        answer = await self._driver.submit(request, self._timeout_ms)
-        return list(read_messages(None, self.name, *answer, Content))
-
-    async def purge(self, *, in_flight: bool = False) -> int:
-        """Finish all messages that nobody holds, or all; how many there were. Raises ChannelNotFound."""
-        return await self._count(Purge(self.name, in_flight))
-
-    async def delete(self, sequences: Iterable[int]) -> int:
-        """Finish messages that nobody holds by their sequences: so a delayed one is cancelled; how many there were."""
-        spans = tuple((sequence, sequence) for sequence in sequences)
-        parts = [spans[low : low + RECEIPTS_MAX] for low in range(0, len(spans), RECEIPTS_MAX)]
-        return sum([await self._count(DeleteMessages(self.name, part)) for part in parts])
-
-    async def redrive(self, *, to: str = "", origin: str = "", max: int = 0) -> int:
-        """Move messages that nobody holds to a channel, or each to where it came from; how many.
-
-        Only those that came from `origin`, if that is given, and `max` of them at most, the oldest first.
-        """
-        return await self._count(Redrive(self.name, to, origin, max))
-
-    async def _count(self, command: Purge | DeleteMessages | Redrive) -> int:
-        return (await self._driver.submit(ManageRequest(command), self._timeout_ms)).field("count", int)
-
-    async def stats(self) -> dict[str, Any]:
-        """The queue's counters, as PROTOCOL §3 names them for CHANNEL. Raises ChannelNotFound when nobody has used it."""
-        return (await self._driver.submit(StatsRequest(self.name, forward=True), self._timeout_ms)).fields
-
     async def wait_idle(self) -> None:
         """Wait until every `send` under way has ended, and a node has read those that nobody confirms."""
-        await self._sender.wait_idle()
+        for sender in list(self._senders.values()):
+            await sender.wait_idle()
         if self._posted:
             self._posted = False
             await self._driver.wait_posted(self._timeout_ms)
+
+    def _sender(self, compress: bool) -> Sender:
+        """What `send` sends with; made when it is first used."""
+        if compress not in self._senders:
+            self._senders[compress] = Sender(self._driver, self.name, PipelineSettings(compress=compress))
+        return self._senders[compress]
+
+    def _read(self, fields: dict[str, Any], bodies: Sequence[Buffer]) -> Messages[Message]:
+        return read_messages(self._owner, self.name, fields, bodies, self._make, self._driver.message_bytes_max)
 
     def close_consumer(self, consumer: int, request_id: int = 0) -> None:
         """Give back what a consumer of this queue holds, or only what was assigned to one request of it."""

@@ -16,10 +16,12 @@ requests in all; senders are bounded by their pipelines. Source: PROTOCOL §2, �
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
+from zmqbroker.client.answer import Answer
+from zmqbroker.client.contact import Contact, Trouble
 from zmqbroker.client.exchange import Exchange, with_outcome
 from zmqbroker.client.pipeline import FOREVER_NS, Completion, Pipeline, PipelineSettings
 from zmqbroker.client.routing import Node, Phase, Routes
@@ -51,8 +53,6 @@ from zmqbroker.wire.requests import (
 
 __all__ = ["BACKLOG_MAX", "SLOTS", "Answer", "Session", "Transmit"]
 
-Value = TypeVar("Value")
-
 _MS = 1_000_000
 #: A connection may have 1024 requests under way (PROTOCOL §2); HELLO and PING need a few.
 SLOTS = 1000
@@ -62,20 +62,6 @@ BACKLOG_MAX = 10_000
 SESSION_TIMEOUT_MS = 15_000
 #: The longest pause that a BUSY may ask for.
 _BUSY_MS_MAX = 5_000
-
-
-class Answer(NamedTuple):
-    """A reply."""
-
-    fields: dict[str, Any]
-    bodies: Sequence[Buffer]
-
-    def field(self, name: str, kind: type[Value]) -> Value:
-        """A field that such a reply has. Raises RemoteProtocolError when it is missing or of another type."""
-        value = self.fields.get(name)
-        if not isinstance(value, kind):
-            raise RemoteProtocolError(f"a reply says {name} is {value!r}, which is no {kind.__name__}")
-        return value
 
 
 class Transmit(NamedTuple):
@@ -102,6 +88,7 @@ class Session:
         self._client_id = client_id
         self._random = random
         self._routes = Routes(seeds, random, now_ns)
+        self._contact = Contact(seeds)
         self._routed: str | None = None  # the target that open plain requests were sent to
         self._last_id = 0
         self._table = RequestTable()
@@ -139,12 +126,16 @@ class Session:
 
     def abort(self) -> None:
         """End everything under way: the client closes."""
+        self._end_all(_closed)
+
+    def _end_all(self, reason: Callable[[bool], BrokerError]) -> None:
+        """End everything with `reason(outcome unknown)`."""
         for pipeline in self._active:
-            pipeline.abort(_closed)
+            pipeline.abort(reason)
         self._active.clear()
         for plain in self._table.clear():
             if not isinstance(plain.token, _Opening):
-                self._completions.append(Completion(plain.token, None, _closed(plain.exchange.may_have_happened)))
+                self._completions.append(Completion(plain.token, None, reason(plain.exchange.may_have_happened)))
 
     @property
     def worth_closing(self) -> bool:
@@ -156,6 +147,8 @@ class Session:
 
     def pump(self, now_ns: int) -> list[Transmit]:
         """Everything that can go out now, to be sent in this order."""
+        if now_ns >= self._contact.due_ns:
+            self._end_all(self._contact.error)
         frames = self._calls(now_ns)
         for pipeline in list(self._active):
             self._tend(pipeline)
@@ -187,6 +180,8 @@ class Session:
     def wake_ns(self, now_ns: int) -> int:
         """When `tick` has something to do, if nothing else happens."""
         wake = min(self._table.review_ns, self._routes.review_ns(self._table.waiting_count > 0))
+        if self._active or len(self._table):
+            wake = min(wake, self._contact.due_ns)
         if now_ns < self._routes.hold_ns and (self._table.backlog_count or self._active):
             wake = min(wake, self._routes.hold_ns)
         sending = self._routes.open(now_ns)  # without it only deadlines can be kept: a pipeline that is due would not sleep
@@ -198,8 +193,9 @@ class Session:
         node = self._routes.node(endpoint)
         if node is not None:
             self._routes.connected(node, now_ns)
+            self._contact.failed(endpoint, Trouble.MUTE, now_ns)
 
-    def lost(self, endpoint: str, now_ns: int) -> None:
+    def lost(self, endpoint: str, now_ns: int, trouble: Trouble = Trouble.LOST) -> None:
         """A connection, or an attempt to make one, failed: what was under way there is sent again elsewhere."""
         self._table.lost(endpoint)
         for pipeline in self._active:
@@ -207,14 +203,16 @@ class Session:
         node = self._routes.node(endpoint)
         if node is not None:
             self._routes.lost(node, now_ns)
+            self._contact.failed(endpoint, trouble, now_ns)
 
     def tick(self, now_ns: int) -> None:
         """Time has passed."""
+        obstacle = self._unwelcome or self._contact.text()
         if now_ns >= self._table.review_ns:
             for plain in self._table.review(now_ns):
-                self._completions.append(Completion(plain.token, None, plain.exchange.expired(self._unwelcome)))
+                self._completions.append(Completion(plain.token, None, plain.exchange.expired(obstacle)))
         for pipeline in self._active:
-            pipeline.expire(now_ns, self._unwelcome)
+            pipeline.expire(now_ns, obstacle)
         self._routes.review(now_ns, self._table.waiting_count > 0)
 
     def received(self, endpoint: str, frames: Sequence[Buffer], now_ns: int) -> None:
@@ -222,7 +220,9 @@ class Session:
         node = self._routes.node(endpoint)
         try:
             command, request_id, fields = decode_header(frames[0])
-        except (MalformedFrame, UnsupportedVersion):
+        except (MalformedFrame, UnsupportedVersion) as error:
+            if node is not None and node.phase is Phase.GREETING:
+                self._contact.unreadable(endpoint, error, now_ns)
             node = None
         if node is None:
             self.dropped += 1
@@ -256,7 +256,10 @@ class Session:
         self._unwelcome = error
         if error is not None:
             self._routes.unwelcome(node, now_ns)
+            if not error.retryable:
+                self._contact.refused(node.endpoint, error, now_ns)
             return
+        self._contact.welcomed(node.endpoint)
         timeout_ms = fields.get("session_timeout_ms")
         if not isinstance(timeout_ms, int) or timeout_ms <= 0:
             timeout_ms = SESSION_TIMEOUT_MS

@@ -117,13 +117,13 @@ class SyncProducer:
 
     def flush(self) -> None:
         """Wait until every message sent so far has ended. Raises the first failure since the last flush."""
+        self._check_own()
         self._client.run(self._producer.flush())  # the loop has been told to take what is handed before
 
     def wait_end(self, parcel: Parcel, timeout_s: float | None) -> None:
         """Wait until a parcel has ended. Raises TimeoutError, or LocalProtocolError in a forked child."""
+        self._check_own()
         with self._change:
-            if self._inherited:
-                raise LocalProtocolError("the message was sent by the parent of this process")
             if not self._change.wait_for(lambda: parcel.done, timeout_s):
                 raise TimeoutError("the message has not ended yet")
 
@@ -136,7 +136,7 @@ class SyncProducer:
         callback()
 
     def forget_parent(self) -> None:
-        """This is a forked child: nothing of this is its own, and the client will refuse the next send."""
+        """This is a forked child: nothing of this is its own, and every use is refused."""
         self._inherited = True
         self._lock = threading.Lock()  # another thread, which is not here, may have held the old one
         self._change = threading.Condition(self._lock)
@@ -148,7 +148,12 @@ class SyncProducer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._client.run(self._producer.__aexit__(kind, error, trace))
+        if not self._inherited:
+            self._client.run(self._producer.__aexit__(kind, error, trace))
+
+    def _check_own(self) -> None:
+        if self._inherited:
+            raise LocalProtocolError("this producer belongs to the process that made it; a forked process must make its own")
 
     def _times(self, timeout_ms: int | None) -> tuple[int, int]:
         now_ns = time.monotonic_ns()
@@ -158,6 +163,7 @@ class SyncProducer:
 
     def _hand(self, parcel: Parcel, share: bool) -> None:
         """Give a parcel to the loop when there is room, after those that wait already. `share`: it takes more until then."""
+        self._check_own()
         with self._change:
             self._wait_for_room(parcel.size)
             if not self._handed:

@@ -51,6 +51,10 @@ class WorkerSettings:
     backoff_max_ms: int = 300_000
     priority: int = 0  # 0 to 9; consumers of a lower one get nothing while a handler is free
 
+    def __post_init__(self) -> None:
+        if self.concurrency < 1:
+            raise LocalProtocolError(f"concurrency is {self.concurrency}, allowed is 1 and more")
+
     def delay_ms(self, delivery_count: int) -> int:
         """The delay after so many deliveries: doubled with each, up to the limit."""
         return min(self.backoff_ms << min(delivery_count - 1, 32), self.backoff_max_ms)
@@ -60,8 +64,6 @@ class Worker:
     """Handles the messages of one queue until it is stopped. Made and run by `Queue.handle`."""
 
     def __init__(self, queue: Queue, number: int, handler: Handler, settings: WorkerSettings) -> None:
-        if settings.concurrency < 1:
-            raise LocalProtocolError(f"concurrency is {settings.concurrency}, allowed is 1 and more")
         self._queue = queue
         self._number = number  # as a consumer
         self._handler = handler

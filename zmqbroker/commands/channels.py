@@ -65,6 +65,7 @@ class Redrive:
     to: str = ""  # empty: where it came from
     origin: str = ""  # only those that came from this channel
     count_max: int = 0  # 0: all
+    first: int = 1  # only messages from this sequence on
 
 
 @dataclass(slots=True, frozen=True)

@@ -96,7 +96,7 @@ class Receive:
     channel: str
     count_min: int = 1
     count_max: int = 1
-    size_max: int = 1 << 20  # bytes of bodies; the first message is assigned whatever its size
+    size_max: int = 1 << 20  # bytes, with their share of headers; the first message is assigned whatever its size
     wait_ms: int = 0
     visibility_ms: int = 30_000
     incarnation: int = ANY_INCARNATION

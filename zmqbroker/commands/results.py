@@ -66,6 +66,7 @@ class Counted:
     """Done, with so many messages."""
 
     count: int
+    next: int = 0  # of a redrive that is not through: the sequence to go on from
 
 
 @dataclass(slots=True, frozen=True)

@@ -78,10 +78,9 @@ class Inquiries:
         return {"session": session.hex(), "consumer": consumer, "client_id": self._connections.client_id_of(session)}
 
     def _list(self, machine: Machine | None, request: requests.ListChannels) -> dict[str, Any]:
-        names = machine.channels() if machine else []
-        found = [name for name in names if name > request.after and request.search in name]
-        rows = [self._channel(machine, name) for name in found[: request.count_max]]
-        return {"channels": rows, "more": len(found) > request.count_max}
+        names, after = machine.page(request.search, request.after, request.count_max) if machine else ([], None)
+        fields = {"channels": [self._channel(machine, name) for name in names], "more": after is not None}
+        return fields if after is None else {**fields, "after": after}
 
 
 def _list_schedules(machine: Machine | None, request: requests.ListSchedules) -> dict[str, Any]:

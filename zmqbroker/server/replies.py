@@ -51,7 +51,8 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
             }
             return Reply.SENT, fields | ({"duplicates": result.duplicates} if result.duplicates else {})
         case Counted():
-            return Reply.DONE, {"count": result.count, "confirm": confirm}
+            goes_on = {"next": result.next} if result.next else {}
+            return Reply.DONE, {"count": result.count, **goes_on, "confirm": confirm}
         case ChannelChanged():
             return Reply.CHANGED, {"channel": result.channel, "changed": result.changed, "confirm": confirm}
         case DefaultsChanged():
@@ -61,13 +62,8 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
         case Acked():
             return Reply.ACKED, {"count": result.count, "confirm": confirm}
         case HandedOver():
-            return Reply.HANDED_OVER, {
-                "count": result.count,
-                "sent": [list(sent) for sent in result.sent],
-                "time_unix_ns": result.time_unix_ns,
-                "duplicate": result.duplicate,
-                "confirm": confirm,
-            }
+            done = {"count": result.count, "sent": [list(sent) for sent in result.sent], "time_unix_ns": result.time_unix_ns}
+            return Reply.HANDED_OVER, {**done, "duplicate": result.duplicate, "confirm": confirm}
         case ProducerOpened():
             return Reply.PRODUCER, {"last_sequence": result.last_sequence}
         case Closed():

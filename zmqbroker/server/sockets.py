@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from zmqbroker.errors import ConfigError
+from zmqbroker.server.strays import answer_to
 from zmqbroker.server.zmqio import ZmqIo
 from zmqbroker.wire.batch import Buffer
 
@@ -151,7 +152,7 @@ class ClientPort:
 
 
 class PeerPort:
-    """The ROUTER on which the other nodes' frames arrive. Nothing is ever sent through it."""
+    """The ROUTER on which the other nodes' frames arrive. Only clients that have strayed here are sent anything."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
         self._socket = context.socket(zmq.ROUTER)
@@ -160,6 +161,7 @@ class PeerPort:
         self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 1500)
         _bind(self._socket, endpoint)
         self._io = ZmqIo(self._socket)
+        self._answered = False  # whether anything was sent since the socket was last looked at
 
     @property
     def descriptor(self) -> int:
@@ -167,12 +169,21 @@ class PeerPort:
         return int(self._socket.FD)
 
     def drain(self, count_max: int) -> list[list[bytes]]:
-        """Messages without their routing id: who speaks is in the envelope."""
-        return [frames[1:] for frames in self._io.drain(count_max, DRAIN_BYTES_MAX)]
+        """Messages without their routing id: who speaks is in the envelope. Those of clients are answered here."""
+        self._answered = False
+        found = []
+        for message in self._io.drain(count_max, DRAIN_BYTES_MAX):
+            answer = answer_to(message)
+            if answer is None:
+                found.append(message[1:])
+            else:
+                self._answered = True
+                self._io.send(answer)  # refused by a full pipe, or because it is gone, it is lost: that client has had others
+        return found
 
     def readable(self) -> bool:
-        """Whether a message may wait that the descriptor does not announce any more: only a bound can have left one."""
-        return not self._io.dry and self._io.readable()
+        """Whether a message may wait that the descriptor does not announce any more: a bound or a send can have done that."""
+        return (self._answered or not self._io.dry) and self._io.readable()
 
     def close(self) -> None:
         """Close the socket."""

@@ -47,7 +47,7 @@ BATCH_MARGIN = 1 << 20
 SEQUENCE_MAX = 2**64 - 1
 ID_SIZE_MAX = 255
 HEADERS_SIZE_MAX = 65_535
-#: Bit 0: bodies are compressed by the producer.
+#: Bit 0: bodies are compressed by the producer (`compression`).
 FLAGS_KNOWN = 0x0001
 
 

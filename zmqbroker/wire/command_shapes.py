@@ -240,7 +240,7 @@ SHAPES: dict[type[SmallCommand], Shape] = {
     Extend: Shape(12, (*_HELD, is_u64), _settle_items, _settle(Extend)),
     Purge: Shape(13, (_is_channel, _is_bool), _plain_items, Purge),
     DeleteMessages: Shape(14, (_is_channel, _is_spans), _delete_items, _delete),
-    Redrive: Shape(15, (_is_channel, _is_channel_or_empty, _is_channel_or_empty, is_u64), _plain_items, Redrive),
+    Redrive: Shape(15, (_is_channel, _is_channel_or_empty, _is_channel_or_empty, is_u64, is_u64), _plain_items, Redrive),
     CreateChannel: Shape(16, (_is_channel, _is_settings), _create_items, _create),
     UpdateChannel: Shape(17, (_is_channel, _is_settings), _update_items, _update),
     DeleteChannel: Shape(18, (_is_channel,), _plain_items, DeleteChannel),

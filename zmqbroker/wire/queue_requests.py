@@ -265,7 +265,8 @@ def _read_redrive(fields: Fields) -> ManageRequest:
     channel, to, origin = (read_channel_name(fields), _channel_or_empty(fields, "to"), _channel_or_empty(fields, "origin"))
     if to == channel:
         raise InvalidRequest(f"field to is {shown(to)}, which is the channel itself")
-    command = Redrive(channel, to, origin, integer(fields, "max", 0, 0, U64_MAX))
+    count_max, first = integer(fields, "max", 0, 0, U64_MAX), integer(fields, "first", 1, 1, SEQUENCE_MAX)
+    command = Redrive(channel, to, origin, count_max, first)
     return ManageRequest(command, flag(fields, "forward"))
 
 

@@ -66,6 +66,7 @@ TINY = MachineLimits(
     schedules_max=2,
     schedule_kept_ms=3_000,
     defaults_max=2,
+    redriven_max=2,
 )
 
 

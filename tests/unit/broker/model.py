@@ -334,8 +334,11 @@ class Model(HandingOver):
 
     def redrive(self, channel: Channel, command: Redrive) -> Result:
         count = 0
-        for part in channel.parts():
-            waiting = [m for m in channel.live() if m.part is part and m.waits]
+        firsts, lasts = channel.ends()
+        parts = [part for part in channel.parts() if lasts[part] >= command.first]
+        limit = self.limits.redriven_max
+        for part in parts[:limit]:
+            waiting = [m for m in channel.live() if m.part is part and m.waits and m.sequence >= command.first]
             origin = waiting[0].origin if waiting else None
             to = command.to or (origin.channel if origin else "")
             wanted = not command.origin or (origin is not None and origin.channel == command.origin)
@@ -345,10 +348,11 @@ class Model(HandingOver):
                 continue
             target = self.used(to)
             if not isinstance(target, Channel):
-                return Counted(count) if count else target
+                return Counted(count, firsts[part]) if count else target
             self.move(channel, channel.release(waiting), target, "moved", "redriven")
             count += len(waiting)
-        return Counted(count)
+        done = command.count_max and count >= command.count_max
+        return Counted(count, 0 if done or len(parts) <= limit else firsts[parts[limit]])
 
     def contradiction(self, command: CreateChannel | UpdateChannel) -> bool:
         dead_letter = command.settings.dead_letter

@@ -93,18 +93,18 @@ class Movements(Rules):
             self.serve(channel)  # what was behind them in their groups is ready
 
     def fitting(self, channel: Channel, command: Receive) -> list[Message]:
-        """Highest priority first, then oldest; a run costs its count times its largest body, or all the bytes of its part."""
+        """Highest priority first, then oldest; see `Part.cost`."""
         best = sorted(channel.ready(), key=lambda m: (-m.part.priority, m.sequence))
         taken: list[Message] = []
         room = command.size_max
         for run in runs_of(best[: min(command.count_max, channel.available_to(command.key))]):
             fits = len(run)
-            while fits > 0 and run[0].part.bytes_of(fits) > room:
+            while fits > 0 and run[0].part.cost(fits) > room:
                 fits -= 1
             if not taken and fits == 0:
                 fits = 1
             taken += run[:fits]
-            room -= run[0].part.bytes_of(fits)
+            room -= run[0].part.cost(fits)
             if fits < len(run):
                 break
         return taken

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import NamedTuple
 
 from zmqbroker.commands import BatchHeader, ChannelSettings, Origin, QueueStats, Receive, ReceiveKey
@@ -96,8 +98,13 @@ class Part:
         return cls(index, position, size, time, header.count, header.body_bytes, header.body_size_max, size)
 
     def bytes_of(self, count: int) -> int:
-        """What so many messages cost a receive."""
+        """What the bodies of so many messages have at most."""
         return min(count * self.body_size_max, self.body_bytes)
+
+    def cost(self, count: int) -> int:
+        """What so many messages cost a receive: their bodies, and of the rest of their bytes their share, rounded up."""
+        rest = self.share - self.body_bytes
+        return self.bytes_of(count) + (math.ceil(Fraction(rest * count, self.count)) if rest > 0 else 0)
 
     def cut(self, first: int, count: int) -> Part:
         """The part that `count` messages are, from the one at place `first` on, when they are on their own."""
@@ -275,6 +282,11 @@ class Channel:
     def parts(self) -> list[Part]:
         """All with a live message, in order."""
         return list(dict.fromkeys(m.part for m in self.messages if m.is_live))
+
+    def ends(self) -> tuple[dict[Part, int], dict[Part, int]]:
+        """The first sequence of every part there ever was, and the last."""
+        firsts = {m.part: m.sequence for m in reversed(self.messages)}
+        return firsts, {m.part: m.sequence for m in self.messages}
 
     def size_bytes(self) -> int:
         return sum(part.share for part in self.parts())

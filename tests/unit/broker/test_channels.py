@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.unit.broker.builders import (
     ALICE,
@@ -18,7 +20,7 @@ from tests.unit.broker.builders import (
     ruled,
     settings_of,
 )
-from zmqbroker.broker import Machine
+from zmqbroker.broker import Machine, channels
 from zmqbroker.commands import (
     ChannelChanged,
     ChannelSettings,
@@ -79,6 +81,42 @@ def test_create_beyond_the_bound_is_busy() -> None:
     results = node.entry(*(CreateChannel(name) for name in "abc")).results
     assert describe(results[2]) == (Busy, {"retry_ms": TINY.retry_ms})
     assert node.machine.channels() == ["a", "b"]
+
+
+NAMES = st.text("abz.ä", min_size=1, max_size=3)
+
+
+@given(st.sets(NAMES, max_size=30), st.sets(NAMES, max_size=10), NAMES | st.just(""), NAMES | st.just(""), st.integers(1, 5))
+def test_pages_of_channels_are_what_sorting_all_of_them_gives(
+    made: set[str], deleted: set[str], search: str, after: str, count: int
+) -> None:
+    node = Node()
+    node.entry(*map(CreateChannel, made), *map(DeleteChannel, deleted))
+    there = sorted(made - deleted)
+    for machine in (node.machine, Machine.restore(node.index, node.machine.items())):
+        assert machine.channels() == there
+        expected = [name for name in there if name > after and search in name]
+        assert machine.page(search, after, 100) == (expected, None)
+        goes_on = expected[count - 1] if len(expected) > count else None
+        assert machine.page(search, after, count) == (expected[:count], goes_on)
+
+
+def test_page_of_channels_looks_at_some_names_and_says_how_far_it_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channels, "_LOOKED_AT", 600)
+    monkeypatch.setattr("zmqbroker.broker.ranges.CHUNK_MAX", 100)
+    node = Node()
+    node.entry(*(CreateChannel(f"c{number:04d}") for number in range(2_000)))
+    found, steps, after = list[str](), 0, ""
+    while True:
+        names, goes_on = node.machine.page("9", after, 1_000)
+        found += names
+        steps += 1
+        if goes_on is None:
+            break
+        assert goes_on > after
+        after = goes_on
+    assert found == [name for name in node.machine.channels() if "9" in name]
+    assert steps == 4
 
 
 def test_settings_of_no_channel_are_none() -> None:

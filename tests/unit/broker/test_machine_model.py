@@ -130,6 +130,7 @@ managing: st.SearchStrategy[Command] = st.one_of(
         st.sampled_from(["", "", "a", "more"]),
         st.sampled_from(["", "", "a", "b"]),
         st.sampled_from([0, 0, 1, 3]),
+        st.integers(0, 5),
     ),
 )
 

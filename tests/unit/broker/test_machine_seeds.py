@@ -174,7 +174,11 @@ class Commands:
             Purge(channel, self.pick([False, True])),
             DeleteMessages(channel, ((low, low + self.chance.randint(0, 5)), (3, 2))),
             Redrive(
-                self.pick(["dead", "b", "a"]), self.pick(["", "", "a", "more"]), self.pick(["", "a"]), self.pick([0, 1, 3])
+                self.pick(["dead", "b", "a"]),
+                self.pick(["", "", "a", "more"]),
+                self.pick(["", "a"]),
+                self.pick([0, 1, 3]),
+                self.pick([1, 1, low]),
             ),
             DeleteChannel(self.pick(CHANNELS)),
         ]

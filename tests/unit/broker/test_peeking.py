@@ -73,12 +73,12 @@ def test_peek_begins_at_an_instant() -> None:
 
 def test_peek_keeps_its_bounds_and_the_first_message_fits_whatever_its_size() -> None:
     node = Node()
-    node.entry(publish(3, body_size=100))
-    node.entry(publish(3, body_size=100))
+    node.entry(publish(3, body_size=100, size=360))
+    node.entry(publish(3, body_size=100, size=360))
     assert rows(look(node, 1, 0, 4, 1 << 20)) == [(1, 3, 0), (4, 4, 0)]
     assert rows(look(node, 1, 0, 3, 1 << 20)) == [(1, 3, 0)]
-    assert rows(look(node, 1, 0, 100, 450)) == [(1, 3, 0), (4, 4, 0)]
-    assert rows(look(node, 1, 0, 100, 300)) == [(1, 3, 0)]
+    assert rows(look(node, 1, 0, 100, 480)) == [(1, 3, 0), (4, 4, 0)]
+    assert rows(look(node, 1, 0, 100, 479)) == [(1, 3, 0)]
     assert rows(look(node, 1, 0, 100, 1)) == [(1, 1, 0)]
 
 

@@ -71,8 +71,8 @@ def test_priority_goes_along_to_other_channels() -> None:
 
 def test_large_message_of_a_high_priority_is_not_overtaken_by_small_ones() -> None:
     node = Node()
-    node.entry(publish(1, body_size=10))
-    node.entry(publish(2, body_size=100, runs=(Run(2, priority=9),)))
+    node.entry(publish(1, body_size=10, size=10))
+    node.entry(publish(2, body_size=100, size=200, runs=(Run(2, priority=9),)))
     assert ranges(node.delivery(receive(3, size_max=150))) == [(2, 2, 1)]
 
 

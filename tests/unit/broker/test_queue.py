@@ -110,14 +110,29 @@ def test_receive_oversize_first_batch_of_one_ends_the_assignment() -> None:
 @pytest.mark.parametrize(("size_max", "last"), [(39, 3), (40, 4), (59, 4), (60, 5), (100, 7), (10_000, 7)])
 def test_receive_size_bound_holds_for_the_largest_bodies(size_max: int, last: int) -> None:
     node = Node()
-    node.entry(publish(4, body_size=10), publish(3, body_size=20))
+    node.entry(publish(4, body_size=10, size=40), publish(3, body_size=20, size=60))
     delivery = node.delivery(receive(9, size_max=size_max))
     assert delivery.pieces[-1].receipt.last == last
 
 
+@pytest.mark.parametrize(("size_max", "last"), [(49, 1), (99, 1), (100, 2), (149, 2), (200, 4), (220, 4), (221, 5), (1000, 5)])
+def test_receive_size_bound_counts_what_is_in_the_frame_beside_the_bodies(size_max: int, last: int) -> None:
+    node = Node()
+    node.entry(publish(4, body_size=10, size=200), publish(1, body_size=10, size=21))  # 40 beside each body, and 11
+    delivery = node.delivery(receive(9, size_max=size_max))
+    assert delivery.pieces[-1].receipt.last == last
+
+
+def test_receive_share_beside_the_bodies_is_rounded_up_so_that_no_bound_is_exceeded() -> None:
+    node = Node()
+    node.entry(publish(3, body_size=10, size=31))
+    assert ranges(node.delivery(receive(9, size_max=20))) == [(1, 1, 1)]
+    assert ranges(node.delivery(receive(9, request=2, size_max=21))) == [(2, 3, 1)]
+
+
 def test_receive_batch_that_fits_as_a_whole_is_not_cut() -> None:
     node = Node()
-    node.entry(publish(100, body_size=500, body_bytes=1000), publish(3, body_size=40))
+    node.entry(publish(100, body_size=500, body_bytes=1000), publish(3, body_size=40, size=120))
     assert ranges(node.delivery(receive(200, size_max=1080))) == [(1, 100, 1), (101, 102, 1)]
 
 

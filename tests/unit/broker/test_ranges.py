@@ -74,7 +74,7 @@ def store_changes(tracked: TrackedRangeMap[int], stored: dict[int, Range[int]]) 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 60)), max_size=120), st.integers(0, 61))
 def test_sorted_keys_random_changes_equal_a_set(moves: list[tuple[bool, int]], probe: int) -> None:
-    keys, expected = SortedKeys(), set[int]()
+    keys, expected = SortedKeys[int](), set[int]()
     for adding, key in moves:
         if adding and key not in expected:
             keys.add(key)
@@ -84,6 +84,7 @@ def test_sorted_keys_random_changes_equal_a_set(moves: list[tuple[bool, int]], p
             expected.remove(key)
     assert list(keys.start_from(probe)) == sorted(key for key in expected if key >= probe)
     assert keys.floor(probe) == max((key for key in expected if key <= probe), default=None)
+    assert [key for part in keys.parts_above(probe) for key in part] == sorted(key for key in expected if key > probe)
 
 
 def test_range_map_add_over_a_present_range_trips_an_assert() -> None:

@@ -189,8 +189,39 @@ def test_redrive_is_busy_where_the_channel_cannot_be_made() -> None:
 def test_redrive_that_stops_for_want_of_a_channel_says_how_far_it_came_and_counts_that() -> None:
     node = with_dead_letters(MachineLimits(channels_max=3))
     node.entry(DeleteChannel("b"), publish(channel="other"))
-    assert node.result(Redrive("dead")) == Counted(3)
+    assert node.result(Redrive("dead")) == Counted(3, next=4)
     assert (node.stats("dead").moved, node.stats("dead").ready, node.stats("a").ready) == (3, 3, 3)
+    assert isinstance(node.result(Redrive("dead", first=4)), Busy)
+
+
+def test_redrive_looks_at_some_batches_and_says_where_to_go_on() -> None:
+    node = Node(MachineLimits(redriven_max=2))
+    for _ in range(5):
+        node.entry(publish(3))
+    assert node.result(Redrive("c", to="d")) == Counted(6, next=7)
+    assert node.result(Redrive("c", to="d", count_max=2, first=7)) == Counted(2)
+    assert node.result(Redrive("c", to="d", first=10)) == Counted(6)
+    assert ranges(node.delivery(receive(99))) == [(9, 9, 1)]
+    assert node.stats("d").ready == 14
+
+
+def test_redrive_from_a_sequence_leaves_what_is_before_it() -> None:
+    node = Node()
+    node.entry(publish(4), publish(4))
+    assert node.result(Redrive("c", to="d", first=3)) == Counted(6)
+    assert ranges(node.delivery(receive(99))) == [(1, 2, 1)]
+    assert node.result(Redrive("c", to="d", first=2**64 - 1)) == Counted(0)
+
+
+def test_redrive_passes_by_what_stays_and_goes_on_behind_it() -> None:
+    node = with_dead_letters(MachineLimits(redriven_max=1))
+    steps, first = [], 1
+    while first:
+        found = node.result(Redrive("dead", origin="b", first=first))
+        assert isinstance(found, Counted)
+        steps.append((found.count, found.next))
+        first = found.next
+    assert steps == [(0, 4), (2, 6), (0, 0)]
 
 
 def test_redriven_message_expires_no_more() -> None:

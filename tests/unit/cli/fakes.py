@@ -13,7 +13,14 @@ from zmqbroker.cli.options import CommandContext, Connect
 from zmqbroker.client import Explained, SendResult
 from zmqbroker.client.message import Origin
 from zmqbroker.commands import ChannelSettings
-from zmqbroker.errors import BrokerError, ChannelExists, ChannelNotFound, DeadlineExceeded, ScheduleNotFound
+from zmqbroker.errors import (
+    BrokerError,
+    ChannelExists,
+    ChannelNotFound,
+    DeadlineExceeded,
+    ScheduleNotFound,
+    UnreadableBody,
+)
 from zmqbroker.wire.queue_requests import settings_fields
 
 __all__ = ["FakeBroker", "FakeMessage", "node_fields"]
@@ -75,7 +82,7 @@ class FakeMessage:
     """A received message; the attributes that commands use."""
 
     queue: FakeQueue
-    body: bytes
+    raw_body: bytes
     sequence: int
     delivery_count: int = 1
     time_unix_ns: int = 1_700_000_000_000_000_000
@@ -86,6 +93,13 @@ class FakeMessage:
     origin: Origin | None = None
     state: str = "ready"
     due_unix_ns: int = 0
+
+    @property
+    def body(self) -> bytes:
+        """The body, unless its test says that nobody can read it."""
+        if self.queue.broker.unreadable:
+            raise UnreadableBody(f"message {self.sequence} is no zlib stream")
+        return self.raw_body
 
     @property
     def channel(self) -> str:
@@ -138,7 +152,7 @@ class FakeQueue:
         """Store one message, which took 900 µs, 100 of them outside."""
         return Explained(self._store(body, {}), {"proposed": 200, "quorum": 700, "logged": 500, "sent": 800}, 900)
 
-    def producer(self, **settings: int) -> FakeProducer:
+    def producer(self, **settings: Any) -> FakeProducer:
         """A producer; its settings are remembered."""
         self.broker.producer_settings.append(settings)
         return FakeProducer(self)
@@ -366,7 +380,8 @@ class FakeBroker:
         self.failure: BrokerError | None = None  # what every send ends in
         self.known: dict[int, int] = {}  # sequences of messages that are duplicates, and of what
         self.unread = self.unread_most = 0  # messages that were sent by a queue since it was last idle; the most ever
-        self.producer_settings: list[dict[str, int]] = []
+        self.producer_settings: list[dict[str, Any]] = []
+        self.unreadable = False  # whether nobody can decompress a body
         self.urls: list[tuple[str, int]] = []
         self.open_clients = 0
 

@@ -39,6 +39,7 @@ def test_exit_status_every_error_has_the_one_of_its_kind(kind: type[errors.Broke
         "LocalProtocolError": Exit.USAGE,
         "DataDirectoryError": Exit.USAGE,
         "Corruption": Exit.DAMAGED,
+        "UnreadableBody": Exit.DAMAGED,
         "Divergence": Exit.DAMAGED,
         "BrokerError": Exit.INTERNAL,
         "ProtocolError": Exit.INTERNAL,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -86,9 +87,42 @@ def test_dev_on_terminal_stays_until_told_and_says_what_to_try(
     assert run(["dev", "--demo", "--nodes", "5", "--data-dir", data_dir], cluster_of(5).context) == Exit.DONE
     captured = capsys.readouterr()
     url = "zmqbroker://127.0.0.1:5590,127.0.0.1:5593,127.0.0.1:5596,127.0.0.1:5599,127.0.0.1:5602"
-    assert f"zmqbroker queue send orders 'first message' --url {url}" in captured.out
+    assert f"\n  export ZMQBROKER_URL={url}\n" in captured.out
+    assert "zmqbroker queue send orders 'first message'\n" in captured.out
     assert "stopping" in captured.err
     assert [child.process.returncode for child in children] == [-signal.SIGTERM] * 5
+
+
+def test_dev_whose_terminal_was_closed_stops_its_nodes(
+    stand_ins: Stand, data_dir: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    children = stand_ins(WAITS)
+
+    def nobody_hears(text: str) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(dev, "on_terminal", lambda: True)
+    monkeypatch.setattr(dev, "_show_next_steps", lambda plans: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr(dev, "note", nobody_hears)
+    assert run(["dev", "--demo", "--data-dir", data_dir], cluster_of(3).context) == Exit.DONE
+    assert [child.process.returncode for child in children] == [-signal.SIGTERM] * 3
+
+
+@pytest.mark.parametrize(
+    ("started_as", "on_path", "expected"),
+    [
+        ("/v e/bin/zmqbroker", None, (["export PATH='/v e/bin':$PATH"], "zmqbroker")),
+        ("/venv/bin/zmqbroker", "/usr/bin/zmqbroker", (["export PATH=/venv/bin:$PATH"], "zmqbroker")),
+        ("/venv/bin/zmqbroker", "/venv/bin/zmqbroker", ([], "zmqbroker")),
+        ("/venv/zmqbroker/__main__.py", "/venv/bin/zmqbroker", ([], f"{sys.executable} -m zmqbroker")),
+    ],
+)
+def test_dev_says_how_to_start_it_again(
+    started_as: str, on_path: str | None, expected: tuple[list[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started_as])
+    monkeypatch.setattr("shutil.which", lambda name: on_path)
+    assert dev._own_command() == expected
 
 
 def test_dev_exit_after_demo_ends_on_a_terminal_too(stand_ins: Stand, data_dir: str, monkeypatch: pytest.MonkeyPatch) -> None:

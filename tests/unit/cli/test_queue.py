@@ -69,6 +69,13 @@ def test_send_refused_ends_with_the_error_and_closes(capsys: pytest.CaptureFixtu
     assert broker.open_clients == 0
 
 
+@pytest.mark.parametrize(("options", "compression"), [([], None), (["--compression", "zlib"], "zlib")])
+def test_send_compresses_when_it_is_asked_to(options: list[str], compression: str | None) -> None:
+    broker = FakeBroker()
+    assert run(["queue", "send", "orders", "a", *options], broker.context) == Exit.DONE
+    assert broker.producer_settings == [{"compression": compression}]
+
+
 def test_send_many_lines_refused_half_way_stops_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     feed_standard_input(monkeypatch, b"line\n" * 5_000)
     broker = FakeBroker()
@@ -88,6 +95,20 @@ def test_receive_prints_then_acks(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert broker.acked == [("orders", 1), ("orders", 2)]
     assert bodies(broker, "orders") == [b"c"]
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_receive_body_that_cannot_be_decompressed_is_shown_as_it_was_stored(
+    options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    broker = FakeBroker()
+    run(["queue", "send", "orders", "packed"], broker.context)
+    broker.unreadable = True
+    capsys.readouterr()
+    assert run(["queue", "receive", "orders", *options], broker.context) == Exit.DONE
+    said = capsys.readouterr()
+    assert "packed" in said.out
+    assert said.err == "zmqbroker: message 1 is no zlib stream; it is shown as it was stored\n"
 
 
 def test_receive_json_tells_text_from_bytes(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ from zmqbroker.commands import (
 )
 from zmqbroker.errors import ChannelExists, ChannelNotFound, InvalidRequest, ScheduleNotFound, StaleReceipt
 from zmqbroker.wire.codec import encode_batch
+from zmqbroker.wire.compression import mark_compressed
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.queue_requests import Managed, settings_fields
 from zmqbroker.wire.requests import CreateScheduleRequest, ListChannels, ListSchedules, PeekRequest
@@ -106,12 +107,15 @@ def manage(broker: FakeBroker, command: Managed) -> Reply3:
             wanted = {at for first, last in command.sequences for at in range(first, last + 1)}
             return _done(_finish(channel, wanted & set(channel.ready)))
         case Redrive():
-            taken = list(channel.ready)[: command.count_max or None]
+            taken = [at for at in channel.ready if at >= command.first][: command.count_max or None]
+            left = [at for at in taken if at >= command.first + broker.page]
+            taken = [at for at in taken if at not in left]
             for sequence in taken:
                 target = broker.channel(command.to or "origin")
                 target.messages.append(channel.messages[sequence - 1])
                 target.ready.append(len(target.messages))
-            return _done(_finish(channel, set(taken)))
+            code, fields, frames = _done(_finish(channel, set(taken)))
+            return code, {**fields, "next": left[0]} if left else fields, frames
         case UpdateChannel():
             changed = channel.settings != command.settings
             channel.settings = command.settings
@@ -180,5 +184,6 @@ def peek(broker: FakeBroker, request: PeekRequest) -> Reply3:
     ]:
         stored = channel.messages[sequence - 1]
         pieces.append([0, sequence, sequence, stored.delivery_count, sequence])
-        frames.append(encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers]))
+        frame = encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers])
+        frames.append(mark_compressed(frame) if stored.compressed else frame)
     return Reply.MESSAGES, {"pieces": pieces}, frames

@@ -26,6 +26,7 @@ from zmqbroker.errors import (
 )
 from zmqbroker.wire.codec import decode_batch, encode_batch
 from zmqbroker.wire.columns import read_runs
+from zmqbroker.wire.compression import COMPRESSED, mark_compressed
 from zmqbroker.wire.frames import Reply, decode_header, encode_error, encode_header
 from zmqbroker.wire.queue_requests import Managed
 from zmqbroker.wire.requests import (
@@ -63,6 +64,7 @@ class Stored:
     body: bytes
     id: bytes
     headers: bytes
+    compressed: bool = False
     delivery_count: int = 0
 
 
@@ -118,7 +120,8 @@ class FakeChannel:
         first = len(self.messages) + 1
         for at, body in enumerate(batch.bodies):
             ids, headers = batch.ids or [b""] * count, batch.headers or [b""] * count
-            self.messages.append(Stored(bytes(body), bytes(ids[at]), bytes(headers[at])))
+            flagged = bool(batch.header.flags & COMPRESSED)
+            self.messages.append(Stored(bytes(body), bytes(ids[at]), bytes(headers[at]), flagged))
             self.ready.append(first + at)
         producer.last += count
         producer.results[base, count] = first
@@ -153,7 +156,7 @@ class FakeBroker:
         self.managed: list[Managed] = []
         self.defaults: dict[str, Said] = {}
         self.schedules: dict[str, CreateScheduleRequest] = {}
-        self.page = 1000  # channels in one CHANNELS
+        self.page = 1000  # channels in one CHANNELS, sequences that one REDRIVE looks at
         self.posted: list[Send] = []  # what came without a confirm
 
     def channel(self, name: str) -> FakeChannel:
@@ -210,7 +213,8 @@ class FakeBroker:
             stored.delivery_count += 1
             channel.in_flight[sequence] = (self.assignings, session, request.consumer)
             pieces.append([self.assignings, sequence, sequence, stored.delivery_count, sequence])
-            frames.append(encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers]))
+            frame = encode_batch(request.channel.encode(), [stored.body], 0, 0, [stored.id], [stored.headers])
+            frames.append(mark_compressed(frame) if stored.compressed else frame)
         return {"pieces": pieces}, frames
 
     def served_now(self) -> list[tuple[Any, list[bytes]]]:

@@ -14,6 +14,7 @@ from tests.unit.client.servers import FakeServer, run, until
 from zmqbroker.client import Client, Message, SendResult
 from zmqbroker.client import aio as aio_module
 from zmqbroker.errors import (
+    CODES,
     Busy,
     ChannelNotFound,
     ConfigError,
@@ -21,6 +22,7 @@ from zmqbroker.errors import (
     InvalidChannel,
     LocalProtocolError,
     MessageTooLarge,
+    RequestError,
 )
 from zmqbroker.wire.requests import Hello, SendBatch
 
@@ -224,6 +226,29 @@ def test_client_errors_come_as_their_classes() -> None:
         assert caught.value.fields == {"size": (1 << 20) + 1, "limit": 1 << 20}
 
     run(test)
+
+
+@pytest.mark.parametrize("kind", CODES.values(), ids=lambda kind: kind.code)
+def test_client_every_error_of_a_node_comes_as_its_class_with_its_fields(kind: type[RequestError]) -> None:
+    fields = {
+        "leader": None,
+        "retry_ms": 1,
+        "differing": ["delay_ms"],
+        "expected": 4,
+        "stale": [[1, 1, 1]],
+        "size": 5,
+        "limit": 4,
+    }
+
+    async def test(client: Client, server: FakeServer) -> None:
+        server.node.refusals += [kind("as the node says", outcome_unknown=False, **fields)] * 500  # some are asked again
+        with pytest.raises(kind, match="as the node says") as caught:
+            await client.channels.create("q")
+        assert type(caught.value) is kind
+        assert (caught.value.fields, caught.value.outcome_unknown) == (fields, False)
+        server.node.refusals.clear()
+
+    run(test, timeout_ms=120)
 
 
 def test_client_too_many_queues_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

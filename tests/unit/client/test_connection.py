@@ -161,7 +161,7 @@ def test_connection_nobody_listens_is_gone_once() -> None:
 
 
 def test_connection_peer_that_says_nothing_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection_module, "_READY_S", 0.05)
+    monkeypatch.setattr(connection_module, "_HANDSHAKE_S", 0.05)
 
     async def main() -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

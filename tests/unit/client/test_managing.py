@@ -90,6 +90,35 @@ def test_queue_purge_delete_and_redrive_say_how_many() -> None:
     assert broker.channel("other").bodies == [b"5", b"6"]
 
 
+def test_queue_redrive_goes_on_until_it_is_through() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        server.broker.page = 4
+        await fill(client, 10)
+        assert await client.queue("q").redrive(to="other", max=5) == 5
+        assert await client.queue("q").redrive(to="other") == 5
+
+    broker = run(test).broker
+    assert broker.managed == [
+        *(Redrive("q", "other", "", 5), Redrive("q", "other", "", 1, 5)),
+        *(Redrive("q", "other"), Redrive("q", "other", "", 0, 6), Redrive("q", "other", "", 0, 10)),
+    ]
+    assert broker.channel("other").bodies == [b"%d" % number for number in range(10)]
+
+
+@pytest.mark.parametrize("goes_on", [1, -1, "x", None])
+def test_queue_redrive_that_does_not_get_on_is_the_nodes_fault(goes_on: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    def manage(*_: object) -> tuple[Reply, dict[str, object], list[bytes]]:
+        return Reply.DONE, {"count": 1, "next": goes_on, "confirm": "quorum"}, []
+
+    monkeypatch.setattr(fake_channels, "manage", manage)
+
+    async def test(client: Client, server: FakeServer) -> None:
+        with pytest.raises(RemoteProtocolError, match="a redrive from sequence 1 on goes on from"):
+            await client.queue("q").redrive()
+
+    run(test)
+
+
 def test_queue_delete_of_more_than_4096_sequences_is_several_requests() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         await fill(client, 3)
@@ -172,7 +201,7 @@ def test_channels_list_goes_on_until_the_last_page(page: int) -> None:
 
     asked = [request for request in run(test).node.seen if isinstance(request, ListChannels)]
     assert all(request.forward for request in asked)
-    assert asked[-1] == ListChannels("nothing", forward=True)
+    assert asked[-1] == ListChannels("nothing", count_max=250, forward=True)
 
 
 def test_sync_channels_create_update_describe_list_delete() -> None:
@@ -320,6 +349,42 @@ REPLIES = {
     Request.STATS: Reply.CHANNEL,
     Request.LIST_CHANNELS: Reply.CHANNELS,
 }
+
+
+@pytest.mark.parametrize("after", [None, "", "a", "b", 5])
+def test_channels_list_that_does_not_get_on_is_the_nodes_fault(after: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = fake_channels.list_channels
+
+    def stuck(broker: Any, request: ListChannels) -> Any:
+        code, fields, frames = original(broker, request)
+        return code, {**fields, "more": True, "after": after}, frames
+
+    async def test(client: Client, server: FakeServer) -> None:
+        for name in "abc":
+            await client.channels.create(name)
+        with pytest.raises(RemoteProtocolError, match="CHANNELS behind '' goes on behind"):
+            async for _ in client.channels.list():
+                pass
+
+    monkeypatch.setattr(fake_channels, "list_channels", stuck)
+    run(test)
+
+
+def test_channels_list_goes_on_behind_a_page_on_which_nothing_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = fake_channels.list_channels
+
+    def nothing_first(broker: Any, request: ListChannels) -> Any:
+        if not request.after:
+            return Reply.CHANNELS, {"channels": [], "more": True, "after": "a"}, []
+        return original(broker, request)
+
+    async def test(client: Client, server: FakeServer) -> None:
+        for name in "abc":
+            await client.channels.create(name)
+        assert [row["channel"] async for row in client.channels.list()] == ["b", "c"]
+
+    monkeypatch.setattr(fake_channels, "list_channels", nothing_first)
+    run(test)
 
 
 def test_channels_list_that_begins_anew_has_an_end(monkeypatch: pytest.MonkeyPatch) -> None:

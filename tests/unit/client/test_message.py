@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import pytest
@@ -10,12 +11,14 @@ from hypothesis import strategies as st
 
 from zmqbroker.client.message import Content, Encoded, Origin, encode_message, read_messages, receipts_of
 from zmqbroker.commands import Receipt
-from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
-from zmqbroker.wire.codec import crc32c, encode_batch
+from zmqbroker.errors import LocalProtocolError, RemoteProtocolError, UnreadableBody
+from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.columns import Treatment, add_columns
+from zmqbroker.wire.compression import compress_bodies, mark_compressed
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders
 
 BATCH = encode_batch(b"q", [b"a", b"b"])
+PACKED = [zlib.compress(bytes(100))]
 ORIGIN = {"channel": "orders", "sequence": 6, "delivery_count": 5, "reason": "delivery_limit"}
 WRONG_ORIGINS: list[Any] = [
     *(None, [], "orders", {}),
@@ -92,12 +95,43 @@ def test_messages_tell_their_groups() -> None:
 
 
 def test_messages_tell_whether_their_sender_compressed_them() -> None:
-    flagged = BATCH[:34] + b"\1" + BATCH[35:]
-    compressed = BATCH[:4] + crc32c(flagged[8:]).to_bytes(4, "little") + flagged[8:]
+    packed = compress_bodies([bytes(100), b"c" * 50])
+    assert packed is not None
+    compressed = mark_compressed(encode_batch(b"q", packed))
     rows = [[7, 3, 4, 2, 99], [7, 5, 6, 2, 99]]
     messages = read_messages(None, "q", {"pieces": rows}, [BATCH, compressed], Content)
     assert [message.compressed for message in messages] == [False, False, True, True]
-    assert messages[2].body == b"a"
+    assert [message.body for message in messages] == [b"a", b"b", bytes(100), b"c" * 50]
+    assert [message.raw_body for message in messages] == [b"a", b"b", *packed]
+    assert repr(messages[2]) == f"<Content 5 of 'q': {len(packed[0])} bytes>"
+
+
+def test_message_decompresses_its_body_once() -> None:
+    message = read_messages(None, "q", {"pieces": [[7, 3, 3, 2, 99]]}, [mark_compressed(encode_batch(b"q", PACKED))], Content)[
+        0
+    ]
+    assert message.body is message.body
+
+
+@pytest.mark.parametrize(
+    ("body", "size_max", "reason"),
+    [
+        (b"plain", 100, "it is no zlib stream"),
+        (PACKED[0], 99, "it holds more than 99 bytes, the most a body may have"),
+        (PACKED[0][:-1], 100, "no end within its"),
+        (PACKED[0] + b"ab", 100, "2 bytes follow on its zlib stream"),
+        (b"", 100, "no end within its 0 bytes"),
+    ],
+)
+def test_message_with_a_body_that_cannot_be_read_says_so_and_the_others_are_read(
+    body: bytes, size_max: int, reason: str
+) -> None:
+    frame = mark_compressed(encode_batch(b"q", [body, zlib.compress(b"whole")]))
+    bad, good = read_messages(None, "q", {"pieces": [[7, 3, 4, 2, 99]]}, [frame], Content, size_max)
+    for _ in range(2):
+        with pytest.raises(UnreadableBody, match=f"the body of message 3 of 'q' cannot be read: .*{reason}"):
+            bad.body  # noqa: B018 - asking is the subject
+    assert (bad.raw_body, good.body) == (body, b"whole")
 
 
 NUMBERS = st.integers(-1, 5) | st.booleans() | st.none() | st.text(max_size=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -126,9 +127,17 @@ def test_producer_block_left_by_an_error_does_not_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", [{"linger_ms": -1}, {"batch_bytes": 0}, {"batch_messages": 70_000}, {"window": 129}, {"window": 0}]
+    "setting",
+    [
+        {"linger_ms": -1},
+        {"batch_bytes": 0},
+        {"batch_messages": 70_000},
+        {"window": 129},
+        {"window": 0},
+        {"compression": "gzip"},
+    ],
 )
-def test_producer_setting_out_of_range_is_refused(setting: dict[str, int]) -> None:
+def test_producer_setting_out_of_range_is_refused(setting: dict[str, Any]) -> None:
     async def test(client: Client, server: FakeServer) -> None:
         with pytest.raises(LocalProtocolError, match=next(iter(setting))):
             client.queue("q").producer(**setting)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.unit.client.servers import FakeServer
 from zmqbroker.client import SyncClient, SyncMessage
-from zmqbroker.errors import ChannelNotFound, ConfigError, DeadlineExceeded, InvalidChannel, LocalProtocolError, MessageTooLarge
-from zmqbroker.wire.requests import ReceiveRequest
+from zmqbroker.errors import (
+    ChannelNotFound,
+    ConfigError,
+    DeadlineExceeded,
+    InvalidChannel,
+    LocalProtocolError,
+    MessageTooLarge,
+    StaleReceipt,
+)
+from zmqbroker.wire.requests import Hello, ReceiveRequest
 
 
 def test_sync_client_send_receive_ack_goes_round() -> None:
@@ -145,26 +154,69 @@ def test_sync_client_closed_ends_what_still_runs_in_its_loop() -> None:
             waiting.result(10)
 
 
-def test_sync_client_closed_in_another_process_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    with FakeServer() as server, SyncClient(server.endpoint) as client:
-        with monkeypatch.context() as patch:
-            parent = os.getpid()
-            patch.setattr(os, "getpid", lambda: parent + 1)
-            client.close()
-        client.info()
-
-
-def test_sync_client_in_a_forked_child_says_so() -> None:
-    with FakeServer() as server, SyncClient(server.endpoint) as client:
-        client.info()
-        child = os.fork()
-        if child == 0:  # pragma: no cover - another process
-            status = 1
-            try:
-                client.info()
-            except LocalProtocolError as error:
-                status = 0 if "forked" in str(error) else 2
-            client.close()
+def succeeds_in_a_forked_child(action: Callable[[], object]) -> bool:
+    """Whether an action ends well in a forked child of this process."""
+    child = os.fork()
+    if child == 0:  # pragma: no cover - another process
+        status = 1
+        try:
+            action()
+            status = 0
+        finally:
             os._exit(status)
-        assert os.waitpid(child, 0)[1] == 0
+    return os.waitpid(child, 0)[1] == 0
+
+
+def test_sync_client_closed_in_a_forked_child_is_closed_there_only() -> None:
+    with FakeServer() as server, SyncClient(server.endpoint) as client:
+
+        def in_child() -> None:
+            client.close()
+            for action in (client.info, lambda: client.queue("q")):
+                with pytest.raises(LocalProtocolError, match="closed"):
+                    action()
+
+        assert succeeds_in_a_forked_child(in_child)
         client.info()
+
+
+def test_sync_client_in_a_forked_child_gets_a_session_of_its_own() -> None:
+    with FakeServer() as server, SyncClient(server.endpoint) as client:
+        queue = client.queue("q")
+        queue.send(b"parent")
+
+        def in_child() -> None:
+            """Another thread first: the child's first use may come from several at once."""
+            with ThreadPoolExecutor(4) as pool:
+                assert len(list(pool.map(lambda number: queue.send(b"%d" % number), range(4)))) == 4
+            [message] = queue.receive()
+            message.ack()
+            assert [row["channel"] for row in client.channels.list()] == ["q"]
+            client.close()
+
+        assert succeeds_in_a_forked_child(in_child)
+        queue.send(b"parent again")
+        hellos = {request.session for request in server.node.seen if isinstance(request, Hello)}
+    assert len(hellos) == 2
+    bodies = server.broker.channel("q").bodies
+    assert (bodies[0], sorted(bodies[1:5]), bodies[5]) == (b"parent", [b"0", b"1", b"2", b"3"], b"parent again")
+    assert server.broker.channel("q").acked == {1}
+
+
+def test_sync_consumer_of_the_parent_is_refused_in_a_forked_child() -> None:
+    with FakeServer() as server, SyncClient(server.endpoint) as client:
+        for number in range(4):
+            client.queue("q").send(b"%d" % number)
+        with client.queue("q").consume(credit=8) as consumer:
+            messages = iter(consumer)
+            first = next(messages)
+
+            def in_child() -> None:
+                with consumer, pytest.raises(LocalProtocolError, match="belongs to process"):
+                    next(iter(consumer))
+                with pytest.raises(StaleReceipt):
+                    first.ack()
+
+            assert succeeds_in_a_forked_child(in_child)
+            first.ack()
+    assert server.broker.channel("q").acked == {1}

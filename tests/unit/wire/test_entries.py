@@ -99,7 +99,7 @@ EVERY: tuple[SmallCommand, ...] = (
     Extend(SESSION_1, "q", (Receipt(1, 2, 3),), 4),
     Purge("q", True),
     DeleteMessages("q", ((1, 2), (5, 5))),
-    Redrive("q", "r", "s", 6),
+    Redrive("q", "r", "s", 6, 7),
     CreateChannel("q", ChannelSettings(dead_letter="d", max_bytes=7)),
     UpdateChannel("q", ChannelSettings()),
     DeleteChannel("q"),
@@ -183,7 +183,7 @@ def test_entry_of_a_small_command_has_the_bytes_of_the_protocol() -> None:
 def test_entry_of_a_command_for_a_channel_has_the_bytes_of_the_protocol() -> None:
     assert build(Purge("q", True)) == by_hand(13, msgpack.packb(["q", True]))
     assert build(DeleteMessages("q", ((1, 2), (5, 5)))) == by_hand(14, msgpack.packb(["q", [[1, 2], [5, 5]]]))
-    assert build(Redrive("q", "r", "s", 6)) == by_hand(15, msgpack.packb(["q", "r", "s", 6]))
+    assert build(Redrive("q", "r", "s", 6, 7)) == by_hand(15, msgpack.packb(["q", "r", "s", 6, 7]))
     settings = ChannelSettings(dead_letter="d", overflow="drop_oldest", max_bytes=7)
     said = {"dead_letter": "d", "max_bytes": 7, "overflow": "drop_oldest"}
     assert build(CreateChannel("q", settings)) == by_hand(16, msgpack.packb(["q", said]))

@@ -77,7 +77,13 @@ def commands(draw: st.DrawFn) -> Any:
         case 5:
             return DeleteMessages(channel, draw(SPANS))
         case 6:
-            return Redrive(channel, draw(st.sampled_from(["", other])), draw(st.just("") | CHANNEL), draw(U64))
+            return Redrive(
+                channel,
+                draw(st.sampled_from(["", other])),
+                draw(st.just("") | CHANNEL),
+                draw(U64),
+                draw(st.integers(1, 2**64 - 1)),
+            )
         case 7:
             return CreateChannel(channel, draw(settings_for(channel)))
         case 8:
@@ -168,6 +174,7 @@ def test_queue_request_encoded_leaves_defaults_out() -> None:
 
     assert fields(SettleRequest(Nack(b"s" * 16, "q", (Receipt(1, 2, 3),)))) == {"channel": "q", "receipts": [[1, 2, 3]]}
     assert fields(ManageRequest(Redrive("q", count_max=7), True)) == {"channel": "q", "max": 7, "forward": True}
+    assert fields(ManageRequest(Redrive("q", first=7))) == {"channel": "q", "first": 7}
     assert fields(ManageRequest(CreateChannel("q"))) == {"channel": "q"}
     assert fields(ManageRequest(UpdateChannel("q", ChannelSettings()))) == {"channel": "q", "settings": {}}
     assert fields(PeekRequest("q", count_max=3)) == {"channel": "q", "max": 3}
