@@ -63,7 +63,6 @@ class MessageLedger:
         self.places: dict[
             tuple[str, int], Tracked
         ] = {}  # what was ever seen at a channel's sequence, first of all when it was sent
-        self.acks_in_vain: set[tuple[str, int, int]] = set()  # channel, sequence and assigning of those that came too late
         self._by_body: dict[Body, Tracked] = {}
         self._by_session: dict[bytes, dict[Tracked, None]] = {}  # what each session holds
         self._deadlines: list[tuple[int, int, Tracked]] = []  # heap: until when, a number that makes it unique, what
@@ -199,23 +198,25 @@ class MessageLedger:
         stale = {Receipt(*one) for one in result.fields["stale"]} if isinstance(result, StaleReceipt) else ()
         channel = self.channel(command.channel)
         for receipt in command.receipts:
-            found, other = [], 0
+            found, other, moved = [], 0, False
             for sequence in range(receipt.first, receipt.last + 1):
                 message = channel.at.get(sequence)
                 if message is not None and receipt not in stale and self._was_pushed_out(message, channel):
                     message = None
                 if message is None:
-                    self._note_vain(command, receipt, sequence)
+                    moved = moved or (isinstance(command, Ack) and self._has_moved(command.channel, sequence))
                     continue
                 if (message.assigning, message.session) == (receipt.assigning, command.session):
                     found.append(message)
                 else:
                     other = sequence
             if receipt not in stale:
+                if moved:
+                    self._fail("I16", f"{command} is served, and a message of {receipt} lives elsewhere")
                 if other:
                     self._fail("I16", f"{command} is served, and its sender does not hold {other}")
                 yield from found
-            elif not other and receipt.last <= channel.last:
+            elif not other and not moved and receipt.last <= channel.last:
                 self._fail("I16", f"{command} is refused, and its sender holds {receipt}")
 
     def _was_pushed_out(self, message: Tracked, channel: ChannelLedger) -> bool:
@@ -225,11 +226,10 @@ class MessageLedger:
             self._overflow(message)
         return pushed_out
 
-    def _note_vain(self, command: Settled, receipt: Receipt, sequence: int) -> None:
-        """An ack of what is there no more is confirmed, as one that is repeated must be; it may live elsewhere, though."""
-        message = self.places.get((command.channel, sequence))
-        if isinstance(command, Ack) and message is not None and message.ended != "acked":
-            self.acks_in_vain.add((command.channel, sequence, receipt.assigning))
+    def _has_moved(self, channel: str, sequence: int) -> bool:
+        """Whether the message that was there is, or was at its end, somewhere else."""
+        message = self.places.get((channel, sequence))
+        return message is not None and (message.channel, message.sequence) != (channel, sequence)
 
     def _agree(self, count: int, told: int, command: Command) -> None:
         if count != told:

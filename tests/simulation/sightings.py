@@ -70,7 +70,7 @@ class Sightings:
             latest[seen.value] = max(latest[seen.value], seen.assigning)
         for ack in self.acks:
             message = messages.places[ack.channel, ack.sequence]
-            if tuple(ack[1:]) not in messages.acks_in_vain and latest[ack.value] > message.acked_under:
+            if latest[ack.value] > max(message.acked_under, ack.assigning):
                 yield f"{Kind.REDELIVERED.value}: {ack}, {message}, the latest delivery is {latest[ack.value]}"
 
 

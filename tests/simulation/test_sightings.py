@@ -56,10 +56,3 @@ def test_verdict_names_what_is_wrong(said: str, break_it: Callable[[Sightings, M
         seen.seen.append(Seen(("q", 1), "c", 1))
     break_it(seen, ledger)
     assert any(said in fault for fault in seen.faults(ledger))
-
-
-def test_verdict_of_an_ack_that_came_too_late_is_no_redelivery() -> None:
-    seen, ledger = seen_well()
-    seen.seen.append(Seen(ONE, "c.dead", 300))
-    ledger.acks_in_vain.add(("c", 1, 200))
-    assert list(seen.faults(ledger)) == []

@@ -43,6 +43,7 @@ class Backlog:
         self.ready = Ready()
         self.delayed: TrackedRangeMap[Later] = TrackedRangeMap()
         self.groups = Groups(self.batches)
+        self.moved: TrackedRangeMap[int] = TrackedRangeMap()  # left for another place: a late ack finds them gone; values 0
         self.timetable = Timetable(number, agenda, self._spans)
         self._entries = entries  # the machine's; this channel's part of them is kept up here
         self._grouped = 0  # records with a group
@@ -116,6 +117,14 @@ class Backlog:
             for batch in self.batches.overlapping(first, last):
                 if batch.value.is_over(now_unix_ns):
                     self.counters.expired += self.finish(self.take_waiting(batch.first, batch.last))
+
+    def leave(self, part: Range[int], ranges_max: int) -> None:
+        """Finish messages here that live elsewhere now; of so many ranges of them at most the channel knows it later."""
+        self.finish([part])
+        self.moved.add(part.first, part.last, 0)
+        if len(self.moved) > ranges_max:
+            oldest = next(iter(self.moved))
+            self.moved.cut(oldest.first, oldest.last)
 
     def finish(self, parts: Iterable[Range[int]]) -> int:
         """Finish messages that are live and nowhere, for good; returns how many."""

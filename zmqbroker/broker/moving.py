@@ -58,7 +58,7 @@ def move(
                 expires_unix_ns = aged(record.expires_unix_ns if expiring else 0, target.settings, moment.now_unix_ns)
                 record = replace(record, origin=origin, expires_unix_ns=expires_unix_ns)
             target.append(record, deliveries, due_unix_ns)
-        source.finish([part])
+        source.leave(part, source.limits.moved_max)
     served.add(source)
     served.add(target)
     return count

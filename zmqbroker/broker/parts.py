@@ -25,6 +25,7 @@ __all__ = [
     "DEFAULTS",
     "DELAYED",
     "META",
+    "MOVED",
     "PARKED",
     "PRODUCER",
     "READERS",
@@ -39,7 +40,7 @@ __all__ = [
 
 META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PARKED, SEEN = range(11)
 SCHEDULE, DEFAULTS = 11, 12  # of no channel
-ACTIVE = 13
+ACTIVE, MOVED = 13, 14
 
 
 def pack(*values: object) -> bytes:
@@ -77,6 +78,11 @@ def _write_delayed(queue: Queue, first: int) -> bytes | None:
 def _write_parked(queue: Queue, first: int) -> bytes | None:
     part = queue.groups.parked.get(first)
     return None if part is None else pack(part.last, part.value)
+
+
+def _write_moved(queue: Queue, first: int) -> bytes | None:
+    part = queue.moved.get(first)
+    return None if part is None else pack(part.last)
 
 
 def _write_assignment(queue: Queue, order: int) -> bytes | None:
@@ -132,6 +138,7 @@ WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     READY: _write_ready,
     DELAYED: _write_delayed,
     PARKED: _write_parked,
+    MOVED: _write_moved,
     ASSIGNMENT: _write_assignment,
     WAITING: _write_waiter,
     ACTIVE: _write_active,
@@ -174,6 +181,11 @@ def _read_parked(queue: Queue, first: int, values: list[Any]) -> None:
     queue.groups.parked.add(first, last, delivery_count)
 
 
+def _read_moved(queue: Queue, first: int, values: list[Any]) -> None:
+    (last,) = values
+    queue.moved.add(first, last, 0)
+
+
 def _read_assignment(queue: Queue, order: int, values: list[Any]) -> None:
     deadline, session, consumer, request, assigning, held = values
     parts = [Range[int](*part) for part in held]
@@ -213,6 +225,7 @@ READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     READY: _read_ready,
     DELAYED: _read_delayed,
     PARKED: _read_parked,
+    MOVED: _read_moved,
     ASSIGNMENT: _read_assignment,
     WAITING: _read_waiter,
     ACTIVE: _read_active,

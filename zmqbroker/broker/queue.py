@@ -73,7 +73,7 @@ class Queue(Backlog):
         self.producers = Producers(limits)
         self.seen = SeenIds(limits)
         self._window_ends_unix_ns = 0  # when ids are forgotten next, as far as the timetable knows; 0: never
-        self._limits = limits
+        self.limits = limits
         self._claims = claims  # the machine's; this channel's part of them is kept up here
         # A receive waits or holds messages; these are several assignments when a part of them was extended.
         self._by_key: dict[ReceiveKey, Waiter | list[Assignment]] = {}
@@ -111,19 +111,19 @@ class Queue(Backlog):
         available = self.available if not self.settings.single_active or self._may_take(command) else 0
         if available >= command.count_min or command.wait_ms <= 0:
             return self._assign(command, moment, available)
-        if len(self.waiting) >= self._limits.waiting_max:
-            text = f"channel {self.name!r} has {self._limits.waiting_max} waiting receives, the most it may have"
-            return Busy(text, retry_ms=self._limits.retry_ms)
+        if len(self.waiting) >= self.limits.waiting_max:
+            text = f"channel {self.name!r} has {self.limits.waiting_max} waiting receives, the most it may have"
+            return Busy(text, retry_ms=self.limits.retry_ms)
         deadline = wait_end(moment.now_unix_ns, command.wait_ms)
         self.add_waiter(Waiter(self._claims.take_order(), self.number, deadline, command))
         return None
 
     def ack(self, session: bytes, receipts: tuple[Receipt, ...]) -> Acked | StaleReceipt:
-        """Finish the messages of every receipt that is held, or was finished before; name the others."""
+        """Finish the messages of every receipt that is held, or was finished before; name the others, and what moved away."""
         count = 0
         stale: list[list[int]] = []
         for receipt in receipts:
-            if self.is_held(session, receipt):
+            if self.is_held(session, receipt) and not (self.moved.count and self.moved.overlaps(receipt.first, receipt.last)):
                 self.counters.acked += self.finish(self.let_go(receipt.first, receipt.last))
                 count += receipt.last - receipt.first + 1
             else:
@@ -258,6 +258,7 @@ class Queue(Backlog):
         self.retire()
         self.finish(self.let_go(1, self.next_sequence))
         self.finish(self.take_waiting(1, self.next_sequence))
+        self.moved.cut(1, self.next_sequence)
         self.timetable.clear()
         self.producers.clear()
         self.seen.clear()

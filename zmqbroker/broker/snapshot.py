@@ -21,6 +21,7 @@ not among the keys: the store keeps it and moves it together with them.
 | 11 schedule | assigning u64 | name, channel, position, size, body_bytes, runs, checksum, plan, instant_unix_ns … |
 | 12 defaults | assigning u64 | pattern, {setting: value} |
 | 13 active consumer | number u32, 0 u64 | order, deadline_unix_ns, session, consumer, visibility_ms |
+| 14 moved range | number u32, first u64 | last |
 
 Counters are those of `Counters`, settings a map of what differs from the default. A batch that is not like a whole one has
 more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason]; and the group of
@@ -50,6 +51,7 @@ from zmqbroker.broker.parts import (
     DEFAULTS,
     DELAYED,
     META,
+    MOVED,
     PARKED,
     PRODUCER,
     READERS,
@@ -144,6 +146,7 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
         (READY, (part.first for part in queue.ready)),
         (DELAYED, (part.first for part in queue.delayed)),
         (PARKED, (part.first for part in queue.groups.parked)),
+        (MOVED, (part.first for part in queue.moved)),
         (ASSIGNMENT, queue.assignments),
         (WAITING, (waiter.order for waiter in queue.waiting)),
         (ACTIVE, (ACTIVE_ID,) if queue.single is not None and queue.single.active is not None else ()),
@@ -178,6 +181,7 @@ def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
         (READY, queue.ready.dirty),
         (DELAYED, queue.delayed.dirty),
         (PARKED, queue.groups.parked.dirty),
+        (MOVED, queue.moved.dirty),
         (ASSIGNMENT, queue.dirty_assignments),
         (WAITING, queue.waiting.dirty),
         (ACTIVE, queue.dirty_active),
@@ -230,6 +234,7 @@ _KIND_NAMES = {
     PRODUCER: "producer",
     DELAYED: "delayed range",
     PARKED: "parked range",
+    MOVED: "moved range",
     SEEN: "batch of ids",
     ACTIVE: "active consumer",
 }

@@ -153,9 +153,8 @@ class Queue(StoredMessages):
             said = {"id": id or "", **headers._asdict(), **treatment._asdict(), "expected_sequence": expected_sequence}
             await self._post(Send(self.name, encoded.body, **said, forward=True, confirm=NO_CONFIRM))
             return None
-        share = timeout_ms is None and expected_sequence is None
-        timeout_ms = timeout_ms or self._timeout_ms
-        return await (await sender.send(encoded, timeout_ms, share=share, expected_sequence=expected_sequence))
+        alone, timeout_ms = timeout_ms or expected_sequence is not None, timeout_ms or self._timeout_ms
+        return await (await sender.send(encoded, timeout_ms, share=not alone, expected_sequence=expected_sequence))
 
     async def _post(self, request: Send) -> None:
         """Send what nobody answers."""

@@ -126,7 +126,8 @@ class Session:
 
     def abort(self) -> None:
         """End everything under way: the client closes."""
-        self._end_all(_closed)
+        closed = "the client was closed before an answer came"
+        self._end_all(lambda unknown: DeadlineExceeded(closed, outcome_unknown=unknown))
 
     def _end_all(self, reason: Callable[[bool], BrokerError]) -> None:
         """End everything with `reason(outcome unknown)`."""
@@ -395,7 +396,3 @@ class Session:
                 node.info_due, node.info_id = False, self.new_id()
                 frames.append(Transmit(node.endpoint, encode_request(node.info_id, Info())))
         return frames
-
-
-def _closed(outcome_unknown: bool) -> BrokerError:
-    return DeadlineExceeded("the client was closed before an answer came", outcome_unknown=outcome_unknown)

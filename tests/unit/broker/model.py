@@ -272,8 +272,9 @@ class Model(HandingOver):
         count, stale = 0, []
         self.to_serve.append(channel)
         for receipt in command.receipts:
-            if self.is_held(channel, command.session, receipt):
-                messages = channel.between(receipt.first, receipt.last)
+            messages = channel.between(receipt.first, receipt.last)
+            elsewhere = any(m.finished in ("moved", "dead_lettered") for m in messages)
+            if self.is_held(channel, command.session, receipt) and not elsewhere:
                 channel.finish([m for m in messages if m.is_live], "acked")
                 count += len(messages)
             else:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.unit.broker.builders import (
     ALICE,
     BOB,
+    TINY,
     Node,
     acked_by,
     describe,
@@ -19,8 +22,11 @@ from tests.unit.broker.builders import (
 )
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import (
+    Ack,
+    Acked,
     ChannelSettings,
     Counted,
+    DeleteChannel,
     Extend,
     Nack,
     Origin,
@@ -303,3 +309,29 @@ def test_moved_parts_of_a_batch_have_their_share_of_its_bytes() -> None:
     assert (node.stats().size_bytes, node.stats("d").size_bytes) == (1000, 750)
     node.entry(Requeue(ALICE, "c", (Receipt(assigning, 4, 4),), to="d"))
     assert (node.stats().size_bytes, node.stats("d").size_bytes) == (0, 1000)
+
+
+def test_ack_that_comes_after_the_message_has_moved_is_stale_also_after_a_restart() -> None:
+    node = ruled(delivery_limit=1, dead_letter="dead")
+    node.entry(publish(2))
+    delivery = node.delivery(receive(2, visibility_ms=10))
+    node.entry(Tick(), after_ms=10)
+    assert node.stats("dead").depth == 2
+    for _ in range(2):
+        assert isinstance(node.result(acked_by(delivery)), StaleReceipt)
+        assert node.stats("dead").depth == 2
+        node.restart()
+
+
+def test_channel_forgets_the_oldest_ranges_that_moved_when_there_are_too_many() -> None:
+    node = Node(replace(TINY, moved_max=1))
+    node.entry(publish(4))
+    held = node.delivery(receive(4))
+    (piece,) = held.pieces
+    for sequence in (1, 3):
+        node.entry(Requeue(held.key.session, "c", (Receipt(piece.receipt.assigning, sequence, sequence),), "d"))
+    assert node.result(Ack(held.key.session, "c", (Receipt(piece.receipt.assigning, 1, 1),))) == Acked(1), "it is forgotten"
+    assert isinstance(node.result(Ack(held.key.session, "c", (Receipt(piece.receipt.assigning, 3, 3),))), StaleReceipt)
+    assert [key[0] for key, _ in node.machine.items()].count(14) == 1
+    node.entry(DeleteChannel("c"))
+    assert [key[0] for key, _ in node.machine.items()].count(14) == 0
