@@ -41,6 +41,7 @@ from zmqbroker.commands import (
     Requeue,
     Result,
     Run,
+    SetDefaults,
     UpdateChannel,
 )
 from zmqbroker.errors import (
@@ -401,3 +402,35 @@ def test_hand_over_and_publish_of_the_same_batches_store_the_same() -> None:
     other.entry(*batches)
     given = [n.delivery(receive(9, channel="d")).pieces for n in (node, other)]
     assert given[0] == given[1]
+
+
+def test_hand_over_to_a_channel_that_use_does_not_make_is_refused() -> None:
+    node, delivery = holding()
+    node.entry(SetDefaults("d", {"create_on_use": False}))
+    assert isinstance(refused(node, handed(delivery, publish(1, channel="d"))), ChannelNotFound)
+
+
+@pytest.mark.parametrize("bound", [{"max_messages": 1}, {"max_bytes": 1999}])
+def test_hand_over_that_a_new_channel_could_never_take_is_refused(bound: dict[str, Any]) -> None:
+    node, delivery = holding()
+    node.entry(SetDefaults("d", {**bound, "overflow": "drop_oldest"}))
+    result = refused(node, handed(delivery, publish(1, channel="d"), publish(1, channel="d")))
+    assert describe(result) == (ChannelFull, {"depth": 0, "size_bytes": 0, "max_messages": 0, "max_bytes": 0} | bound)
+
+
+def test_hand_over_whose_dead_letters_nobody_can_take_is_refused() -> None:
+    node, delivery = holding()
+    node.entry(SetDefaults("dead", {"create_on_use": False}))
+    node.entry(CreateChannel("d", ChannelSettings(max_messages=1, overflow="dead_letter", dead_letter="dead")))
+    node.entry(publish(1, channel="d"))
+    assert isinstance(refused(node, handed(delivery, publish(1, channel="d"))), ChannelFull)
+
+
+def test_hand_over_makes_room_by_a_batch_in_two_parts_and_the_one_behind_it() -> None:
+    node, delivery = holding()
+    node.entry(publish(3, channel="d"), publish(1, channel="d"))
+    first = node.delivery(receive(1, channel="d"))
+    node.entry(Nack(first.key.session, "d", (first.pieces[0].receipt,)))  # delivered once, so apart from its neighbours
+    node.entry(UpdateChannel("d", ChannelSettings(max_bytes=1500, overflow="drop_oldest")))
+    assert isinstance(node.result(handed(delivery, publish(1, channel="d"))), HandedOver)
+    assert (node.stats("d").depth, node.stats("d").dropped) == (1, 4)
