@@ -30,6 +30,7 @@ __all__ = [
 MIB = 1 << 20
 LOW_WATER_BYTES = 6 * MIB
 SETTINGS = {
+    "ZMQBROKER_STORAGE_RESERVE_SEGMENTS": "4",  # as usual: what comes before sends are refused must not take room from acks
     "ZMQBROKER_STORAGE_SEGMENT_BYTES": str(128 << 10),
     "ZMQBROKER_STORAGE_FLUSH_MS": "20",
     "ZMQBROKER_STORAGE_LOW_WATER_BYTES": str(LOW_WATER_BYTES),
