@@ -89,8 +89,9 @@ class Timetable:
         return found
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all, for good: the channel is deleted, and its timetable keeps it alive no more."""
         self._heap.clear()
+        self._spans = tuple
         self._tell()
 
     def _tell(self) -> None:

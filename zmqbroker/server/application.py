@@ -28,6 +28,7 @@ from zmqbroker.config import NodeConfig
 from zmqbroker.errors import Compacted, ConfigError, Corruption, DataDirectoryError, NoRoom, RemovedFromCluster, StorageError
 from zmqbroker.server import zmqio
 from zmqbroker.server.backups import Backups
+from zmqbroker.server.collecting import freeze_what_takes_long
 from zmqbroker.server.data import NodeData
 from zmqbroker.server.desk import DATA_GROUP
 from zmqbroker.server.disks import Disks
@@ -286,6 +287,7 @@ class _Application:
     async def _until(self, stop: asyncio.Event, data: NodeData) -> None:
         gc.collect()
         gc.freeze()  # what start-up made stays: no collection need look at it again
+        freeze_what_takes_long()
         config = self._config
         log.info(
             "%s of %d nodes, tolerates %d down, volume %s, clients at %s, codec %s, sockets %s, log writer %s, store %s",
