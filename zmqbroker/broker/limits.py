@@ -17,7 +17,7 @@ class MachineLimits:
 
     results_kept: int = 128  # per producer; docs/PROTOCOL.md §4 allows that many unanswered batches
     producers_max: int = 10_000  # per channel (PROTOCOL §4); at 128 results each about 30 MB of state
-    channels_max: int = 250_000  # per group; a channel costs about 4 KB of memory even when it is empty
+    channels_max: int = 250_000  # per group; a channel costs about 7.5 KB of memory even when it is empty
     dedup_ids_max: int = 1_000_000  # messages whose ids a channel keeps
     waiting_max: int = 10_000  # waiting receives per channel; ten full connections of 1024 requests each
     schedules_max: int = 10_000  # per group; some 500 bytes of state each, and an entry of the log, or its body in the store
