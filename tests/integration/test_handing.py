@@ -57,7 +57,7 @@ def test_hand_over_that_is_refused_leaves_the_message_with_its_holder(trio: Clus
             orders = client.queue(name)
             await orders.send(b"1")
             (message,) = await orders.receive()
-            step = orders.transaction(message, timeout_ms=300)
+            step = orders.transaction(message, timeout_ms=2_000)
             for _ in range(2):
                 step.send(bounded, b"x")
             step.send(f"{name}.new", b"x")

@@ -289,7 +289,7 @@ def test_full_channel_rejects_and_takes_again_when_there_is_room(client: zmqbrok
     queue.send(b"0")
     queue.send(b"1")
     with pytest.raises(ChannelFull, match="max_messages 2"):
-        queue.send(b"2", timeout_ms=300)
+        queue.send(b"2", timeout_ms=2_000)
     assert bodies(queue, 1) == [b"0"]
     queue.send(b"3")
     assert bodies(queue) == [b"1", b"3"]

@@ -229,7 +229,7 @@ def test_full_channel_does_what_its_settings_say(client: zmqbroker.SyncClient, o
     fill(queue, 2)
     if overflow == "reject":
         with pytest.raises(ChannelFull) as caught:
-            queue.send(b"3", timeout_ms=300)
+            queue.send(b"3", timeout_ms=2_000)
         assert (caught.value.fields["depth"], caught.value.fields["max_messages"]) == (2, 2)
         assert not caught.value.outcome_unknown
         assert bodies(queue.receive(9)) == [1, 2]
