@@ -105,12 +105,12 @@ cdef bint is_forward(const unsigned char *at, const unsigned char *end) noexcept
 
 
 cdef bint is_plain_name(const unsigned char *name, Py_ssize_t size) noexcept:
-    """Whether a name keeps every rule for channels beyond doubt."""
+    """Whether a name is a queue's and keeps every rule for channels beyond doubt; a colon may end the prefix of another kind."""
     cdef Py_ssize_t position
     cdef unsigned char character
     for position in range(size):
         character = name[position]
-        if character < 0x21 or character > 0x7E or character == b"*" or character == b">" or character == b";":
+        if character < 0x21 or character > 0x7E or character in (b"*", b">", b";", b":"):
             return False
     return name[size - 1] != b"." and not (size >= 5 and memcmp(name, <const char *>b"_sys.", 5) == 0)
 

@@ -279,7 +279,7 @@ def test_golden_entry_both_ways() -> None:
         Trim(12),
     )
     assert [item["name"] for item in golden["commands"]] == [type(command).__name__ for command in commands]
-    assert decode_entry(data) == (3, golden["time_unix_ns"], commands)
+    assert decode_entry(data) == (4, golden["time_unix_ns"], commands)
     builder = EntryBuilder()
     for command in commands:
         if isinstance(command, Publish):

@@ -88,7 +88,7 @@ def test_golden_queue_entry_both_ways() -> None:
         DeleteChannel("orders"),
     )
     assert [item["name"] for item in golden["commands"]] == [type(command).__name__ for command in commands]
-    assert decode_entry(data) == (3, golden["time_unix_ns"], commands)
+    assert decode_entry(data) == (4, golden["time_unix_ns"], commands)
     builder = EntryBuilder()
     for command in commands:
         if isinstance(command, Publish):
@@ -109,7 +109,7 @@ def test_golden_hand_over_entry_both_ways() -> None:
         Publish(codec.read_batch(frames[0]), positions[0], len(frames[0])),
         Publish(codec.read_batch(frames[1]), positions[1], len(frames[1]), runs=runs),
     )
-    assert decode_entry(data) == (3, golden["time_unix_ns"], (HandOver(*held, batches),))
+    assert decode_entry(data) == (4, golden["time_unix_ns"], (HandOver(*held, batches),))
     builder = EntryBuilder()
     builder.add(HandOverFrames(*held, frames))
     assert builder.build(golden["time_unix_ns"]) == data
@@ -125,7 +125,7 @@ def test_golden_consumer_entry_both_ways() -> None:
         UpdateChannel("orders", ChannelSettings(single_active=True)),
     )
     assert [item["name"] for item in golden["commands"]] == [type(command).__name__ for command in commands]
-    assert decode_entry(data) == (3, golden["time_unix_ns"], commands)
+    assert decode_entry(data) == (4, golden["time_unix_ns"], commands)
     builder = EntryBuilder()
     for command in commands:
         builder.add(command)
@@ -172,7 +172,7 @@ def test_golden_audit_entry_both_ways() -> None:
     builder = EntryBuilder()
     builder.add(TakeAudit())
     assert builder.build(golden["time_unix_ns"]) == bytes.fromhex(golden["data"])
-    assert decode_entry(bytes.fromhex(golden["data"])) == (3, golden["time_unix_ns"], (TakeAudit(),))
+    assert decode_entry(bytes.fromhex(golden["data"])) == (4, golden["time_unix_ns"], (TakeAudit(),))
 
 
 def test_golden_snapshot_chunk_is_the_value_it_stands_for() -> None:

@@ -33,7 +33,7 @@ def test_golden_rules_entry_both_ways() -> None:
     )
     commands = (*defaults, first, second, DeleteSchedule("nightly"), channel)
     assert [item["name"] for item in golden["commands"]] == [type(command).__name__ for command in commands]
-    assert decode_entry(data) == (3, golden["time_unix_ns"], commands)
+    assert decode_entry(data) == (4, golden["time_unix_ns"], commands)
     builder = EntryBuilder()
     for command in commands:
         builder.add(NewSchedule(command.name, command.plan, FRAME) if isinstance(command, CreateSchedule) else command)

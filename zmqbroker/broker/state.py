@@ -34,7 +34,7 @@ __all__ = ["State"]
 class State:
     """What a `Machine` is but for applying entries."""
 
-    VERSION = 3  # raised with every change of what an entry does or how state is stored
+    VERSION = 4  # raised with every change of what an entry does or how state is stored
 
     def __init__(self, limits: MachineLimits | None = None) -> None:
         limits = MachineLimits() if limits is None else limits

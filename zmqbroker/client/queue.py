@@ -38,16 +38,9 @@ from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.columns import Treatment
 from zmqbroker.wire.compression import Compression, is_compression
+from zmqbroker.wire.consuming_requests import RECEIVE_SIZE_DEFAULT, VISIBILITY_MS_DEFAULT
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders
-from zmqbroker.wire.requests import (
-    CONSUMER_PRIORITY_MAX,
-    RECEIVE_SIZE_DEFAULT,
-    VISIBILITY_MS_DEFAULT,
-    CloseRequest,
-    ReceiveRequest,
-    Send,
-    SettleRequest,
-)
+from zmqbroker.wire.requests import CONSUMER_PRIORITY_MAX, CloseRequest, ReceiveRequest, Send, SettleRequest
 from zmqbroker.wire.send_requests import NO_CONFIRM, QUORUM
 
 __all__ = ["Queue"]

@@ -15,13 +15,8 @@ from zmqbroker.client.message import (
 from zmqbroker.client.session import Answer
 from zmqbroker.commands import DeleteMessages, Manage, Purge, Redrive
 from zmqbroker.errors import RemoteProtocolError
-from zmqbroker.wire.requests import (
-    RECEIPTS_MAX,
-    RECEIVE_SIZE_DEFAULT,
-    ManageRequest,
-    PeekRequest,
-    StatsRequest,
-)
+from zmqbroker.wire.consuming_requests import RECEIVE_SIZE_DEFAULT
+from zmqbroker.wire.requests import RECEIPTS_MAX, ManageRequest, PeekRequest, StatsRequest
 
 __all__ = ["StoredMessages"]
 

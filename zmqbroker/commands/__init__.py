@@ -49,6 +49,7 @@ from zmqbroker.commands.members import (
     Member,
     Roster,
 )
+from zmqbroker.commands.names import CONSUMER_MARK, PREFIXES, STORE_PREFIX, consumer_of, is_consumer, is_store, store_of
 from zmqbroker.commands.receipts import (
     ANY_INCARNATION,
     RECEIPT_ORDINAL_BITS,
@@ -85,10 +86,13 @@ from zmqbroker.commands.settling import (
 
 __all__ = [
     "ANY_INCARNATION",
+    "CONSUMER_MARK",
     "CREATE_ON_USE",
     "CRON_SIZE_MAX",
     "EVERY_MS_MIN",
+    "PREFIXES",
     "RECEIPT_ORDINAL_BITS",
+    "STORE_PREFIX",
     "Ack",
     "Acked",
     "Audited",
@@ -144,10 +148,14 @@ __all__ = [
     "UpdateChannel",
     "Waiting",
     "completed",
+    "consumer_of",
     "cron_fault",
     "fits_pattern",
+    "is_consumer",
+    "is_store",
     "next_minute",
     "parse_cron",
     "rank_of_pattern",
     "settings_said",
+    "store_of",
 ]

@@ -149,7 +149,7 @@ class Backups:
             raise Busy("the state is being replaced, or copied for another node", retry_ms=50)
         flusher.hold(number)
         try:
-            made = await make_snapshot(self._directory, number, self._log, self._state, self._node.read, flusher.job)
+            made = await make_snapshot(self._directory, number, self._log, self._state, self._node.bodies.read, flusher.job)
         finally:
             flusher.release(number)
         file = made.path.open("rb")

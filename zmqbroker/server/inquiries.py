@@ -107,5 +107,5 @@ def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tup
     if group is None or queue is None:
         raise ChannelNotFound(f"no channel is called {request.channel!r}")
     found = peek(queue, request.first, request.since_unix_ns, count_max, request.size_max)
-    read = partial(node.read, group.number)
+    read = partial(node.bodies.read, group.number)
     return messages_reply(found, read, plain=request.plain, size_max=FRAMES_SIZE_MAX)

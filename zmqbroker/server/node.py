@@ -17,9 +17,10 @@ from typing import Any
 
 from zmqbroker.commands import Close, Delivery
 from zmqbroker.config import NodeConfig, majority_of
-from zmqbroker.errors import Compacted, MalformedFrame, NoMajority, NotLeader, RequestError
+from zmqbroker.errors import MalformedFrame, NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Message, MessageType, Role, SoftState, StorageAppend
 from zmqbroker.server.backups import Backups
+from zmqbroker.server.bodies import Bodies
 from zmqbroker.server.data import NodeData
 from zmqbroker.server.desk import Desk
 from zmqbroker.server.disks import Disks
@@ -78,8 +79,8 @@ class Node:
         self.snapshots: Snapshots | None = None  # until then, too
         self.backups: Backups | None = None  # and these
         self.disks, self.log_room = disks, LogRoom(config.storage.log_budget_bytes)
-        self._last_read: tuple[tuple[int, int], bytes] = ((0, 0), b"")  # the entry of the last `read`: place, payload
-        self._state, self.data = state, data
+        self.bodies = Bodies(log, state)
+        self.data = data
         self.started_ns = time.monotonic_ns()
         self._loop, self._port, self._on_change = loop, port, on_change
         sync = config.cluster.volume == "persistent"
@@ -317,28 +318,9 @@ class Node:
 
     def deliver(self, pending: Pending, delivery: Delivery, group: int) -> None:
         """Answer a RECEIVE with its messages."""
-        fields, frames = messages_reply(delivery.pieces, lambda index: self.read(group, index), plain=pending.plain)
+        fields, frames = messages_reply(delivery.pieces, lambda index: self.bodies.read(group, index), plain=pending.plain)
         self.counters["messages_out"] += sum(piece.receipt.last - piece.receipt.first + 1 for piece in delivery.pieces)
         self.reply(pending, Reply.MESSAGES, fields, frames)
-
-    def read(self, group: int, index: int) -> bytes:
-        """The payload of a committed entry, from the log or, where it has left that, the store. Raises as the two do.
-
-        The last one is kept: old messages are asked for one after the other, and an entry holds many.
-        """
-        place, payload = self._last_read
-        if place != (group, index):
-            payload = self._read(group, index)
-            self._last_read = (group, index), payload
-        return payload
-
-    def _read(self, group: int, index: int) -> bytes:
-        try:
-            return self.log.read(group, index)
-        except Compacted:
-            if (body := self._state.body(group, index)) is None:
-                raise
-            return body
 
     def leader_endpoint(self, group: Group) -> str | None:
         """Client endpoint of the group's leader, if it is known."""
@@ -389,5 +371,5 @@ class Node:
             self._liveness.restart()
             self.disks.begin(number)
             self.log_room.begin(self.log.size_bytes)
-            self._desk.begin(self.groups[number])
+            self._desk.leading.begin(self.groups[number])
         self._on_change()

@@ -162,7 +162,7 @@ class Snapshots:
                 number,
                 self._log,
                 self._state,
-                self._node.read,
+                self._node.bodies.read,
                 self._flusher.job,
                 partial(self._making.__setitem__, number),
             )

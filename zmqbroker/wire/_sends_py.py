@@ -24,8 +24,9 @@ SendRun = tuple[str, list[bytes], list[list[bytes]]]
 _START = MAGIC + bytes((PROTOCOL_VERSION, Request.SEND))
 _REPLY = struct.Struct("<2sBB8s")
 _HEADER_SIZE = 12
-#: Names that keep every rule of `frames.channel_fault` beyond doubt; the size is compared with what the header says.
-_NAME = rb"(?!_sys\.)(?P<name>(?:[!-~](?<![*>;]))+(?<!\.))"
+#: Names of queues that keep every rule of `frames.channel_fault` beyond doubt; the size is compared with what the header says.
+#: One with a colon, which may end the prefix of another kind, goes the way of all others.
+_NAME = rb"(?!_sys\.)(?P<name>(?:[!-~](?<![*>;:]))+(?<!\.))"
 _CHANNEL = rb"\xa7channel(?:(?P<short>[\xa1-\xbf])|\xd9(?P<long>[\x01-\xff]))" + _NAME
 _FORWARD = rb"\xa7forward[\xc2\xc3]"
 #: A map of the channel alone, or of the channel and `forward` in either order. A name may hold what looks like another key.

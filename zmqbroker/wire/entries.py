@@ -21,7 +21,7 @@ from zmqbroker.wire.hand_overs import HAND_OVER, HandOverFrames, hand_over_head,
 __all__ = ["COMMANDS_MAX", "ENTRY_FORMAT", "MACHINE_VERSION", "Addable", "DecodedEntry", "EntryBuilder", "decode_entry"]
 
 ENTRY_FORMAT = 1
-MACHINE_VERSION = 3
+MACHINE_VERSION = 4
 #: A receipt has 16 bits for the ordinal of a command in its entry.
 COMMANDS_MAX = 65_535
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import msgpack
 
+from zmqbroker.commands.names import CONSUMER_MARK, PREFIXES, STORE_PREFIX
 from zmqbroker.errors import (
     InvalidRequest,
     LocalProtocolError,
@@ -44,6 +45,7 @@ __all__ = [
     "error_fields",
     "flag",
     "integer",
+    "name_rule",
     "pack",
     "request_id_of",
     "shown",
@@ -327,6 +329,18 @@ def _channel_rule(name: str) -> str | None:
         return "is not valid Unicode"
     if not 1 <= size <= CHANNEL_SIZE_MAX:
         return f"has {size} bytes, allowed is 1 to {CHANNEL_SIZE_MAX}"
+    if name.startswith(STORE_PREFIX):
+        store, mark, consumer = name.removeprefix(STORE_PREFIX).partition(CONSUMER_MARK)
+        return name_rule(store) or (name_rule(consumer) if mark else None)
+    if prefix := next((prefix for prefix in PREFIXES if name.startswith(prefix)), None):
+        return f"begins with {prefix!r}, which no replicated channel does"
+    return name_rule(name)
+
+
+def name_rule(name: str) -> str | None:
+    """Which rule for names a name without its prefix breaks; None when it keeps them all."""
+    if not name:
+        return "ends where a name must follow"
     for character in name:
         if character.isspace() or character < " " or "\x7f" <= character <= "\x9f":
             return f"holds white space or a control character, {character!r}"

@@ -11,10 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zmqbroker.commands import Receipt
-from zmqbroker.errors import InvalidRequest, MalformedFrame, MessageTooLarge, UnknownCommand
-from zmqbroker.wire.batch import BODY_SIZE_MAX, COUNT_MAX, SEQUENCE_MAX, Buffer
-from zmqbroker.wire.frames import REPLY_BIT, U32_MAX, U64_MAX, Reply, Request, binary, encode_header, flag, integer, text
+from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
+from zmqbroker.wire.batch import BODY_SIZE_MAX, Buffer
+from zmqbroker.wire.consuming_requests import (
+    CONSUMER_PRIORITY_MAX,
+    CONSUMING_REQUESTS,
+    RECEIVE_SIZE_MAX,
+    AckRequest,
+    CloseRequest,
+    OpenProducerRequest,
+    ReceiveRequest,
+    StatsRequest,
+)
+from zmqbroker.wire.frames import REPLY_BIT, Reply, Request, binary, encode_header, text
 from zmqbroker.wire.headers import CLIENT_ID_SIZE_MAX
 from zmqbroker.wire.operator_requests import (
     AuditRequest,
@@ -30,16 +39,12 @@ from zmqbroker.wire.queue_requests import (
     COMMAND_CODES,
     QUEUE_REQUESTS,
     RECEIPTS_MAX,
-    VISIBILITY_MS_MAX,
-    VISIBILITY_MS_MIN,
     ListChannels,
     ManageRequest,
     PeekRequest,
     QueueRequest,
     SettleRequest,
     fields_of_command,
-    read_channel_name,
-    read_receipts,
     reply_to,
 )
 from zmqbroker.wire.rule_requests import (
@@ -95,12 +100,6 @@ __all__ = [
 ]
 
 SESSION_SIZE = 16
-#: Bytes of bodies in one MESSAGES reply, when the first message is not larger.
-RECEIVE_SIZE_MAX = 16 << 20
-RECEIVE_SIZE_DEFAULT = 1 << 20
-WAIT_MS_MAX = 3_600_000
-CONSUMER_PRIORITY_MAX = 9
-VISIBILITY_MS_DEFAULT = 30_000
 
 
 @dataclass(slots=True, frozen=True)
@@ -119,58 +118,6 @@ class Ping:
 @dataclass(slots=True, frozen=True)
 class Info:
     """Ask a node about itself and its cluster."""
-
-
-@dataclass(slots=True, frozen=True)
-class ReceiveRequest:
-    """Ask for messages."""
-
-    channel: str
-    count_min: int = 1
-    count_max: int = 1
-    size_max: int = RECEIVE_SIZE_DEFAULT
-    wait_ms: int = 0
-    visibility_ms: int = VISIBILITY_MS_DEFAULT
-    consumer: int = 0
-    plain: bool = False
-    forward: bool = False
-    consumer_priority: int = 0
-    auto_ack: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class AckRequest:
-    """Finish messages."""
-
-    channel: str
-    receipts: tuple[Receipt, ...]
-    forward: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class OpenProducerRequest:
-    """Make a producer known to a channel."""
-
-    channel: str
-    producer: int
-    forward: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class StatsRequest:
-    """Ask for a channel's counters: the asked node's own, or those of the leader when it knows one and `forward` is set."""
-
-    channel: str
-    forward: bool = False
-
-
-@dataclass(slots=True, frozen=True)
-class CloseRequest:
-    """End a consumer, or with None the whole session; with `request` only the RECEIVE of that id of the consumer."""
-
-    consumer: int | None = None
-    forward: bool = False
-    request: int = 0
 
 
 AnyRequest = (
@@ -243,43 +190,6 @@ def _read_info(_fields: _Fields, _bodies: Sequence[Buffer]) -> Info:
     return Info()
 
 
-def _read_receive(fields: _Fields, _bodies: Sequence[Buffer]) -> ReceiveRequest:
-    return ReceiveRequest(
-        channel=read_channel_name(fields),
-        count_min=integer(fields, "min", 1, 1, COUNT_MAX),
-        count_max=integer(fields, "max", 1, 1, COUNT_MAX),
-        size_max=integer(fields, "max_bytes", RECEIVE_SIZE_DEFAULT, 1, RECEIVE_SIZE_MAX),
-        wait_ms=integer(fields, "wait_ms", 0, 0, WAIT_MS_MAX),
-        visibility_ms=integer(fields, "visibility_ms", VISIBILITY_MS_DEFAULT, VISIBILITY_MS_MIN, VISIBILITY_MS_MAX),
-        consumer=integer(fields, "consumer", 0, 0, U32_MAX),
-        plain=flag(fields, "plain"),
-        auto_ack=flag(fields, "auto_ack"),
-        forward=flag(fields, "forward"),
-        consumer_priority=integer(fields, "consumer_priority", 0, 0, CONSUMER_PRIORITY_MAX),
-    )
-
-
-def _read_ack(fields: _Fields, _bodies: Sequence[Buffer]) -> AckRequest:
-    return AckRequest(read_channel_name(fields), read_receipts(fields), flag(fields, "forward"))
-
-
-def _read_open_producer(fields: _Fields, _bodies: Sequence[Buffer]) -> OpenProducerRequest:
-    producer = integer(fields, "producer", None, 1, SEQUENCE_MAX)
-    return OpenProducerRequest(read_channel_name(fields), producer, flag(fields, "forward"))
-
-
-def _read_stats(fields: _Fields, _bodies: Sequence[Buffer]) -> StatsRequest:
-    return StatsRequest(read_channel_name(fields), flag(fields, "forward"))
-
-
-def _read_close(fields: _Fields, _bodies: Sequence[Buffer]) -> CloseRequest:
-    consumer = integer(fields, "consumer", None, 0, U32_MAX) if "consumer" in fields else None
-    request = integer(fields, "request", 0, 0, U64_MAX)
-    if request and consumer is None:
-        raise InvalidRequest(f"field request is {request} and field consumer is missing: a request is one of a consumer")
-    return CloseRequest(consumer, flag(fields, "forward"), request)
-
-
 _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
@@ -287,11 +197,6 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.SEND: read_send,
     Request.SEND_BATCH: read_send_batch,
     Request.HAND_OVER: read_hand_over,
-    Request.RECEIVE: _read_receive,
-    Request.ACK: _read_ack,
-    Request.OPEN_PRODUCER: _read_open_producer,
-    Request.STATS: _read_stats,
-    Request.CLOSE: _read_close,
     Request.CHANGE_MEMBERS: read_change_members,
     Request.TRANSFER: read_transfer,
     Request.AUDIT: read_audit,
@@ -304,7 +209,9 @@ def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields,
     return lambda fields, _bodies: read(fields)
 
 
-_READERS.update((code, _without_bodies(read)) for code, read in {**QUEUE_REQUESTS, **RULE_REQUESTS}.items())
+_BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS)
+for _readers in _BODILESS:
+    _READERS.update((code, _without_bodies(read)) for code, read in _readers.items())
 
 
 # --- writing ---------------------------------------------------------------------------------------------------------

@@ -183,12 +183,12 @@ def refusal(items: list[Item]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("values", [(2, 0, 1, 0), (4, 0, 1, 0, 2, "more"), (4,)])
+@pytest.mark.parametrize("values", [(2, 0, 1, 0), (5, 0, 1, 0, 2, "more"), (5,)])
 def test_restore_of_another_machine_version_is_refused_whatever_else_it_says(values: tuple[object, ...]) -> None:
-    assert f"version {values[0]}, this is version 3" in refusal(with_value(simple_items(), META_KEY, *values))
+    assert f"version {values[0]}, this is version 4" in refusal(with_value(simple_items(), META_KEY, *values))
 
 
-@pytest.mark.parametrize("values", [(), (3, 0, 1, 0), (3, 0, 1, 0, 2, 2)])
+@pytest.mark.parametrize("values", [(), (4, 0, 1, 0), (4, 0, 1, 0, 2, 2)])
 def test_restore_of_unreadable_meta_is_refused(values: tuple[object, ...]) -> None:
     assert "cannot be read" in refusal(with_value(simple_items(), META_KEY, *values))
 

@@ -94,7 +94,7 @@ def assert_caught_up(sites: Sites, site: Site) -> None:
     live = [index for index in range(1, leader.group.machine.applied_index + 1) if leader.group.machine.is_live(index)]
     assert len(live) >= 20
     for index in live:
-        assert site.node.read(GROUP, index) == leader.node.read(GROUP, index)
+        assert site.node.bodies.read(GROUP, index) == leader.node.bodies.read(GROUP, index)
 
 
 def installed(sites: Sites) -> bool:

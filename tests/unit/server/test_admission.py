@@ -116,7 +116,7 @@ class Node:
         self.site.host.reply(asked, code, fields)
 
     def hand_over(self, request: HandOverRequest, session: bytes = ALICE) -> None:
-        self.desk._serve(self.site.group, request, pending(9, session))
+        self.desk.leading.serve(self.site.group, request, pending(9, session))
         self.site.run()
 
 
@@ -126,7 +126,7 @@ def holding() -> tuple[Node, HandOverRequest]:
     group, asked = node.site.group, waiting(2)
     group.publish(codec.encode_batch(b"c", [b"x"]), 0, pending(1))
     group.submit(receiving(asked), asked)
-    node.desk._serve(group, OpenProducerRequest("d", 7), pending(3))
+    node.desk.leading.serve(group, OpenProducerRequest("d", 7), pending(3))
     node.site.run()
     ((_, delivery),) = node.site.host.delivered
     request = HandOverRequest("c", tuple(piece.receipt for piece in delivery.pieces), (frame(producer=7),))

@@ -78,7 +78,7 @@ class Office:
             log_room=SimpleNamespace(limit_bytes=1 << 30, taken=lambda size: None),
             disks=SimpleNamespace(refusal=lambda group: None),
             heard=lambda session, now_ns: None,
-            read=site.log.read,
+            bodies=SimpleNamespace(read=site.log.read),
             confirm="quorum",
             formation=SimpleNamespace(cluster_uid=bytes(16)),
             backups=None,

@@ -78,7 +78,7 @@ def test_node_reads_an_entry_once_for_all_of_its_messages_that_are_asked_for_in_
     log.complete(log.prepare(works))
     node = node_with(log, Loop(), Port())
     places = [(1, 1), (1, 1), (1, 2), (1, 2), (2, 2), (1, 1), (2, 1), (2, 1)]
-    assert [node.read(*place) for place in places] == [b"1", b"1", b"second", b"second", b"second", b"1", b"2", b"2"]
+    assert [node.bodies.read(*place) for place in places] == [b"1", b"1", b"second", b"second", b"second", b"1", b"2", b"2"]
     assert log.reads == [(1, 1), (1, 2), (2, 2), (1, 1), (2, 1)]
 
 

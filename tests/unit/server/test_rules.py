@@ -120,12 +120,12 @@ def test_desk_before_the_cluster_is_formed_has_none(leader: Office, request_: An
 
 
 def test_leader_says_that_use_creates_nothing_where_its_configuration_does(leader: Office) -> None:
-    leader.desk.begin(leader.site.group)
+    leader.desk.leading.begin(leader.site.group)
     leader.site.run()
     assert list(leader.site.machine.defaults()) == []
     node: Any = leader.desk._node
     node.config = NodeConfig.for_test({"channels.create_on_use": False})
-    leader.desk.begin(leader.site.group)
+    leader.desk.leading.begin(leader.site.group)
     leader.site.run()
     assert leader.commands() == (SetDefaults(">", {"create_on_use": False}, keep=True),)
     assert list(leader.site.machine.defaults()) == [(">", {"create_on_use": False})]

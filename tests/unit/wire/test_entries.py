@@ -119,7 +119,7 @@ def build(*commands: SmallCommand, time_unix_ns: int = 5) -> bytes:
 
 
 def by_hand(
-    kind: int, payload: bytes, *, count: int = 1, entry_format: int = 1, version: int = 3, zeros: bytes = bytes(3)
+    kind: int, payload: bytes, *, count: int = 1, entry_format: int = 1, version: int = 4, zeros: bytes = bytes(3)
 ) -> bytes:
     command = struct.pack("<IB", len(payload), kind) + zeros + payload
     return struct.pack("<HHIQ", entry_format, version, count, 5) + command
@@ -138,7 +138,7 @@ def test_entry_built_and_decoded_is_the_same(parts: list[SmallCommand | bytes], 
     assert builder.size_bytes == len(data)
     assert builder.data_crc == codec.crc32c(data)
     decoded = decode_entry(data)
-    assert (decoded.machine_version, decoded.time_unix_ns, len(decoded.commands)) == (3, time_unix_ns, len(parts))
+    assert (decoded.machine_version, decoded.time_unix_ns, len(decoded.commands)) == (4, time_unix_ns, len(parts))
     for command, part in zip(decoded.commands, parts, strict=True):
         if isinstance(part, bytes):
             assert isinstance(command, Publish)
@@ -329,10 +329,10 @@ def test_entry_builder_refuses_other_numbers_that_do_not_fit() -> None:
 def test_entry_of_an_unknown_format_or_machine_is_unsupported() -> None:
     with pytest.raises(UnsupportedVersion, match="entry format 2 is not known"):
         decode_entry(by_hand(6, b"", entry_format=2))
-    for version in (2, 4):
+    for version in (3, 5):
         with pytest.raises(UnsupportedVersion, match=f"machine version {version} is not known") as caught:
             decode_entry(by_hand(6, b"", version=version))
-        assert caught.value.fields == {"minimum": 3, "maximum": 3}
+        assert caught.value.fields == {"minimum": 4, "maximum": 4}
 
 
 FAULTS: list[tuple[bytes, str]] = [

@@ -1,130 +1,42 @@
-"""Every error that leaves this package, and its code on the wire.
-
-    BrokerError
-    ├── ConfigError              a configuration with faults; carries all of them
-    ├── ProtocolError
-    │   ├── LocalProtocolError   we were asked to send what the protocol forbids
-    │   └── RemoteProtocolError  the other side sent what the protocol forbids
-    │       └── UnreadableBody   a compressed body that nobody can decompress
-    ├── RequestError             a request was refused: code, retryable, outcome_unknown
-    │   ├── NotLeader            leader_hint
-    │   ├── NoMajority
-    │   ├── Busy                 retry_ms
-    │   ├── DeadlineExceeded     always outcome unknown
-    │   ├── NodeNotFound
-    │   ├── ChannelExists        differing
-    │   ├── ScheduleExists       differing
-    │   ├── ScheduleNotFound
-    │   ├── ChannelFull          depth, size_bytes, max_messages, max_bytes
-    │   ├── ChannelNotFound, InvalidChannel, InvalidRequest, MessageTooLarge
-    │   ├── MalformedFrame, ChecksumMismatch, UnsupportedVersion, UnknownCommand, Unsupported
-    │   ├── UnknownProducer, OutOfSequence, Duplicate
-    │   ├── SequenceMismatch     expected, last_sequence
-    │   ├── StaleReceipt
-    │   └── StorageFull
-    ├── RemovedFromCluster       the cluster goes on without this node
-    ├── Divergence               two nodes have different states at one index
-    └── StorageError
-        ├── Corruption           bytes that may have been acknowledged are damaged
-        ├── Compacted            the log no longer holds that index
-        ├── NoRoom               the volume is full; nothing was changed
-        └── DataDirectoryError   in use, of another cluster, or on an unsafe file system
-
-A `RequestError` travels as an ERROR reply (docs/PROTOCOL.md, "Errors"): one stable code each. It never says more than what
-was wrong and with which value. `outcome_unknown` is True when the request may still take effect: repeating it with the same
-producer sequence, receipt or request id is safe.
-"""
+"""Why one request was refused, one class and one stable code each."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
+
+from zmqbroker.errors.base import RequestError
 
 __all__ = [
-    "CODES",
-    "BrokerError",
     "Busy",
     "ChannelExists",
     "ChannelFull",
     "ChannelNotFound",
     "ChecksumMismatch",
-    "Compacted",
-    "ConfigError",
-    "Corruption",
-    "DataDirectoryError",
+    "ConsumerTaken",
     "DeadlineExceeded",
-    "Divergence",
     "Duplicate",
     "InvalidChannel",
     "InvalidRequest",
-    "LocalProtocolError",
     "MalformedFrame",
     "MessageTooLarge",
     "NoMajority",
-    "NoRoom",
+    "NoResponder",
     "NodeNotFound",
     "NotLeader",
     "OutOfSequence",
-    "ProtocolError",
-    "RemoteProtocolError",
-    "RemovedFromCluster",
-    "RequestError",
+    "PositionGone",
+    "RouteNotFound",
     "ScheduleExists",
     "ScheduleNotFound",
     "SequenceMismatch",
     "StaleReceipt",
-    "StorageError",
     "StorageFull",
+    "UnknownCall",
     "UnknownCommand",
     "UnknownProducer",
-    "UnreadableBody",
     "Unsupported",
     "UnsupportedVersion",
-    "error_from_wire",
 ]
-
-
-class BrokerError(Exception):
-    """The root: `except BrokerError` catches everything this package raises on purpose."""
-
-
-class ConfigError(BrokerError):
-    """A configuration cannot be used; `faults` lists every reason, one sentence each."""
-
-    def __init__(self, faults: tuple[str, ...]) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = faults
-
-
-class ProtocolError(BrokerError):
-    """The rules of docs/PROTOCOL.md were broken; the subclass says by whom."""
-
-
-class LocalProtocolError(ProtocolError):
-    """This side tried to send what the protocol forbids; nothing was sent."""
-
-
-class RemoteProtocolError(ProtocolError):
-    """The other side sent what the protocol forbids."""
-
-
-class UnreadableBody(RemoteProtocolError):
-    """A body that is said to be compressed does not decompress, or holds too much; the message says which one and why."""
-
-
-class RequestError(BrokerError):
-    """A request was refused or its outcome is unknown.
-
-    `fields` are the extra keys of the ERROR reply, msgpack values, named in docs/PROTOCOL.md for each code.
-    """
-
-    code: ClassVar[str] = "REQUEST_ERROR"
-    retryable: ClassVar[bool] = False
-
-    def __init__(self, message: str, /, *, outcome_unknown: bool = False, **fields: Any) -> None:
-        super().__init__(message)
-        self.message = message
-        self.outcome_unknown = outcome_unknown
-        self.fields = fields
 
 
 class NotLeader(RequestError):
@@ -327,48 +239,38 @@ class StorageFull(RequestError):
     retryable = True
 
 
-class RemovedFromCluster(BrokerError):
-    """The cluster that this node belonged to goes on without it."""
+class NoResponder(RequestError):
+    """Nobody answers on that channel now: nothing was asked of anybody."""
+
+    code = "NO_RESPONDER"
+    retryable = True
 
 
-class Divergence(BrokerError):
-    """Two nodes have different states at one index; the message names the nodes and the first difference."""
+class UnknownCall(RequestError):
+    """An answer to a request that this responder was not given, or that has ended: answered, cancelled or too late."""
+
+    code = "UNKNOWN_CALL"
 
 
-class StorageError(BrokerError):
-    """The log or the store cannot do what it was asked."""
+class PositionGone(RequestError):
+    """An event that was asked for is no longer kept; `first` is the first one that is."""
+
+    code = "POSITION_GONE"
+
+    @property
+    def first(self) -> int:
+        """Sequence of the oldest event that can be read; one above the last one when there is none."""
+        value = self.fields.get("first", 0)
+        return value if isinstance(value, int) else 0
 
 
-class Corruption(StorageError):
-    """Stored bytes that may have been acknowledged are damaged; the message names file and offset."""
+class ConsumerTaken(RequestError):
+    """Another session has opened this exclusive consumer since: what this one reads and acks counts no more."""
+
+    code = "CONSUMER_TAKEN"
 
 
-class Compacted(StorageError):
-    """The log no longer holds the index that was asked for."""
+class RouteNotFound(RequestError):
+    """No route has that name."""
 
-
-class NoRoom(StorageError):
-    """The volume has no room for what was to be stored; nothing was changed, and it may be tried again."""
-
-
-class DataDirectoryError(StorageError):
-    """The data directory is in use by another process, of another cluster, or on a file system that cannot be trusted."""
-
-
-def _codes() -> dict[str, type[RequestError]]:
-    return {kind.code: kind for kind in RequestError.__subclasses__()}
-
-
-#: wire code -> class, one to one.
-CODES: dict[str, type[RequestError]] = _codes()
-
-
-def error_from_wire(fields: dict[str, Any]) -> RequestError:
-    """Build the error that an ERROR reply's fields describe; an unknown code becomes a plain `RequestError`."""
-    rest = dict(fields)
-    code, message = rest.pop("code", None), rest.pop("message", None)
-    unknown = bool(rest.pop("outcome_unknown", False))
-    rest.pop("retryable", None)
-    kind = CODES.get(code, RequestError) if isinstance(code, str) else RequestError
-    text = message if isinstance(message, str) else f"{code!r}"
-    return kind(text, outcome_unknown=unknown, **{str(key): value for key, value in rest.items()})
+    code = "ROUTE_NOT_FOUND"
