@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -12,6 +14,8 @@ from typing import Any
 __all__ = ["quick_run"]
 
 ROOT = Path(__file__).resolve().parents[1]
+#: A quick run takes 20 s on an idle machine. After so long it has stopped: it tells where, and the test fails with that.
+STOPPED_S = 200
 
 
 def quick_run(directory: Path, *arguments: str, without: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
@@ -19,8 +23,23 @@ def quick_run(directory: Path, *arguments: str, without: Sequence[str] = ()) -> 
     out = directory / "result.json"
     hide = "".join(f"import bench.peers.{peer}_server as server; server.find_server = lambda: None; " for peer in without)
     code = f"{hide}import runpy; runpy.run_module('bench.compare', run_name='__main__', alter_sys=True)"
-    command = [sys.executable, "-c", code, "--quick", "--directory", str(directory), "--out", str(out), *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    python = [sys.executable, "-X", "faulthandler", "-c", code]
+    command = [*python, "--quick", "--directory", str(directory), "--out", str(out), *arguments]
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    said, complained = _ended(process)
+    assert process.returncode == 0, complained
     assert [path.name for path in directory.iterdir()] == ["result.json"], "data was left behind"
-    return json.loads(out.read_text(encoding="utf-8")), done.stdout
+    return json.loads(out.read_text(encoding="utf-8")), said
+
+
+def _ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What a process has said on both its outputs by its end. One that has stopped says where, and its servers end too."""
+    try:
+        return process.communicate(timeout=STOPPED_S)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        process.wait(10)
+        os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate()

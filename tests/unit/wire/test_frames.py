@@ -283,7 +283,11 @@ def test_error_message_cuts_a_long_value() -> None:
 # --- channel names ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["a", "orders.eu-1", "é" * 127, "x" * 255, "_sys", "Grüße/数", "a..b", ".a"])
+NAMES = ["a", "orders.eu-1", "é" * 127, "x" * 255, "_sys", "Grüße/数", "a..b", ".a"]
+NAMES += ["a:b", "event:a", "events_store:a", "events_store:a:b", "events_store:a.b>c.d", "events_store:x>events:y"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_channel_name_within_the_rules_has_no_fault(name: str) -> None:
     assert frames.channel_fault(name) is None
 
@@ -303,6 +307,14 @@ def test_channel_name_within_the_rules_has_no_fault(name: str) -> None:
         ("a;b", "holds ';', which names more than one channel"),
         ("a.", "channel name 'a.' ends with '.'"),
         ("_sys.log", "channel name '_sys.log' begins with '_sys.', which is the broker's own"),
+        ("events_store:", "channel name 'events_store:' ends where a name must follow"),
+        ("events_store:_sys.log", "begins with '_sys.', which is the broker's own"),
+        ("events_store:a>", "channel name 'events_store:a>' ends where a name must follow"),
+        ("events_store:a.>b", "ends with '.'"),
+        ("events_store:a>b>c", "holds '>', which names more than one channel"),
+        ("events:a", "channel name 'events:a' begins with 'events:', which no replicated channel does"),
+        ("queues:a", "begins with 'queues:', which no replicated channel does"),
+        ("routes:a;b", "begins with 'routes:', which no replicated channel does"),
         ("\ud800", "channel name '\\ud800' is not valid Unicode"),
     ],
 )
