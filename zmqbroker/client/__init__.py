@@ -6,6 +6,7 @@ driver, connection                                    the same with sockets, in 
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
+home, home_driver, events                             one connection that stays, for what never enters the log
 channels, schedules, cluster                          what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
 """
@@ -16,6 +17,7 @@ from zmqbroker.client.aio import Client
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.events import Event, Events, EventsSubscription, PublishResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
@@ -23,6 +25,7 @@ from zmqbroker.client.queue import Queue
 from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_events import SyncEvents, SyncEventsSubscription
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_schedules import SyncSchedules
@@ -37,10 +40,14 @@ __all__ = [
     "Confirm",
     "Consumer",
     "Content",
+    "Event",
+    "Events",
+    "EventsSubscription",
     "Explained",
     "Message",
     "Origin",
     "Producer",
+    "PublishResult",
     "Queue",
     "Rejected",
     "Schedules",
@@ -50,6 +57,8 @@ __all__ = [
     "SyncClient",
     "SyncConfirm",
     "SyncConsumer",
+    "SyncEvents",
+    "SyncEventsSubscription",
     "SyncMessage",
     "SyncProducer",
     "SyncQueue",
