@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from zmqbroker.broker.channels import Channels
+from zmqbroker.broker.channels import Channels, unsendable
 from zmqbroker.broker.managing import lacks_room, make_room, never_fits, overflows, too_full
 from zmqbroker.broker.moving import Served
 from zmqbroker.broker.publishing import contradiction, store
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
+from zmqbroker.broker.store_rules import unreceivable
 from zmqbroker.commands import (
     ANY_INCARNATION,
+    CONSUMER_MARK,
     BatchHeader,
     Delivery,
     HandedOver,
@@ -40,6 +42,8 @@ def hand_over(channels: Channels, command: HandOver, moment: Moment, deliveries:
     repeated = handed_over(channels, command.channel, command.receipts, [batch.header for batch in command.batches])
     if repeated is not None:
         return repeated
+    if refusal := unreceivable(channels, command.channel, command.session):
+        return refusal
     queue = channels.named(command.channel)
     if queue is None:
         return ChannelNotFound(f"no channel is called {command.channel!r}")
@@ -124,6 +128,8 @@ def _refused_channel(channels: Channels, source: Queue, totals: Totals, freed: i
     """What the bounds of the channels say against it, and that of their number."""
     made: set[str] = set()
     for name, (count, size) in totals.items():
+        if CONSUMER_MARK in name:
+            return unsendable(name)
         target = channels.named(name)
         if target is None:
             refusal = channels.unusable(name) or never_fits(name, channels.defaults.complete(name, {}), count, size)

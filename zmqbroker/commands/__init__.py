@@ -16,6 +16,8 @@ from zmqbroker.commands.channels import (
     Purge,
     Redrive,
     UpdateChannel,
+    dead_letter_fault,
+    has_setting,
 )
 from zmqbroker.commands.cron import CRON_SIZE_MAX, Cron, cron_fault, next_minute, parse_cron
 from zmqbroker.commands.defaults import (
@@ -71,6 +73,7 @@ from zmqbroker.commands.results import (
     Audited,
     ChannelChanged,
     Closed,
+    ConsumerOpened,
     Counted,
     DefaultsChanged,
     Delivery,
@@ -93,6 +96,7 @@ from zmqbroker.commands.settling import (
     Requeue,
     Settle,
 )
+from zmqbroker.commands.stores import STARTS, OpenConsumer, ResetConsumer
 
 __all__ = [
     "ANY_INCARNATION",
@@ -103,6 +107,7 @@ __all__ = [
     "EVERY_MS_MIN",
     "PREFIXES",
     "RECEIPT_ORDINAL_BITS",
+    "STARTS",
     "STORE_PREFIX",
     "Ack",
     "Acked",
@@ -114,6 +119,7 @@ __all__ = [
     "Close",
     "Closed",
     "Command",
+    "ConsumerOpened",
     "Counted",
     "CreateChannel",
     "CreateSchedule",
@@ -130,6 +136,7 @@ __all__ = [
     "Member",
     "Nack",
     "NewSchedule",
+    "OpenConsumer",
     "OpenProducer",
     "Origin",
     "Peeked",
@@ -147,6 +154,7 @@ __all__ = [
     "Redrive",
     "Reject",
     "Requeue",
+    "ResetConsumer",
     "Result",
     "Roster",
     "Rule",
@@ -164,7 +172,9 @@ __all__ = [
     "completed",
     "consumer_of",
     "cron_fault",
+    "dead_letter_fault",
     "fits_pattern",
+    "has_setting",
     "is_consumer",
     "is_store",
     "next_minute",
