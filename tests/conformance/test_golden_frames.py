@@ -202,6 +202,12 @@ REQUESTS: list[AnyRequest] = [
     ManageRequest(DeleteSchedule("nightly")),
     ListSchedules(),
     ListSchedules("night", "beat", 100, True),
+    requests.SubscribeRequest(1, "orders.*"),
+    requests.SubscribeRequest(2, "orders.>", "events", "billing", 10, 65_536, True),
+    requests.UnsubscribeRequest(1),
+    requests.GrantRequest(1, 2000, 33_554_432),
+    requests.PublishRequest(BATCHES[0]),
+    requests.PublishRequest(BATCHES[0], True),
 ]
 
 

@@ -49,7 +49,17 @@ from zmqbroker.commands.members import (
     Member,
     Roster,
 )
-from zmqbroker.commands.names import CONSUMER_MARK, PREFIXES, STORE_PREFIX, consumer_of, is_consumer, is_store, store_of
+from zmqbroker.commands.names import (
+    CONSUMER_MARK,
+    EVENTS_PREFIX,
+    PREFIXES,
+    STORE_PREFIX,
+    consumer_of,
+    is_consumer,
+    is_store,
+    store_of,
+)
+from zmqbroker.commands.realtime import Announcement, RealtimeKind, Want
 from zmqbroker.commands.receipts import (
     ANY_INCARNATION,
     RECEIPT_ORDINAL_BITS,
@@ -89,12 +99,14 @@ __all__ = [
     "CONSUMER_MARK",
     "CREATE_ON_USE",
     "CRON_SIZE_MAX",
+    "EVENTS_PREFIX",
     "EVERY_MS_MIN",
     "PREFIXES",
     "RECEIPT_ORDINAL_BITS",
     "STORE_PREFIX",
     "Ack",
     "Acked",
+    "Announcement",
     "Audited",
     "BatchHeader",
     "ChannelChanged",
@@ -128,6 +140,7 @@ __all__ = [
     "Published",
     "Purge",
     "QueueStats",
+    "RealtimeKind",
     "Receipt",
     "Receive",
     "ReceiveKey",
@@ -147,6 +160,7 @@ __all__ = [
     "Trim",
     "UpdateChannel",
     "Waiting",
+    "Want",
     "completed",
     "consumer_of",
     "cron_fault",

@@ -29,7 +29,7 @@ from zmqbroker.wire.columns import read_groups
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers
 
-__all__ = ["PLAIN_COUNT_MAX", "messages_reply", "result_reply", "roster_rows"]
+__all__ = ["PLAIN_COUNT_MAX", "headers_of", "messages_reply", "result_reply", "roster_rows"]
 
 #: Messages in one reply of the plain form: their headers, of 65,535 bytes each, come in its header frame, which has at most
 #: 80 MiB, and `max_bytes` counts bodies only.
@@ -150,7 +150,7 @@ def _plain(pieces: Sequence[Piece], frames: list[bytes]) -> tuple[dict[str, Any]
         contents = codec.decode_batch(frame)
         groups = read_groups(frame, contents.header)
         for number, body in enumerate(contents.bodies):
-            headers = _headers(contents.headers[number]) if contents.headers else NO_HEADERS
+            headers = headers_of(contents.headers[number]) if contents.headers else NO_HEADERS
             origin = {"origin": _origin(piece.origin, number)} if piece.origin is not None else {}
             compressed = {"compressed": True} if contents.header.flags & 1 else {}
             sender = {"client_id": headers.client_id, "trace": headers.trace}
@@ -175,7 +175,7 @@ def _plain(pieces: Sequence[Piece], frames: list[bytes]) -> tuple[dict[str, Any]
     return {"messages": messages}, bodies
 
 
-def _headers(packed: bytes) -> MessageHeaders:
+def headers_of(packed: bytes) -> MessageHeaders:
     """A producer's headers, which the broker never checked: what cannot be read counts as none."""
     try:
         return decode_message_headers(packed)

@@ -111,6 +111,10 @@ class Request(IntEnum):
     CREATE_SCHEDULE = 0x1E
     DELETE_SCHEDULE = 0x1F
     LIST_SCHEDULES = 0x20
+    SUBSCRIBE = 0x21
+    UNSUBSCRIBE = 0x22
+    GRANT = 0x23
+    PUBLISH = 0x24
 
 
 class Reply(IntEnum):
@@ -135,6 +139,10 @@ class Reply(IntEnum):
     HANDED_OVER = 0x9B
     DEFAULTS = 0x9D
     SCHEDULES = 0xA0
+    SUBSCRIBED = 0xA1
+    UNSUBSCRIBED = 0xA2
+    EVENTS = 0xA3
+    PUBLISHED = 0xA4
     ERROR = 0xFF
 
 

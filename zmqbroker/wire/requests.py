@@ -47,6 +47,15 @@ from zmqbroker.wire.queue_requests import (
     fields_of_command,
     reply_to,
 )
+from zmqbroker.wire.realtime_requests import (
+    REALTIME_REQUESTS,
+    GrantRequest,
+    PublishRequest,
+    RealtimeRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+    read_send_to_any,
+)
 from zmqbroker.wire.rule_requests import (
     RULE_REQUESTS,
     CreateScheduleRequest,
@@ -61,7 +70,6 @@ from zmqbroker.wire.send_requests import (
     Send,
     SendBatch,
     read_hand_over,
-    read_send,
     read_send_batch,
 )
 
@@ -77,6 +85,7 @@ __all__ = [
     "ChangeMembers",
     "CloseRequest",
     "CreateScheduleRequest",
+    "GrantRequest",
     "HandOverRequest",
     "Hello",
     "Info",
@@ -87,12 +96,16 @@ __all__ = [
     "OpenProducerRequest",
     "PeekRequest",
     "Ping",
+    "PublishRequest",
+    "RealtimeRequest",
     "ReceiveRequest",
     "Send",
     "SendBatch",
     "SettleRequest",
     "StatsRequest",
+    "SubscribeRequest",
     "Transfer",
+    "UnsubscribeRequest",
     "command_of",
     "decode_request",
     "encode_request",
@@ -140,6 +153,7 @@ AnyRequest = (
     | CreateScheduleRequest
     | ListSchedules
     | ListDefaults
+    | RealtimeRequest
 )
 
 _Fields = Mapping[str, Any]
@@ -175,6 +189,7 @@ _BODY_COUNTS: dict[int, tuple[int, int]] = {
     Request.SEND_BATCH: (1, 1),
     Request.CREATE_SCHEDULE: (1, 1),
     Request.HAND_OVER: (1, HAND_OVER_BATCHES_MAX),
+    Request.PUBLISH: (1, 1),
 }
 
 
@@ -194,7 +209,7 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
     Request.INFO: _read_info,
-    Request.SEND: read_send,
+    Request.SEND: read_send_to_any,
     Request.SEND_BATCH: read_send_batch,
     Request.HAND_OVER: read_hand_over,
     Request.CHANGE_MEMBERS: read_change_members,
@@ -202,6 +217,7 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.AUDIT: read_audit,
     Request.BACKUP: read_backup,
     Request.CREATE_SCHEDULE: read_create_schedule,
+    **REALTIME_REQUESTS,
 }
 
 
@@ -237,6 +253,10 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     CreateScheduleRequest: Request.CREATE_SCHEDULE,
     ListSchedules: Request.LIST_SCHEDULES,
     ListDefaults: Request.LIST_DEFAULTS,
+    SubscribeRequest: Request.SUBSCRIBE,
+    UnsubscribeRequest: Request.UNSUBSCRIBE,
+    GrantRequest: Request.GRANT,
+    PublishRequest: Request.PUBLISH,
 }
 
 
@@ -259,7 +279,7 @@ def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
     bodies: list[Buffer] = []
     if isinstance(request, Send):
         bodies = [request.body]
-    elif isinstance(request, SendBatch):
+    elif isinstance(request, SendBatch | PublishRequest):
         bodies = [request.batch]
     elif isinstance(request, HandOverRequest):
         bodies = [*request.batches]
