@@ -105,7 +105,7 @@ class Report(NamedTuple):
 class Responders:
     """All responders of this node's clients, and what they were asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, newest: int = 0) -> None:
         self.pushes: list[Push] = []
         self.withdrawals: list[Withdrawal] = []
         self.reports: list[Report] = []
@@ -116,7 +116,7 @@ class Responders:
         self._origins: dict[bytes, dict[int, Asked]] = {}  # calls that are not over
         self._deadlines: Deadlines[Asked] = Deadlines()
         self._waiting_count = self._waiting_bytes = 0
-        self.newest = 0  # the number under which a call was given last
+        self.newest = newest  # the number under which a call was given last; what it begins with is chance, as in `Calls`
 
     def holding_since(self, number: int) -> list[Responder]:
         """One responder of each connection that has had a call since that number was the newest, or longer."""

@@ -58,12 +58,12 @@ class Ended(NamedTuple):
 class Calls:
     """All calls that came to this node from its clients."""
 
-    def __init__(self, count_max: int) -> None:
+    def __init__(self, count_max: int, newest: int = 0) -> None:
         self._count_max = count_max
         self._calls: dict[int, Call] = {}
         self._callers: dict[bytes, dict[int, Call]] = {}  # by their own request ids; no caller without a call
         self._deadlines: Deadlines[Call] = Deadlines()
-        self.newest = 0  # the number of the newest call
+        self.newest = newest  # the number of the newest call; what it begins with is chance, so that no two runs share one
 
     def __len__(self) -> int:
         return len(self._calls)
