@@ -16,6 +16,7 @@ from zmqbroker.errors import (
 )
 from zmqbroker.server import operators
 from zmqbroker.server.admission import pending_of
+from zmqbroker.server.calls import is_call
 from zmqbroker.server.event_sends import is_event_send, serve_event_send
 from zmqbroker.server.inquiries import Inquiries, Inquiry
 from zmqbroker.server.leading import LeaderRequest, Leading
@@ -64,11 +65,20 @@ class Desk:
         group = self._node.groups.get(DATA_GROUP)
         position = 0
         while position < len(messages):
+            message = messages[position]
+            if len(message) > 2 and is_call(message[-2]) and self._take_call(message, now_ns):
+                position += 1
+                continue
+            began = position
             if group is not None and group.leading:
                 position = self._take_sends(group, messages, position, now_ns)
-            if position < len(messages):
-                self.handle(messages[position], now_ns)
+            if position == began:
+                self.handle(message, now_ns)
                 position += 1
+
+    def _take_call(self, message: list[bytes], now_ns: int) -> bool:
+        """Serve a CALL or a RESPOND, which take a shorter way; False when it has not the frames that it must have."""
+        return self._node.realtime.calls.take(message, self.connections.heard(message[0], now_ns).client_id, now_ns)
 
     def _take_sends(self, group: Group, messages: list[list[bytes]], position: int, now_ns: int) -> int:
         """Publish the plain SENDs from `position` on, a batch for each channel; where the first other message is."""
@@ -140,6 +150,10 @@ class Desk:
             return
         if isinstance(request, requests.RealtimeRequest):
             node.realtime.serve(request, pending)
+            return
+        if isinstance(request, requests.AnyCallRequest):
+            if (found := node.realtime.calls.serve(request, pending)) is not None:
+                self.send(pending.route, Reply.CACHE, pending.request_id, found)
             return
         match request:
             case requests.Hello():

@@ -141,6 +141,7 @@ class Node:
 
     def _go_on(self) -> None:
         """What follows from what came, from clients, from other nodes or from the log."""
+        self.realtime.calls.flush()
         self._pump()
         self.realtime.announce()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
@@ -256,6 +257,7 @@ class Node:
         for group in self.groups.values():
             group.tick(self.disks.short_members)
         now_ns = time.monotonic_ns()
+        self.realtime.calls.tick(now_ns)
         self.disks.tick(self.groups.values(), now_ns, out_of_room=self._pipeline.out_of_room)
         if self.snapshots is not None:
             self.snapshots.tick(now_ns)
@@ -289,6 +291,8 @@ class Node:
         """A hint: the process of a member seems to be gone. Where it led, this node campaigns soon."""
         for group in self.groups.values():
             self._succession.leader_lost(group.core, member)
+        if (peer := self.network.peer_of(member)) is not None:
+            self.realtime.node_gone(peer.uid)
 
     # --- once a second -----------------------------------------------------------------------------------------------
 

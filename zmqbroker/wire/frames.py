@@ -115,6 +115,10 @@ class Request(IntEnum):
     UNSUBSCRIBE = 0x22
     GRANT = 0x23
     PUBLISH = 0x24
+    CALL = 0x25
+    RESPOND = 0x26
+    CANCEL = 0x27
+    CACHE_STATS = 0x28
 
 
 class Reply(IntEnum):
@@ -143,6 +147,10 @@ class Reply(IntEnum):
     UNSUBSCRIBED = 0xA2
     EVENTS = 0xA3
     PUBLISHED = 0xA4
+    ANSWER = 0xA5
+    CALLED = 0xA6
+    CANCELLED = 0xA7
+    CACHE = 0xA8
     ERROR = 0xFF
 
 

@@ -13,6 +13,14 @@ from typing import Any
 
 from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
 from zmqbroker.wire.batch import BODY_SIZE_MAX, Buffer
+from zmqbroker.wire.call_requests import (
+    CALL_REQUESTS,
+    AnyCallRequest,
+    CacheStatsRequest,
+    CallRequest,
+    CancelRequest,
+    RespondRequest,
+)
 from zmqbroker.wire.consuming_requests import (
     CONSUMER_PRIORITY_MAX,
     CONSUMING_REQUESTS,
@@ -79,9 +87,13 @@ __all__ = [
     "RECEIVE_SIZE_MAX",
     "SESSION_SIZE",
     "AckRequest",
+    "AnyCallRequest",
     "AnyRequest",
     "AuditRequest",
     "BackupRequest",
+    "CacheStatsRequest",
+    "CallRequest",
+    "CancelRequest",
     "ChangeMembers",
     "CloseRequest",
     "CreateScheduleRequest",
@@ -99,6 +111,7 @@ __all__ = [
     "PublishRequest",
     "RealtimeRequest",
     "ReceiveRequest",
+    "RespondRequest",
     "Send",
     "SendBatch",
     "SettleRequest",
@@ -154,6 +167,7 @@ AnyRequest = (
     | ListSchedules
     | ListDefaults
     | RealtimeRequest
+    | AnyCallRequest
 )
 
 _Fields = Mapping[str, Any]
@@ -190,6 +204,8 @@ _BODY_COUNTS: dict[int, tuple[int, int]] = {
     Request.CREATE_SCHEDULE: (1, 1),
     Request.HAND_OVER: (1, HAND_OVER_BATCHES_MAX),
     Request.PUBLISH: (1, 1),
+    Request.CALL: (1, 1),
+    Request.RESPOND: (1, 1),
 }
 
 
@@ -218,6 +234,7 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.BACKUP: read_backup,
     Request.CREATE_SCHEDULE: read_create_schedule,
     **REALTIME_REQUESTS,
+    **CALL_REQUESTS,
 }
 
 
@@ -257,6 +274,10 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     UnsubscribeRequest: Request.UNSUBSCRIBE,
     GrantRequest: Request.GRANT,
     PublishRequest: Request.PUBLISH,
+    CallRequest: Request.CALL,
+    RespondRequest: Request.RESPOND,
+    CancelRequest: Request.CANCEL,
+    CacheStatsRequest: Request.CACHE_STATS,
 }
 
 
@@ -277,7 +298,7 @@ def reply_of(request: AnyRequest) -> int:
 def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
     """The frames of a request: header, then body frames. Raises LocalProtocolError on what msgpack cannot carry."""
     bodies: list[Buffer] = []
-    if isinstance(request, Send):
+    if isinstance(request, Send | CallRequest | RespondRequest):
         bodies = [request.body]
     elif isinstance(request, SendBatch | PublishRequest):
         bodies = [request.batch]
