@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from zmqbroker.broker.bindings import Bindings
 from zmqbroker.broker.claims import Claims
 from zmqbroker.broker.defaults import Defaults
 from zmqbroker.broker.entries import LiveEntries
@@ -32,6 +33,7 @@ class Channels:
         self.entries = LiveEntries()
         self.agenda = Agenda()
         self.defaults = Defaults(limits)
+        self.bindings = Bindings(limits)
         self.next_number = 1
         self.limits = limits
         self._by_number: dict[int, Queue] = {}  # in ascending order

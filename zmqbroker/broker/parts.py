@@ -21,6 +21,7 @@ __all__ = [
     "ACTIVE",
     "ASSIGNMENT",
     "BATCH",
+    "BINDING",
     "CHANNEL",
     "DEFAULTS",
     "DELAYED",
@@ -31,6 +32,7 @@ __all__ = [
     "READERS",
     "READY",
     "ROSTER",
+    "ROUTE",
     "SCHEDULE",
     "SEEN",
     "WAITING",
@@ -41,6 +43,7 @@ __all__ = [
 META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PARKED, SEEN = range(11)
 SCHEDULE, DEFAULTS = 11, 12  # of no channel
 ACTIVE, MOVED = 13, 14
+ROUTE, BINDING = 17, 18  # of no channel
 
 
 def pack(*values: object) -> bytes:

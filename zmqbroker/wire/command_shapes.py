@@ -8,12 +8,16 @@ from typing import Any, NamedTuple
 
 from zmqbroker.commands import (
     CREATE_ON_USE,
+    EVENTS,
+    EVENTS_STORE,
     Ack,
     ChannelSettings,
     Close,
     CreateChannel,
+    DeleteBinding,
     DeleteChannel,
     DeleteMessages,
+    DeleteRoute,
     DeleteSchedule,
     Extend,
     Manage,
@@ -28,7 +32,10 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    RoutingRule,
+    SetBinding,
     SetDefaults,
+    SetRoute,
     Settle,
     TakeAudit,
     Tick,
@@ -37,6 +44,7 @@ from zmqbroker.commands import (
     settings_said,
 )
 from zmqbroker.wire.batch import CHANNEL_SIZE_MAX
+from zmqbroker.wire.destinations import DESTINATIONS_SIZE_MAX
 from zmqbroker.wire.frames import U64_MAX
 from zmqbroker.wire.queue_requests import REASON_SIZE_MAX, explicit_settings, settings_fields
 from zmqbroker.wire.requests import SESSION_SIZE
@@ -53,6 +61,7 @@ SmallCommand = (
     | SetDefaults
     | NewSchedule
     | DeleteSchedule
+    | RoutingRule
     | Close
     | Tick
     | Trim
@@ -75,6 +84,15 @@ def _is_session(value: object) -> bool:
 
 def _is_channel(value: object) -> bool:
     return type(value) is str and 1 <= len(value) <= CHANNEL_SIZE_MAX
+
+
+def _is_source(value: object) -> bool:
+    """A prefix, and a pattern of names."""
+    return type(value) is str and value.startswith((f"{EVENTS}:", f"{EVENTS_STORE}:")) and len(value) <= 2 * CHANNEL_SIZE_MAX
+
+
+def _is_list(value: object) -> bool:
+    return type(value) is str and 1 <= len(value) <= DESTINATIONS_SIZE_MAX
 
 
 def _is_channel_or_empty(value: object) -> bool:
@@ -173,7 +191,7 @@ def _settle(kind: Callable[..., Settle]) -> Callable[..., Settle]:
     return made
 
 
-def _plain_items(command: Purge | Redrive | DeleteChannel | SetDefaults | DeleteSchedule) -> list[Any]:
+def _plain_items(command: Purge | Redrive | DeleteChannel | SetDefaults | DeleteSchedule | RoutingRule) -> list[Any]:
     return [getattr(command, field.name) for field in fields(command)]
 
 
@@ -247,6 +265,10 @@ SHAPES: dict[type[SmallCommand], Shape] = {
     SetDefaults: Shape(20, (_is_channel, _is_said, _is_bool), _plain_items, SetDefaults),
     NewSchedule: Shape(21, (_is_channel, _is_plan, _is_frame), _schedule_items, _schedule),  # the frame ends the payload
     DeleteSchedule: Shape(22, (_is_channel,), _plain_items, DeleteSchedule),
+    SetRoute: Shape(25, (_is_channel, _is_list), _plain_items, SetRoute),
+    DeleteRoute: Shape(26, (_is_channel,), _plain_items, DeleteRoute),
+    SetBinding: Shape(27, (_is_source, _is_list), _plain_items, SetBinding),
+    DeleteBinding: Shape(28, (_is_source,), _plain_items, DeleteBinding),
 }
 SHAPE_OF_TYPE: dict[int, tuple[str, Shape]] = {shape.type: (kind.__name__, shape) for kind, shape in SHAPES.items()}
 

@@ -111,6 +111,12 @@ class Request(IntEnum):
     CREATE_SCHEDULE = 0x1E
     DELETE_SCHEDULE = 0x1F
     LIST_SCHEDULES = 0x20
+    SET_ROUTE = 0x2C
+    DELETE_ROUTE = 0x2D
+    LIST_ROUTES = 0x2E
+    SET_BINDING = 0x2F
+    DELETE_BINDING = 0x30
+    LIST_BINDINGS = 0x31
 
 
 class Reply(IntEnum):
@@ -135,6 +141,9 @@ class Reply(IntEnum):
     HANDED_OVER = 0x9B
     DEFAULTS = 0x9D
     SCHEDULES = 0xA0
+    ROUTED = 0xAC
+    ROUTES = 0xAE
+    BINDINGS = 0xB1
     ERROR = 0xFF
 
 

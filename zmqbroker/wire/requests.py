@@ -47,6 +47,17 @@ from zmqbroker.wire.queue_requests import (
     fields_of_command,
     reply_to,
 )
+from zmqbroker.wire.routing_requests import (
+    ROUTING_REQUESTS,
+    ListBindings,
+    ListRoutes,
+    OpenProducers,
+    RoutedSend,
+    fields_of_open_producers,
+    fields_of_routed,
+    read_any_send,
+    read_any_send_batch,
+)
 from zmqbroker.wire.rule_requests import (
     RULE_REQUESTS,
     CreateScheduleRequest,
@@ -61,8 +72,6 @@ from zmqbroker.wire.send_requests import (
     Send,
     SendBatch,
     read_hand_over,
-    read_send,
-    read_send_batch,
 )
 
 __all__ = [
@@ -80,14 +89,18 @@ __all__ = [
     "HandOverRequest",
     "Hello",
     "Info",
+    "ListBindings",
     "ListChannels",
     "ListDefaults",
+    "ListRoutes",
     "ListSchedules",
     "ManageRequest",
     "OpenProducerRequest",
+    "OpenProducers",
     "PeekRequest",
     "Ping",
     "ReceiveRequest",
+    "RoutedSend",
     "Send",
     "SendBatch",
     "SettleRequest",
@@ -140,6 +153,10 @@ AnyRequest = (
     | CreateScheduleRequest
     | ListSchedules
     | ListDefaults
+    | RoutedSend
+    | OpenProducers
+    | ListRoutes
+    | ListBindings
 )
 
 _Fields = Mapping[str, Any]
@@ -162,7 +179,7 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
         allowed = f"{least}" if least == most else f"{least} to {most}"
         raise MalformedFrame(f"{Request(command).name} has {len(bodies)} body frames, it must have {allowed}")
     request = reader(fields, bodies)
-    message = request.message if isinstance(request, CreateScheduleRequest) else request
+    message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
     if isinstance(message, Send) and len(message.body) > body_size_max:
         size = len(message.body)
         raise MessageTooLarge(f"a message has {size} bytes, the limit is {body_size_max}", size=size, limit=body_size_max)
@@ -194,8 +211,8 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
     Request.INFO: _read_info,
-    Request.SEND: read_send,
-    Request.SEND_BATCH: read_send_batch,
+    Request.SEND: read_any_send,
+    Request.SEND_BATCH: read_any_send_batch,
     Request.HAND_OVER: read_hand_over,
     Request.CHANGE_MEMBERS: read_change_members,
     Request.TRANSFER: read_transfer,
@@ -209,7 +226,10 @@ def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields,
     return lambda fields, _bodies: read(fields)
 
 
-_BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS)
+_BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (
+    *(CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS),
+    ROUTING_REQUESTS,
+)
 for _readers in _BODILESS:
     _READERS.update((code, _without_bodies(read)) for code, read in _readers.items())
 
@@ -237,6 +257,9 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     CreateScheduleRequest: Request.CREATE_SCHEDULE,
     ListSchedules: Request.LIST_SCHEDULES,
     ListDefaults: Request.LIST_DEFAULTS,
+    OpenProducers: Request.OPEN_PRODUCER,
+    ListRoutes: Request.LIST_ROUTES,
+    ListBindings: Request.LIST_BINDINGS,
 }
 
 
@@ -244,6 +267,8 @@ def command_of(request: AnyRequest) -> Request:
     """The command code of a request."""
     if isinstance(request, SettleRequest | ManageRequest):
         return COMMAND_CODES[type(request.command)]
+    if isinstance(request, RoutedSend):
+        return command_of(request.message)
     return _COMMANDS[type(request)]
 
 
@@ -251,20 +276,21 @@ def reply_of(request: AnyRequest) -> int:
     """The command code of the reply that fits a request; as a rule its own with bit 7 set."""
     if isinstance(request, CreateScheduleRequest):
         return Reply.CHANGED
+    if isinstance(request, RoutedSend):
+        return Reply.ROUTED
     return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
 
 
 def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
     """The frames of a request: header, then body frames. Raises LocalProtocolError on what msgpack cannot carry."""
     bodies: list[Buffer] = []
-    if isinstance(request, Send):
-        bodies = [request.body]
-    elif isinstance(request, SendBatch):
-        bodies = [request.batch]
-    elif isinstance(request, HandOverRequest):
-        bodies = [*request.batches]
-    elif isinstance(request, CreateScheduleRequest):
-        bodies = [request.message.body]
+    message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
+    if isinstance(message, Send):
+        bodies = [message.body]
+    elif isinstance(message, SendBatch):
+        bodies = [message.batch]
+    elif isinstance(message, HandOverRequest):
+        bodies = [*message.batches]
     return [encode_header(command_of(request), request_id, _fields_of(request)), *bodies]
 
 
@@ -278,6 +304,10 @@ def _fields_of(request: AnyRequest) -> dict[str, Any]:
         return fields_of_command(request.command) | ({"forward": True} if request.forward else {})
     if isinstance(request, CreateScheduleRequest):
         return fields_of_schedule(request)
+    if isinstance(request, RoutedSend):
+        return fields_of_routed(request, _fields_of(request.message))
+    if isinstance(request, OpenProducers):
+        return fields_of_open_producers(request)
     fields: dict[str, Any] = {}
     for name, attribute in request.__dataclass_fields__.items():
         value = getattr(request, name)
