@@ -23,7 +23,15 @@ from zmqbroker.commands import (
 from zmqbroker.errors import InvalidRequest, SequenceMismatch
 
 __all__ = [
-    *("append", "contradiction", "duplicates_of", "mismatch", "open_producer", "publish", "records_for", "store", "stored"),
+    "append",
+    "contradiction",
+    "duplicates_of",
+    "mismatch",
+    "open_producer",
+    "publish",
+    "records_for",
+    "store",
+    "stored",
 ]
 
 

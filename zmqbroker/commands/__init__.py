@@ -50,7 +50,17 @@ from zmqbroker.commands.members import (
     Member,
     Roster,
 )
-from zmqbroker.commands.names import CONSUMER_MARK, PREFIXES, STORE_PREFIX, consumer_of, is_consumer, is_store, store_of
+from zmqbroker.commands.names import (
+    CONSUMER_MARK,
+    EVENTS_PREFIX,
+    PREFIXES,
+    STORE_PREFIX,
+    consumer_of,
+    is_consumer,
+    is_store,
+    store_of,
+)
+from zmqbroker.commands.realtime import Announcement, RealtimeKind, Want
 from zmqbroker.commands.receipts import (
     ANY_INCARNATION,
     RECEIPT_ORDINAL_BITS,
@@ -61,6 +71,7 @@ from zmqbroker.commands.results import (
     Acked,
     Audited,
     BindingChanged,
+    Changed,
     ChannelChanged,
     Closed,
     Counted,
@@ -109,6 +120,7 @@ __all__ = [
     "CRON_SIZE_MAX",
     "DESTINATION_SEPARATOR",
     "EVENTS",
+    "EVENTS_PREFIX",
     "EVENTS_STORE",
     "EVERY_MS_MIN",
     "PREFIXES",
@@ -118,9 +130,11 @@ __all__ = [
     "STORE_PREFIX",
     "Ack",
     "Acked",
+    "Announcement",
     "Audited",
     "BatchHeader",
     "BindingChanged",
+    "Changed",
     "ChannelChanged",
     "ChannelSettings",
     "Close",
@@ -158,6 +172,7 @@ __all__ = [
     "PublishedAll",
     "Purge",
     "QueueStats",
+    "RealtimeKind",
     "Receipt",
     "Receive",
     "ReceiveKey",
@@ -181,6 +196,7 @@ __all__ = [
     "Trim",
     "UpdateChannel",
     "Waiting",
+    "Want",
     "completed",
     "consumer_of",
     "cron_fault",

@@ -12,6 +12,7 @@ __all__ = [
     "Acked",
     "Audited",
     "BindingChanged",
+    "Changed",
     "ChannelChanged",
     "Closed",
     "Counted",

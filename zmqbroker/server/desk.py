@@ -16,6 +16,7 @@ from zmqbroker.errors import (
 )
 from zmqbroker.server import operators
 from zmqbroker.server.admission import pending_of
+from zmqbroker.server.event_sends import is_event_send, serve_event_send
 from zmqbroker.server.inquiries import Inquiries, Inquiry
 from zmqbroker.server.leading import LeaderRequest, Leading
 from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
@@ -121,6 +122,8 @@ class Desk:
                 self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive
             elif isinstance(request, Inquiry):
                 self._inquire(request, pending, frames, forwarded=True)
+            elif is_event_send(request):
+                serve_event_send(self._node, request, pending)
             else:
                 pending = pending_of(request, route, pending.request_id, session, now_ns)
                 self._lead(request, pending, frames, now_ns, forwarded=True)
@@ -131,6 +134,12 @@ class Desk:
         node = self._node
         if isinstance(request, Inquiry):
             self._inquire(request, pending, frames)
+            return
+        if is_event_send(request):
+            serve_event_send(node, request, pending)
+            return
+        if isinstance(request, requests.RealtimeRequest):
+            node.realtime.serve(request, pending)
             return
         match request:
             case requests.Hello():

@@ -31,6 +31,7 @@ from zmqbroker.server.log_pipeline import LogPipeline
 from zmqbroker.server.log_room import LogRoom
 from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
+from zmqbroker.server.realtime import REALTIME_KINDS, Realtime
 from zmqbroker.server.rejoining import Rejoining
 from zmqbroker.server.replies import messages_reply
 from zmqbroker.server.routes import Pending, Waiter
@@ -88,15 +89,14 @@ class Node:
         self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._go_on, on_failure=on_failure)
         self.durations = Durations(self._pipeline.durations)
         self._desk = Desk(self, port)
+        self.realtime, self.routing = Realtime(self, port, self._desk.connections), self._desk.leading.routing
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
         self._succession = Succession(loop.call_later, self._wake, random.Random())
         self._rejoining = Rejoining(config.raft.tick_ms) if config.cluster.auto_rejoin else None
         self._leaderless_ns: dict[int, int] = {}  # group -> since when this node knows no leader; absent while it knows one
         self._tick_s = config.raft.tick_ms / 1000
         self._next_tick_s = 0.0  # on the loop's clock
-        self._wake_planned = False
-        self._retry_planned = False
-        self._stopped = False
+        self._wake_planned = self._retry_planned = self._stopped = False
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -142,6 +142,7 @@ class Node:
     def _go_on(self) -> None:
         """What follows from what came, from clients, from other nodes or from the log."""
         self._pump()
+        self.realtime.announce()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()
@@ -169,6 +170,8 @@ class Node:
                         self._step(message)
             elif item[0] in (PeerKind.SNAPSHOT, PeerKind.SNAPSHOT_ACK):
                 self._transfer(item, now_ns)
+            elif item[0] in REALTIME_KINDS:
+                self.realtime.on_peer(item, now_ns)
             else:
                 self._desk.handle_forwarded(item, now_ns)
 
@@ -304,6 +307,7 @@ class Node:
                 for session in self._liveness.expired(group.machine.sessions(), waiting, now_ns):
                     group.submit(Close(session))
         self._desk.sweep(now_ns)
+        self.realtime.sweep(now_ns)
         self._wake()
 
     # --- what groups need (group.Host) -----------------------------------------------------------------------------------

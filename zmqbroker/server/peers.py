@@ -47,6 +47,7 @@ class PeerNetwork:
         self._counters = counters
         self._links: dict[str, PeerLink] = {}  # by PeerState.key
         self._bulk: dict[str, PeerLink] = {}  # the same for snapshots, only while they are sent
+        self._realtime: dict[str, PeerLink] = {}  # the same for what never enters the log
 
     @property
     def links(self) -> dict[str, PeerLink]:
@@ -65,7 +66,7 @@ class PeerNetwork:
     def drop_strangers(self) -> None:
         """Close the links to nodes that are neither peers nor strangers any more."""
         keys = {peer.key for peer in self._formation.known.everybody()}
-        for links in (self._links, self._bulk):
+        for links in (self._links, self._bulk, self._realtime):
             for key in [key for key in links if key not in keys]:
                 links.pop(key).close()
 
@@ -105,15 +106,25 @@ class PeerNetwork:
 
     def send_bulk(self, peer: PeerState, fields: dict[str, Any], chunk: bytes) -> bool:
         """Send a piece of a snapshot on a connection of its own, so that no heartbeat waits behind it."""
-        link = self._links.get(peer.key)
-        if link is None:
+        return self._send_aside(self._bulk, peer, PeerKind.SNAPSHOT, fields, (chunk,))
+
+    def send_realtime(self, kind: PeerKind, peer: PeerState, fields: dict[str, Any], frames: Sequence[Buffer] = ()) -> bool:
+        """Send what never enters the log, on a connection of its own too; False when it is down or full, or was just begun."""
+        return bool(peer.uid) and self._send_aside(self._realtime, peer, kind, fields, frames)
+
+    def _send_aside(
+        self, links: dict[str, PeerLink], peer: PeerState, kind: PeerKind, fields: dict[str, Any], frames: Sequence[Buffer]
+    ) -> bool:
+        """Send on a connection beside that for Raft, which is made when it is first used, to the same address."""
+        main = self._links.get(peer.key)
+        if main is None:
             return False
-        bulk = self._bulk.get(peer.key)
-        if bulk is None or bulk.address != link.address:
-            if bulk is not None:
-                bulk.close()
-            bulk = self._bulk[peer.key] = PeerLink(self._context, link.address)
-        return bulk.send(encode_peer(self._envelope(PeerKind.SNAPSHOT, peer), fields, (chunk,)))
+        link = links.get(peer.key)
+        if link is None or link.address != main.address:
+            if link is not None:
+                link.close()
+            link = links[peer.key] = PeerLink(self._context, main.address)
+        return link.send(encode_peer(self._envelope(kind, peer), fields, frames))
 
     def end_bulk(self, member_id: int) -> None:
         """Close the connection for snapshots: nothing is sent on it for now."""
@@ -206,6 +217,6 @@ class PeerNetwork:
 
     def close(self) -> None:
         """Close every socket."""
-        for link in (*self._links.values(), *self._bulk.values()):
+        for link in (*self._links.values(), *self._bulk.values(), *self._realtime.values()):
             link.close()
         self._port.close()

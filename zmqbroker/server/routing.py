@@ -18,18 +18,18 @@ from zmqbroker.commands import (
     Destination,
     OpenProducer,
 )
-from zmqbroker.errors import InvalidRequest, MessageTooLarge, RequestError, RouteNotFound, Unsupported
+from zmqbroker.errors import InvalidRequest, MessageTooLarge, RequestError, RouteNotFound
 from zmqbroker.server.admission import admit_batch, batch_of
 from zmqbroker.server.placement import group_of
 from zmqbroker.server.replies import result_reply
 from zmqbroker.server.routes import Pending, Route, Routed
 from zmqbroker.wire import codec
-from zmqbroker.wire.addressing import addressed
 from zmqbroker.wire.compression import mark_compressed
 from zmqbroker.wire.destinations import DESTINATIONS_MAX, joined, read_destinations
 from zmqbroker.wire.frames import Reply, error_fields
 from zmqbroker.wire.peer import PeerKind
 from zmqbroker.wire.publish_all import PublishAllFrames
+from zmqbroker.wire.renaming import rename_batch
 from zmqbroker.wire.requests import OpenProducers, RoutedSend, Send, SendBatch, encode_request
 from zmqbroker.wire.send_requests import NO_CONFIRM
 
@@ -99,7 +99,7 @@ class Routing:
         if size > limit:
             text = f"{len(channels)} stored destinations make {size} bytes of one message, the limit is {limit}"
             raise MessageTooLarge(text, size=size, limit=limit)
-        frames = tuple(addressed(batch, header, channel) for channel in channels)
+        frames = tuple(rename_batch(batch, channel.encode()) for channel in channels)
         return frames, [replace(header, channel=channel) for channel in channels]
 
     def open(self, group: Group, request: OpenProducers, pending: Pending) -> None:
@@ -141,25 +141,30 @@ class Routing:
         except RequestError as error:
             return {**row, **error_fields(error)}
 
-    def _publish_event(self, name: str, _message: Send | SendBatch) -> int:
+    def _publish_event(self, name: str, message: Send | SendBatch) -> int:
         """Publish as an event; how many subscribers are known to get it."""
-        raise Unsupported(f"events {name!r}: this version serves no events")
+        _nodes, subscribers = self._node.realtime.events.publish(event_frame(message, name))
+        return subscribers
 
     # --- events to queues ------------------------------------------------------------------------------------------------
 
-    def feed(self, group: Group, name: str, frame: bytes, header: BatchHeader) -> int:
-        """Send what is published as an event, a good batch frame, to the queues that are bound to its name; how many there are.
+    def feed(self, frame: bytes, header: BatchHeader) -> None:
+        """Send what is published as an event, a good batch frame, to the queues that are bound to its name.
 
         Nobody is answered: what a queue refuses, or what meets no leader, is lost and counted. Each is a send of its own, so
         that a queue without room keeps nothing from the others.
         """
-        queues = group.machine.bindings.fed(EVENTS, name)
-        for queue in queues:
-            self._feed_one(group, Destination(QUEUES, queue), frame, header)
-        return len(queues)
+        for group in self._node.groups.values():
+            for queue in group.machine.bindings.fed(EVENTS, header.channel):  # as a rule none
+                self._feed_one(group, Destination(QUEUES, queue), frame, header)
+
+    def bound_count(self, frame: bytes) -> int:
+        """How many queues a good batch of events is sent to."""
+        name = codec.read_batch(frame, verify=False).channel
+        return sum(len(group.machine.bindings.fed(EVENTS, name)) for group in self._node.groups.values())
 
     def _feed_one(self, group: Group, queue: Destination, frame: bytes, header: BatchHeader) -> None:
-        request = SendBatch(addressed(frame, header, str(queue)), forward=True, confirm=NO_CONFIRM)
+        request = SendBatch(rename_batch(frame, str(queue).encode()), forward=True, confirm=NO_CONFIRM)
         if group.leading:
             try:
                 self._leading.serve(group, request, _NOBODY)

@@ -60,6 +60,8 @@ class PeerKind(IntEnum):
     FORWARD_REPLY = 5
     SNAPSHOT = 6
     SNAPSHOT_ACK = 7
+    INTEREST = 8
+    EVENTS = 9
 
 
 class Envelope(NamedTuple):

@@ -111,6 +111,10 @@ class Request(IntEnum):
     CREATE_SCHEDULE = 0x1E
     DELETE_SCHEDULE = 0x1F
     LIST_SCHEDULES = 0x20
+    SUBSCRIBE = 0x21
+    UNSUBSCRIBE = 0x22
+    GRANT = 0x23
+    PUBLISH = 0x24
     SET_ROUTE = 0x2C
     DELETE_ROUTE = 0x2D
     LIST_ROUTES = 0x2E
@@ -141,6 +145,10 @@ class Reply(IntEnum):
     HANDED_OVER = 0x9B
     DEFAULTS = 0x9D
     SCHEDULES = 0xA0
+    SUBSCRIBED = 0xA1
+    UNSUBSCRIBED = 0xA2
+    EVENTS = 0xA3
+    PUBLISHED = 0xA4
     ROUTED = 0xAC
     ROUTES = 0xAE
     BINDINGS = 0xB1

@@ -47,6 +47,14 @@ from zmqbroker.wire.queue_requests import (
     fields_of_command,
     reply_to,
 )
+from zmqbroker.wire.realtime_requests import (
+    REALTIME_REQUESTS,
+    GrantRequest,
+    PublishRequest,
+    RealtimeRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+)
 from zmqbroker.wire.routing_requests import (
     ROUTING_REQUESTS,
     ListBindings,
@@ -86,6 +94,7 @@ __all__ = [
     "ChangeMembers",
     "CloseRequest",
     "CreateScheduleRequest",
+    "GrantRequest",
     "HandOverRequest",
     "Hello",
     "Info",
@@ -99,13 +108,17 @@ __all__ = [
     "OpenProducers",
     "PeekRequest",
     "Ping",
+    "PublishRequest",
+    "RealtimeRequest",
     "ReceiveRequest",
     "RoutedSend",
     "Send",
     "SendBatch",
     "SettleRequest",
     "StatsRequest",
+    "SubscribeRequest",
     "Transfer",
+    "UnsubscribeRequest",
     "command_of",
     "decode_request",
     "encode_request",
@@ -153,6 +166,7 @@ AnyRequest = (
     | CreateScheduleRequest
     | ListSchedules
     | ListDefaults
+    | RealtimeRequest
     | RoutedSend
     | OpenProducers
     | ListRoutes
@@ -192,6 +206,7 @@ _BODY_COUNTS: dict[int, tuple[int, int]] = {
     Request.SEND_BATCH: (1, 1),
     Request.CREATE_SCHEDULE: (1, 1),
     Request.HAND_OVER: (1, HAND_OVER_BATCHES_MAX),
+    Request.PUBLISH: (1, 1),
 }
 
 
@@ -219,6 +234,7 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.AUDIT: read_audit,
     Request.BACKUP: read_backup,
     Request.CREATE_SCHEDULE: read_create_schedule,
+    **REALTIME_REQUESTS,
 }
 
 
@@ -257,6 +273,10 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     CreateScheduleRequest: Request.CREATE_SCHEDULE,
     ListSchedules: Request.LIST_SCHEDULES,
     ListDefaults: Request.LIST_DEFAULTS,
+    SubscribeRequest: Request.SUBSCRIBE,
+    UnsubscribeRequest: Request.UNSUBSCRIBE,
+    GrantRequest: Request.GRANT,
+    PublishRequest: Request.PUBLISH,
     OpenProducers: Request.OPEN_PRODUCER,
     ListRoutes: Request.LIST_ROUTES,
     ListBindings: Request.LIST_BINDINGS,
@@ -287,7 +307,7 @@ def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
     message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
     if isinstance(message, Send):
         bodies = [message.body]
-    elif isinstance(message, SendBatch):
+    elif isinstance(message, SendBatch | PublishRequest):
         bodies = [message.batch]
     elif isinstance(message, HandOverRequest):
         bodies = [*message.batches]

@@ -26,6 +26,7 @@ from zmqbroker.wire.consuming_requests import OpenProducerRequest, read_open_pro
 from zmqbroker.wire.destinations import STORED, bare_name_fault, joined, read_destinations
 from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, Request, flag, integer, shown, text
 from zmqbroker.wire.queue_requests import LIST_MAX, REASON_SIZE_MAX, Fields, ManageRequest
+from zmqbroker.wire.realtime_requests import read_send_to_any
 from zmqbroker.wire.rule_requests import pattern_fault
 from zmqbroker.wire.send_requests import Send, SendBatch, read_send, read_send_batch
 
@@ -115,7 +116,7 @@ def source_fault(source: str) -> str | None:
 def read_any_send(fields: Fields, bodies: Sequence[Buffer]) -> Send | RoutedSend:
     """A SEND to a channel, or to destinations. Raises InvalidRequest or InvalidChannel."""
     if "to" not in fields:
-        return read_send(fields, bodies)
+        return read_send_to_any(fields, bodies)
     destinations = _read_to(fields)
     return RoutedSend(destinations, replace(read_send({**fields, "channel": _SOME_CHANNEL}, bodies), channel=""))
 

@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 
 from zmqbroker.commands import EVENTS, QUEUES, Destination
 from zmqbroker.errors import InvalidChannel, InvalidRequest
-from zmqbroker.wire import codec
-from zmqbroker.wire.addressing import addressed
 from zmqbroker.wire.destinations import ANYWHERE, DESTINATIONS_MAX, DESTINATIONS_SIZE_MAX, STORED, joined, read_destinations
 
 
@@ -104,10 +102,3 @@ def test_longest_list_is_within_its_bound() -> None:
     longest = ";".join(f"events_store:{n:02d}{'x' * 240}" for n in range(DESTINATIONS_MAX))
     assert len(read_destinations(longest)) == DESTINATIONS_MAX
     assert len(longest) <= DESTINATIONS_SIZE_MAX
-
-
-@pytest.mark.parametrize("channel", ["b", "events_store:c", "ü" * 100])
-def test_frame_for_another_channel_has_the_same_messages(channel: str) -> None:
-    frame = codec.encode_batch(b"first", [b"one", b"two"], 7, 3, [b"i", b""], [b"", b"\x80"])
-    made = addressed(frame, codec.read_batch(frame), channel)
-    assert made == codec.encode_batch(channel.encode(), [b"one", b"two"], 7, 3, [b"i", b""], [b"", b"\x80"])
