@@ -91,11 +91,8 @@ class Routing:
     ) -> tuple[tuple[bytes, ...], list[BatchHeader]]:
         """The batch for each of these. Raises MessageTooLarge."""
         channels = list(map(str, stored))
-        names = sum(len(channel.encode()) for channel in channels)
-        size, limit = (
-            (len(batch) - len(header.channel.encode())) * len(channels) + names,
-            self._node.config.limits.batch_bytes_max,
-        )
+        rest, limit = len(batch) - len(header.channel.encode()), self._node.config.limits.batch_bytes_max
+        size = sum(rest + len(channel.encode()) for channel in channels)
         if size > limit:
             text = f"{len(channels)} stored destinations make {size} bytes of one message, the limit is {limit}"
             raise MessageTooLarge(text, size=size, limit=limit)
@@ -107,9 +104,7 @@ class Routing:
         destinations = expanded(request.destinations, group.machine.routes)
         channels = [str(destination) for destination in destinations if destination.is_stored]
         if not channels:
-            raise InvalidRequest(
-                f"field to is {joined(request.destinations)!r}: nothing is stored there, and no producer known"
-            )
+            raise InvalidRequest(f"field to is {joined(request.destinations)!r}: nothing there is stored, or knows producers")
         for channel in channels[:-1]:
             group.submit(OpenProducer(channel, request.producer))
         group.submit(OpenProducer(channels[-1], request.producer), pending)
