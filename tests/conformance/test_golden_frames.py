@@ -19,9 +19,12 @@ from zmqbroker.commands import (
     ChannelSettings,
     Close,
     CreateChannel,
+    DeleteBinding,
     DeleteChannel,
     DeleteMessages,
+    DeleteRoute,
     DeleteSchedule,
+    Destination,
     Extend,
     Member,
     Nack,
@@ -35,7 +38,9 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    SetBinding,
     SetDefaults,
+    SetRoute,
     Tick,
     Trim,
     UpdateChannel,
@@ -136,6 +141,28 @@ SAID = ChannelSettings(delay_ms=1000, max_age_ms=86_400_000)
 NIGHTLY, BEAT = Plan(cron="0 3 * * MON-FRI"), Plan(5000, 0, 100, "", 3, 1_800_000_000_000_000_000)
 HELD = (b"", "orders", (Receipt(655_360, 1, 4),))
 
+TO = (
+    Destination("queues", "orders"),
+    Destination("events", "orders.new"),
+    Destination("events_store", "orders"),
+    Destination("routes", "audit"),
+)
+ROUTING: list[AnyRequest] = [
+    requests.RoutedSend(TO, Send("", b"hello")),
+    requests.RoutedSend(TO[::2], Send("", b"hello", 5, 1, "a-1", forward=True, expected_sequence=0)),
+    requests.RoutedSend(TO, SendBatch(BATCHES[0])),
+    requests.OpenProducers(TO, 5, True),
+    ManageRequest(SetRoute("audit", "audit.eu;events:audit")),
+    ManageRequest(SetRoute("audit", "audit.eu"), forward=True),
+    ManageRequest(DeleteRoute("audit")),
+    requests.ListRoutes(),
+    requests.ListRoutes("au", "a", 100, True),
+    ManageRequest(SetBinding("events_store:orders.*", "billing;audit")),
+    ManageRequest(DeleteBinding("events_store:orders.*")),
+    requests.ListBindings(),
+    requests.ListBindings("orders", "events:a", 100, True),
+]
+
 REQUESTS: list[AnyRequest] = [
     Hello(SESSION, "till-1"),
     Ping(),
@@ -217,6 +244,7 @@ REQUESTS: list[AnyRequest] = [
     requests.CancelRequest(7),
     requests.CacheStatsRequest(),
     requests.CacheStatsRequest("price"),
+    *ROUTING,
 ]
 
 

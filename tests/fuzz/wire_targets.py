@@ -17,7 +17,7 @@ from zmqbroker.client.message import Content, read_messages
 from zmqbroker.client.parcel import Parcel
 from zmqbroker.client.pipeline import PipelineSettings
 from zmqbroker.client.session import Answer, Session
-from zmqbroker.commands import CreateSchedule, HandOver, NewSchedule, Publish
+from zmqbroker.commands import CreateSchedule, HandOver, NewSchedule, Publish, PublishAll
 from zmqbroker.errors import MalformedFrame, RemoteProtocolError, RequestError
 from zmqbroker.raft.messages import Entry, Membership, Message, MessageType, Snapshot
 from zmqbroker.server.snapshot_transfer import read_chunk
@@ -29,6 +29,7 @@ from zmqbroker.wire.hand_overs import HandOverFrames
 from zmqbroker.wire.headers import MessageHeaders, decode_message_headers, encode_message_headers
 from zmqbroker.wire.membership import decode_members, decode_membership, encode_membership, members_from_wire
 from zmqbroker.wire.peer import ENVELOPE_SIZE, Envelope, PeerKind
+from zmqbroker.wire.publish_all import PublishAllFrames
 
 __all__ = ["WIRE_TARGETS"]
 
@@ -152,7 +153,9 @@ def _run_columns(data: bytes) -> None:
 
 
 def _entry_samples() -> list[bytes]:
-    whole = [bytes.fromhex(_GOLDEN[kind]["data"]) for kind in ("entry", "queue_entry", "audit_entry", "store_entry")]
+    whole = [
+        bytes.fromhex(_GOLDEN[kind]["data"]) for kind in ("entry", "queue_entry", "audit_entry", "store_entry", "routing_entry")
+    ]
     return whole + [_built(data, one) for data in whole for one in range(len(decode_entry(data).commands))]
 
 
@@ -165,6 +168,9 @@ def _built(data: bytes, one: int | None = None) -> bytes:
         elif isinstance(command, HandOver):
             frames = tuple(_frame(data, batch) for batch in command.batches)
             builder.add(HandOverFrames(command.session, command.channel, command.receipts, frames))
+        elif isinstance(command, PublishAll):
+            frames = tuple(_frame(data, batch) for batch in command.batches)
+            builder.add(PublishAllFrames(frames, command.batches[0].expected_sequence))
         elif isinstance(command, CreateSchedule):
             builder.add(NewSchedule(command.name, command.plan, _frame(data, command.message)))
         else:

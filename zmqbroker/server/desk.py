@@ -251,7 +251,10 @@ class Desk:
         if isinstance(pending, PendingSends):
             sends.put_confirms(pending.waiters, fields["sequence"], fields["time_unix_ns"], fields["confirm"])
             self._port.send_all(pending.waiters)
-        elif not pending.silent:
+            return
+        if pending.routed is not None:
+            fields = self.leading.routing.told(pending.routed, fields)
+        if not pending.silent:
             self.send(pending.route, code, pending.request_id, fields, frames)
 
     def refuse(self, pending: Waiter, error: RequestError) -> None:

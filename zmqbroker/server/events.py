@@ -69,6 +69,7 @@ class Events:
         """Hand a batch with which nothing is wrong to everybody, as `publish` does."""
         batch = _Batch(frame, header.channel, header.count, time.time_ns())
         self._realtime.count("events_in", batch.count)
+        self._realtime.feed(frame, header)
         found = self._realtime.interest.find(RealtimeKind.EVENTS, batch.name)
         self._deliver(batch, found.members)
         reached = {HERE} if found.members else set()

@@ -89,7 +89,7 @@ class Node:
         self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._go_on, on_failure=on_failure)
         self.durations = Durations(self._pipeline.durations)
         self._desk = Desk(self, port)
-        self.realtime = Realtime(self, port, self._desk.connections)
+        self.realtime, self.routing = Realtime(self, port, self._desk.connections), self._desk.leading.routing
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
         self._succession = Succession(loop.call_later, self._wake, random.Random())
         self._rejoining = Rejoining(config.raft.tick_ms) if config.cluster.auto_rejoin else None

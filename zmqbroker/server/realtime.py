@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import Want
+from zmqbroker.commands import BatchHeader, Want
 from zmqbroker.errors import InvalidRequest, RequestError
 from zmqbroker.realtime import Interest, Subscription
 from zmqbroker.server.calls import CALL_PEER_KINDS, CallDesk
@@ -78,7 +78,8 @@ class Realtime:
             case PublishRequest():
                 nodes, subscribers = self.events.publish(bytes(request.batch))
                 if request.confirm:
-                    self._node.reply(pending, Reply.PUBLISHED, {"nodes": nodes, "subscribers": subscribers})
+                    queues = self._node.routing.bound_count(bytes(request.batch))
+                    self._node.reply(pending, Reply.PUBLISHED, {"nodes": nodes, "subscribers": subscribers, "queues": queues})
 
     def _subscribe(self, request: SubscribeRequest, pending: Pending) -> None:
         route, want = pending.route, Want(KINDS[request.kind], request.pattern, request.group)
@@ -127,6 +128,10 @@ class Realtime:
         """Send another node something; False when it cannot be reached now."""
         peer = self._node.network.peer_with(uid)
         return peer is not None and self._node.network.send_realtime(kind, peer, fields, frames)
+
+    def feed(self, frame: bytes, header: BatchHeader) -> None:
+        """Send what a client has published to the queues that are bound to its name."""
+        self._node.routing.feed(frame, header)
 
     def count(self, what: str, count: int = 1) -> None:
         """Add to a counter that INFO tells."""

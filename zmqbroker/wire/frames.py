@@ -119,6 +119,12 @@ class Request(IntEnum):
     RESPOND = 0x26
     CANCEL = 0x27
     CACHE_STATS = 0x28
+    SET_ROUTE = 0x2C
+    DELETE_ROUTE = 0x2D
+    LIST_ROUTES = 0x2E
+    SET_BINDING = 0x2F
+    DELETE_BINDING = 0x30
+    LIST_BINDINGS = 0x31
 
 
 class Reply(IntEnum):
@@ -151,6 +157,9 @@ class Reply(IntEnum):
     CALLED = 0xA6
     CANCELLED = 0xA7
     CACHE = 0xA8
+    ROUTED = 0xAC
+    ROUTES = 0xAE
+    BINDINGS = 0xB1
     ERROR = 0xFF
 
 

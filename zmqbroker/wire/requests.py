@@ -62,7 +62,17 @@ from zmqbroker.wire.realtime_requests import (
     RealtimeRequest,
     SubscribeRequest,
     UnsubscribeRequest,
-    read_send_to_any,
+)
+from zmqbroker.wire.routing_requests import (
+    ROUTING_REQUESTS,
+    ListBindings,
+    ListRoutes,
+    OpenProducers,
+    RoutedSend,
+    fields_of_open_producers,
+    fields_of_routed,
+    read_any_send,
+    read_any_send_batch,
 )
 from zmqbroker.wire.rule_requests import (
     RULE_REQUESTS,
@@ -78,7 +88,6 @@ from zmqbroker.wire.send_requests import (
     Send,
     SendBatch,
     read_hand_over,
-    read_send_batch,
 )
 
 __all__ = [
@@ -101,17 +110,21 @@ __all__ = [
     "HandOverRequest",
     "Hello",
     "Info",
+    "ListBindings",
     "ListChannels",
     "ListDefaults",
+    "ListRoutes",
     "ListSchedules",
     "ManageRequest",
     "OpenProducerRequest",
+    "OpenProducers",
     "PeekRequest",
     "Ping",
     "PublishRequest",
     "RealtimeRequest",
     "ReceiveRequest",
     "RespondRequest",
+    "RoutedSend",
     "Send",
     "SendBatch",
     "SettleRequest",
@@ -168,6 +181,10 @@ AnyRequest = (
     | ListDefaults
     | RealtimeRequest
     | AnyCallRequest
+    | RoutedSend
+    | OpenProducers
+    | ListRoutes
+    | ListBindings
 )
 
 _Fields = Mapping[str, Any]
@@ -190,7 +207,7 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
         allowed = f"{least}" if least == most else f"{least} to {most}"
         raise MalformedFrame(f"{Request(command).name} has {len(bodies)} body frames, it must have {allowed}")
     request = reader(fields, bodies)
-    message = request.message if isinstance(request, CreateScheduleRequest) else request
+    message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
     if isinstance(message, Send) and len(message.body) > body_size_max:
         size = len(message.body)
         raise MessageTooLarge(f"a message has {size} bytes, the limit is {body_size_max}", size=size, limit=body_size_max)
@@ -225,8 +242,8 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
     Request.INFO: _read_info,
-    Request.SEND: read_send_to_any,
-    Request.SEND_BATCH: read_send_batch,
+    Request.SEND: read_any_send,
+    Request.SEND_BATCH: read_any_send_batch,
     Request.HAND_OVER: read_hand_over,
     Request.CHANGE_MEMBERS: read_change_members,
     Request.TRANSFER: read_transfer,
@@ -242,7 +259,10 @@ def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields,
     return lambda fields, _bodies: read(fields)
 
 
-_BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS)
+_BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (
+    *(CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS),
+    ROUTING_REQUESTS,
+)
 for _readers in _BODILESS:
     _READERS.update((code, _without_bodies(read)) for code, read in _readers.items())
 
@@ -278,6 +298,9 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     RespondRequest: Request.RESPOND,
     CancelRequest: Request.CANCEL,
     CacheStatsRequest: Request.CACHE_STATS,
+    OpenProducers: Request.OPEN_PRODUCER,
+    ListRoutes: Request.LIST_ROUTES,
+    ListBindings: Request.LIST_BINDINGS,
 }
 
 
@@ -285,6 +308,8 @@ def command_of(request: AnyRequest) -> Request:
     """The command code of a request."""
     if isinstance(request, SettleRequest | ManageRequest):
         return COMMAND_CODES[type(request.command)]
+    if isinstance(request, RoutedSend):
+        return command_of(request.message)
     return _COMMANDS[type(request)]
 
 
@@ -292,20 +317,21 @@ def reply_of(request: AnyRequest) -> int:
     """The command code of the reply that fits a request; as a rule its own with bit 7 set."""
     if isinstance(request, CreateScheduleRequest):
         return Reply.CHANGED
+    if isinstance(request, RoutedSend):
+        return Reply.ROUTED
     return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
 
 
 def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
     """The frames of a request: header, then body frames. Raises LocalProtocolError on what msgpack cannot carry."""
     bodies: list[Buffer] = []
-    if isinstance(request, Send | CallRequest | RespondRequest):
-        bodies = [request.body]
-    elif isinstance(request, SendBatch | PublishRequest):
-        bodies = [request.batch]
-    elif isinstance(request, HandOverRequest):
-        bodies = [*request.batches]
-    elif isinstance(request, CreateScheduleRequest):
-        bodies = [request.message.body]
+    message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
+    if isinstance(message, Send | CallRequest | RespondRequest):
+        bodies = [message.body]
+    elif isinstance(message, SendBatch | PublishRequest):
+        bodies = [message.batch]
+    elif isinstance(message, HandOverRequest):
+        bodies = [*message.batches]
     return [encode_header(command_of(request), request_id, _fields_of(request)), *bodies]
 
 
@@ -319,6 +345,10 @@ def _fields_of(request: AnyRequest) -> dict[str, Any]:
         return fields_of_command(request.command) | ({"forward": True} if request.forward else {})
     if isinstance(request, CreateScheduleRequest):
         return fields_of_schedule(request)
+    if isinstance(request, RoutedSend):
+        return fields_of_routed(request, _fields_of(request.message))
+    if isinstance(request, OpenProducers):
+        return fields_of_open_producers(request)
     fields: dict[str, Any] = {}
     for name, attribute in request.__dataclass_fields__.items():
         value = getattr(request, name)

@@ -38,8 +38,10 @@ from zmqbroker.wire.requests import (
     HandOverRequest,
     Hello,
     Info,
+    ListBindings,
     ListChannels,
     ListDefaults,
+    ListRoutes,
     ListSchedules,
     ManageRequest,
     OpenProducerRequest,
@@ -155,6 +157,8 @@ class FakeBroker:
         self.settled: list[Settle] = []
         self.managed: list[Managed] = []
         self.defaults: dict[str, Said] = {}
+        self.routes: dict[str, str] = {}
+        self.bindings: dict[str, str] = {}  # queues by source
         self.schedules: dict[str, CreateScheduleRequest] = {}
         self.page = 1000  # channels in one CHANNELS, sequences that one REDRIVE looks at
         self.posted: list[Send] = []  # what came without a confirm
@@ -309,6 +313,10 @@ class FakeNode:
                 return _framed(request_id, fake_channels.list_schedules(self._broker, request))
             case ListDefaults():
                 return _framed(request_id, fake_channels.list_defaults(self._broker))
+            case ListRoutes():
+                return _framed(request_id, fake_channels.list_routes(self._broker, request))
+            case ListBindings():
+                return _framed(request_id, fake_channels.list_bindings(self._broker, request))
         if self.leader != self.endpoint:
             raise NotLeader("ask the leader", leader=self.leader)
         if not self.majority:

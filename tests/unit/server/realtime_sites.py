@@ -50,6 +50,7 @@ class Site:
             network=self,
             reply=self._reply,
             formation=SimpleNamespace(formed=True, known=peers),
+            routing=SimpleNamespace(feed=lambda _frame, _header: None, bound_count=lambda _frame: 3),
         )
         self.realtime = Realtime(cast(Node, node), cast(ClientPort, self), self.connections)
         node.realtime = self.realtime
