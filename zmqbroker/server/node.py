@@ -289,6 +289,8 @@ class Node:
         """A hint: the process of a member seems to be gone. Where it led, this node campaigns soon."""
         for group in self.groups.values():
             self._succession.leader_lost(group.core, member)
+        if (peer := self.network.peer_of(member)) is not None:
+            self.realtime.interest.forget(peer.uid)  # a node that lives tells it again within a second
 
     # --- once a second -----------------------------------------------------------------------------------------------
 
