@@ -245,10 +245,15 @@ def test_events_go_on_when_a_node_is_killed_and_subscribers_move(trio: Cluster) 
             for body in sent:
                 one.events(name).publish(body)
             assert bodies(here, sent[-1]) == sent
-            until_known(one, name, 3)  # both of the mover's are at another node now
-            one.events(name).publish(b"moved")
-            assert bodies(moves, b"moved")[-1] == b"moved"
-            assert bodies(grouped, b"moved")[-1] == b"moved"
+            came: dict[SyncEventsSubscription, set[bytes]] = {moves: set(), grouped: set()}
+
+            def moved() -> bool:
+                one.events(name).publish(b"moved")
+                for subscription, found in came.items():
+                    found |= {event.body for event in subscription.take(wait_ms=50)}
+                return all(b"moved" in found for found in came.values())
+
+            wait_until(moved, PATIENCE_S, "both subscriptions of the mover are at another node")
         finally:
             third.start()
             wait_until(lambda: trio.caught_up(third), 30, "the node is back")
