@@ -27,9 +27,10 @@ WAITING_BYTES_MAX = 64 << 20
 class Responder:
     """One subscription to commands or queries."""
 
-    __slots__ = ("connection", "credit", "held", "seat", "subscription", "way")
+    __slots__ = ("active", "connection", "credit", "held", "seat", "subscription", "way")
 
     def __init__(self, connection: bytes, subscription: int, credit: int, seat: Seat, way: Any) -> None:
+        self.active = True  # it takes calls
         self.connection = connection
         self.subscription = subscription
         self.credit = credit  # calls at a time
@@ -41,9 +42,10 @@ class Responder:
 class Seat:
     """Who can be given a call that is for one of them, and the calls that wait for that."""
 
-    __slots__ = ("members", "turn", "waiting")
+    __slots__ = ("channel", "group", "members", "turn", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Any, group: str) -> None:
+        self.channel, self.group = channel, group
         self.members: list[Responder] = []
         self.turn = 0  # where to look first for a member with room
         self.waiting: OrderedDict[Asked, None] = OrderedDict()  # in the order of their coming
@@ -111,7 +113,7 @@ class Responders:
         self.reports: list[Report] = []
         self._alone: dict[Any, list[Seat]] = {}  # by channel: seats of responders without a group
         self._groups: dict[tuple[Any, str], Seat] = {}
-        self._connections: dict[bytes, dict[int, Responder]] = {}  # by their own subscription ids
+        self._connections: dict[bytes, list[Responder]] = {}  # those that take calls or have some
         self._given: dict[int, tuple[Asked, Responder]] = {}  # by number
         self._origins: dict[bytes, dict[int, Asked]] = {}  # calls that are not over
         self._deadlines: Deadlines[Asked] = Deadlines()
@@ -132,46 +134,64 @@ class Responders:
     def join(self, channel: Any, group: str, connection: bytes, subscription: int, credit: int, way: Any = None) -> None:
         """A responder comes; `channel` is whatever `ask` calls it."""
         if group:
-            seat = self._groups.setdefault((channel, group), Seat())
+            seat = self._groups.get((channel, group))
+            if seat is None:
+                seat = self._groups[channel, group] = Seat(channel, group)
         else:
-            seat = Seat()
+            seat = Seat(channel, group)
             self._alone.setdefault(channel, []).append(seat)
         responder = Responder(connection, subscription, credit, seat, way)
         seat.members.append(responder)
-        self._connections.setdefault(connection, {})[subscription] = responder
+        self._connections.setdefault(connection, []).append(responder)
         self._serve(seat)
 
-    def leave(self, channel: Any, group: str, connection: bytes, subscription: int, refused: Iterable[int] = ()) -> None:
-        """A responder goes; the calls under the numbers `refused` never reached it, so others may have them."""
-        mine = self._connections.get(connection, {})
-        responder = mine.pop(subscription, None)
-        if responder is None:
-            return
-        if not mine:
-            del self._connections[connection]
+    def leave(self, connection: bytes, subscription: int) -> None:
+        """A responder takes no more calls; those that it has it may still answer."""
+        for responder in list(self._connections.get(connection, ())):
+            if responder.subscription == subscription and responder.active:
+                self._retire(responder)
+                self._let_go(responder)
+
+    def gone(self, connection: bytes, unreached: Iterable[int] = ()) -> None:
+        """A connection is gone; the calls under the numbers `unreached` never came to it, so others may have them."""
+        responders, back = self._connections.pop(connection, []), set(unreached)
+        for responder in responders:
+            if responder.active:
+                self._retire(responder)
+        for responder in responders:
+            seat = responder.seat
+            for number in sorted(responder.held):
+                asked = self._given.pop(number)[0]
+                del asked.holders[number]
+                if number in back and seat.members:
+                    self._seat(asked, seat)
+                self._lose(asked, number, given=number not in back)
+
+    def _retire(self, responder: Responder) -> None:
+        """Take a responder from its seat, and a seat without members from its channel, with all that waits there."""
         seat = responder.seat
+        responder.active = False
         seat.members.remove(responder)
-        if not seat.members:
-            self._remove_seat(channel, group, seat)
-        back = set(refused)
-        for number in sorted(responder.held):
-            asked = self._given.pop(number)[0]
-            del asked.holders[number]
-            if number in back and seat.members:
-                self._seat(asked, seat)
-            self._lose(asked, number, given=number not in back)
-        for asked in [] if seat.members else list(seat.waiting):
+        if seat.members:
+            return
+        if seat.group:
+            del self._groups[seat.channel, seat.group]
+        else:
+            alone = self._alone[seat.channel]
+            alone.remove(seat)
+            if not alone:
+                del self._alone[seat.channel]
+        for asked in list(seat.waiting):
             self._end_wait(asked, seat)
             self._lose(asked, 0, given=False)
 
-    def _remove_seat(self, channel: Any, group: str, seat: Seat) -> None:
-        if group:
-            del self._groups[channel, group]
-            return
-        alone = self._alone[channel]
-        alone.remove(seat)
-        if not alone:
-            del self._alone[channel]
+    def _let_go(self, responder: Responder) -> None:
+        """Forget a responder that takes no more calls and has none."""
+        if not responder.active and not responder.held:
+            mine = self._connections[responder.connection]
+            mine.remove(responder)
+            if not mine:
+                del self._connections[responder.connection]
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
@@ -220,6 +240,7 @@ class Responders:
         """A responder reads too little to be given this call: it never reached it."""
         asked, responder = self._given.pop(number)
         responder.held.remove(number)
+        self._let_go(responder)
         del asked.holders[number]
         asked.busy = True
         self._lose(asked, number, given=False)
@@ -282,7 +303,9 @@ class Responders:
         responder = asked.holders.pop(number)
         del self._given[number]
         responder.held.remove(number)
-        if responder.seat.waiting:
+        if not responder.active:
+            self._let_go(responder)
+        elif responder.seat.waiting:
             self._serve(responder.seat)
 
     def _withdraw(self, asked: Asked, but: int = 0) -> None:

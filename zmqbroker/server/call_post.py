@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from zmqbroker.server.realtime import Realtime
     from zmqbroker.server.sockets import ClientPort
 
-__all__ = ["CallPost", "gone", "random_number"]
+__all__ = ["CallPost", "is_gone", "random_number"]
 
 #: Answers that are kept for one node whose link is full; what comes beyond is lost, and their calls end at their deadlines.
 KEPT_COUNT_MAX = 10_000
@@ -101,6 +101,6 @@ def random_number() -> int:
     return int.from_bytes(os.urandom(8)) >> 2
 
 
-def gone(fault: int) -> bool:
+def is_gone(fault: int) -> bool:
     """Whether a client that was refused a message is gone, and not only over its bound."""
     return fault == errno.EHOSTUNREACH

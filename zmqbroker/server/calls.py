@@ -17,7 +17,7 @@ from zmqbroker.commands import RealtimeKind
 from zmqbroker.errors import MalformedFrame, RequestError
 from zmqbroker.realtime import Subscription
 from zmqbroker.realtime.answering import Push
-from zmqbroker.server.call_post import CallPost, gone
+from zmqbroker.server.call_post import CallPost, is_gone
 from zmqbroker.server.calling import Calling
 from zmqbroker.server.responding import Responding
 from zmqbroker.wire.call_frames import CANCELLED_NOTHING, decode_answers, decode_calls, decode_cancels
@@ -94,13 +94,13 @@ class CallDesk:
         if subscription.want.kind != RealtimeKind.EVENTS:
             self._responding.join(subscription)
 
-    def leave(self, subscription: Subscription, unreached: Iterable[int] = ()) -> None:
-        """A subscription has ended; the calls under these numbers never reached it."""
-        if subscription.want.kind != RealtimeKind.EVENTS:
-            self._responding.leave(subscription, unreached)
+    def leave(self, subscription: Subscription) -> None:
+        """A subscription has ended: a responder gets no more calls, and may answer those that it has."""
+        self._responding.responders.leave(subscription.owner, subscription.number)
 
-    def caller_gone(self, routing_id: bytes) -> None:
-        """A connection is no more; its subscriptions end by themselves."""
+    def gone(self, routing_id: bytes, unreached: Iterable[int] = ()) -> None:
+        """A connection is no more; the calls under the numbers `unreached` have not come to it."""
+        self._responding.responders.gone(routing_id, unreached)
         self._calling.end(self._calling.calls.caller_gone(routing_id))
 
     # --- from other nodes ------------------------------------------------------------------------------------------------
@@ -163,12 +163,12 @@ class CallDesk:
         """Clients that were refused a message are gone, or read too little."""
         unreached: dict[bytes, list[int]] = {}
         for routing_id, fault, push in refused:
-            if gone(fault):
+            if is_gone(fault):
                 unreached.setdefault(routing_id, []).extend([push.number] if push is not None else [])
             elif push is not None:
                 self._responding.responders.bounced(push.number)
             else:
-                self.caller_gone(routing_id)
+                self._calling.end(self._calling.calls.caller_gone(routing_id))
         for routing_id, numbers in unreached.items():
             self._realtime.gone(routing_id, numbers)
 

@@ -120,9 +120,8 @@ class Realtime:
 
     def gone(self, routing_id: bytes, unreached: Iterable[int] = ()) -> None:
         """A connection is no more; the calls under the numbers `unreached` have not come to it."""
-        for subscription in self.interest.drop(routing_id):
-            self.calls.leave(subscription, unreached)
-        self.calls.caller_gone(routing_id)
+        self.interest.drop(routing_id)
+        self.calls.gone(routing_id, unreached)
 
     def tell(self, kind: PeerKind, uid: bytes, fields: dict[str, Any], frames: Sequence[Buffer] = ()) -> bool:
         """Send another node something; False when it cannot be reached now."""

@@ -5,7 +5,7 @@ Who is given which call is decided in `realtime.answering`; what that wants sent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from zmqbroker.errors import MessageTooLarge, UnknownCall
@@ -59,11 +59,6 @@ class Responding:
         kind, channel, group = subscription.want
         way = [subscription.owner, b""] if subscription.delimiter else [subscription.owner]
         self.responders.join((kind, channel), group, subscription.owner, subscription.number, subscription.granted_count, way)
-
-    def leave(self, subscription: Subscription, unreached: Iterable[int] = ()) -> None:
-        """It does not any more; the calls under these numbers never reached it."""
-        kind, channel, group = subscription.want
-        self.responders.leave((kind, channel), group, subscription.owner, subscription.number, unreached)
 
     # --- calls -----------------------------------------------------------------------------------------------------------
 

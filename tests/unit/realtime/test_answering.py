@@ -136,12 +136,29 @@ def test_call_whose_responder_goes_is_reported_when_nobody_else_could_answer() -
     responders.join("c", "", b"b", 1, 10)
     ask(responders, 1)
     numbers = {connection: number for number, connection, _ in pushed(responders)}
-    responders.leave("c", "", b"a", 1)
+    responders.gone(b"a")
     assert reported(responders) == []
-    responders.leave("c", "", b"b", 1)
-    responders.leave("c", "", b"b", 1)
+    responders.gone(b"b")
+    responders.gone(b"b")
     assert reported(responders) == [Report(NODE, 1, GIVEN)]
     assert responders.answered(b"b", numbers[b"b"], last=True) is None
+
+
+def test_responder_that_takes_no_more_calls_may_answer_those_that_it_has() -> None:
+    responders = Responders()
+    responders.join("c", "g", b"a", 1, 1)
+    for number in (1, 2):
+        ask(responders, number, "g")
+    ((held, _, _),) = pushed(responders)
+    responders.leave(b"a", 1)
+    assert reported(responders) == [Report(NODE, 2, NOBODY)]
+    responders.join("c", "g", b"a", 1, 1)
+    ask(responders, 3, "g")
+    assert [each[2] for each in pushed(responders)] == [3]
+    answered = responders.answered(b"a", held, last=True)
+    assert answered is not None
+    assert answered.number == 1
+    assert reported(responders) == []
 
 
 def test_call_whose_owner_goes_in_the_middle_of_its_answer_is_reported() -> None:
@@ -151,9 +168,9 @@ def test_call_whose_owner_goes_in_the_middle_of_its_answer_is_reported() -> None
     ask(responders, 1)
     (number, _, _), _ = pushed(responders)
     responders.answered(b"a", number, last=False)
-    responders.leave("c", "", b"b", 1)
+    responders.gone(b"b")
     assert reported(responders) == []
-    responders.leave("c", "", b"a", 1)
+    responders.gone(b"a")
     assert reported(responders) == [Report(NODE, 1, GIVEN)]
 
 
@@ -162,8 +179,8 @@ def test_calls_that_wait_for_a_group_that_ends_were_given_to_nobody() -> None:
     responders.join("c", "g", b"a", 1, 1)
     for number in (1, 2):
         ask(responders, number, "g")
-    responders.leave("c", "g", b"a", 1)
-    assert reported(responders) == [Report(NODE, 1, GIVEN), Report(NODE, 2, NOBODY)]
+    responders.gone(b"a")
+    assert sorted(reported(responders)) == [Report(NODE, 1, GIVEN), Report(NODE, 2, NOBODY)]
 
 
 def test_call_that_waits_elsewhere_too_is_not_over_when_one_seat_ends() -> None:
@@ -173,7 +190,7 @@ def test_call_that_waits_elsewhere_too_is_not_over_when_one_seat_ends() -> None:
     ask(responders, 1, "g", "h")
     ask(responders, 2, "g", "h")
     (_, _, _), (held, _, _) = pushed(responders)
-    responders.leave("c", "g", b"a", 1)
+    responders.gone(b"a")
     assert reported(responders) == []
     responders.answered(b"b", held, last=True)
     assert [(connection, number) for _, connection, number in pushed(responders)] == [(b"b", 2)]
@@ -185,10 +202,10 @@ def test_call_that_never_reached_its_responder_goes_to_another_member_of_the_gro
     responders.join("c", "g", b"b", 1, 10)
     ask(responders, 1, "g")
     ((number, connection, _),) = pushed(responders)
-    responders.leave("c", "g", connection, 1, refused=[number])
+    responders.gone(connection, [number])
     ((again, other, _),) = pushed(responders)
     assert other != connection
-    responders.leave("c", "g", other, 1, refused=[again])
+    responders.gone(other, [again])
     assert reported(responders) == [Report(NODE, 1, NOBODY)]
 
 
@@ -241,7 +258,9 @@ def check(responders: Responders, open_: dict[tuple[bytes, int], None]) -> None:
     waiting = [asked for seat in seats_of(responders) for asked in seat.waiting]
     assert responders._waiting_count == len(waiting)
     assert responders._waiting_bytes == sum(asked.size for asked in waiting)
-    assert sum(len(member.held) for seat in seats_of(responders) for member in seat.members) == len(held)
+    everybody = {id(each): each for mine in responders._connections.values() for each in mine}
+    assert sum(len(each.held) for each in everybody.values()) == len(held)
+    assert all(each.active or each.held for each in everybody.values()), "forgotten when it has nothing to do any more"
     known: dict[tuple[bytes, int], Asked] = {
         (origin, number): asked for origin, mine in responders._origins.items() for number, asked in mine.items()
     }
@@ -249,13 +268,29 @@ def check(responders: Responders, open_: dict[tuple[bytes, int], None]) -> None:
     assert all(asked.holders or asked.seats for asked in known.values()), "a call that nobody has and nobody reported"
 
 
+GROUPS = ("", "g", "h")
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(
-            ("join", "leave", "refuse", "ask", "ask", "ask", "answer", "answer", "part", "cancel", "gone", "expire")
+            (
+                "join",
+                "join",
+                "leave",
+                "drop",
+                "refuse",
+                "ask",
+                "ask",
+                "ask",
+                "answer",
+                "answer",
+                "part",
+                "cancel",
+                "gone",
+                "expire",
+            )
         ),
         st.integers(0, 5),
-        st.sampled_from(("", "g", "h")),
+        st.sampled_from(GROUPS),
     ),
     max_size=60,
 )
@@ -285,17 +320,16 @@ def test_responders_lose_no_call_and_never_have_more_than_their_credit(steps: li
         match what:
             case "join" if (number, group) not in members:
                 members.add((number, group))
-                responders.join("c", group, b"r%d" % number, len(group), 1 + number % 2)
-            case "leave" | "refuse" if (number, group) in members:
+                responders.join("c", group, b"r%d" % number, GROUPS.index(group), 1 + number % 2)
+            case "leave":
                 members.discard((number, group))
-                mine = [
-                    key
-                    for key, push in delivered.items()
-                    if (push.responder.connection, push.responder.subscription) == (b"r%d" % number, len(group))
-                ]
+                responders.leave(b"r%d" % number, GROUPS.index(group))
+            case "drop" | "refuse":
+                members -= {(number, each) for each in GROUPS}
+                mine = [key for key, push in delivered.items() if push.responder.connection == b"r%d" % number]
                 for each in mine:
                     del delivered[each]
-                responders.leave("c", group, b"r%d" % number, len(group), mine if what == "refuse" else ())
+                responders.gone(b"r%d" % number, mine if what == "refuse" else ())
             case "ask":
                 numbers += 1
                 open_[origin, numbers] = None
@@ -341,6 +375,7 @@ def test_responder_that_leaves_one_channel_goes_on_in_another() -> None:
     responders = Responders()
     responders.join("c", "", b"a", 1, 10)
     responders.join("d", "", b"a", 2, 10)
-    responders.leave("d", "", b"a", 2)
+    responders.leave(b"a", 3)
+    responders.leave(b"a", 2)
     ask(responders, 1)
     assert [connection for _, connection, _ in pushed(responders)] == [b"a"]
