@@ -104,7 +104,8 @@ class Routing:
         destinations = expanded(request.destinations, group.machine.routes)
         channels = [str(destination) for destination in destinations if destination.is_stored]
         if not channels:
-            raise InvalidRequest(f"field to is {joined(request.destinations)!r}: nothing there is stored, or knows producers")
+            self._node.reply(pending, Reply.PRODUCER, {"last_sequence": 0})  # nothing there knows producers
+            return
         for channel in channels[:-1]:
             group.submit(OpenProducer(channel, request.producer))
         group.submit(OpenProducer(channels[-1], request.producer), pending)
