@@ -12,6 +12,7 @@ import click
 from zmqbroker.cli.apply import apply, export
 from zmqbroker.cli.backup import backup
 from zmqbroker.cli.bench import bench
+from zmqbroker.cli.binding import binding
 from zmqbroker.cli.channel import channel
 from zmqbroker.cli.cluster import cluster
 from zmqbroker.cli.dev import dev
@@ -22,6 +23,7 @@ from zmqbroker.cli.options import CommandContext
 from zmqbroker.cli.output import note
 from zmqbroker.cli.queue import queue
 from zmqbroker.cli.restore import restore
+from zmqbroker.cli.route import route
 from zmqbroker.cli.schedule import schedule
 from zmqbroker.cli.serve import serve
 from zmqbroker.cli.status import status
@@ -38,7 +40,8 @@ def application() -> None:
 
 
 for command in (
-    *(serve, dev, status, queue, channel, schedule, apply, export, cluster, bench, backup, restore, verify, log),
+    *(serve, dev, status, queue, channel, schedule, route, binding, apply, export),
+    *(cluster, bench, backup, restore, verify, log),
     events,
 ):
     application.add_command(command)

@@ -6,8 +6,9 @@ driver, connection                                    the same with sockets, in 
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
+destinations, idle_producers                          sends to several destinations
 home, home_driver, events                             one connection that stays, for what never enters the log
-channels, schedules, cluster                          what operators do
+channels, schedules, cluster, route_tables            what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
 """
 
@@ -17,17 +18,20 @@ from zmqbroker.client.aio import Client
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.destinations import DestinationResult
 from zmqbroker.client.events import Event, Events, EventsSubscription, PublishResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
+from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_events import SyncEvents, SyncEventsSubscription
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
+from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
 from zmqbroker.client.sync_schedules import SyncSchedules
 from zmqbroker.client.sync_transaction import SyncTransaction
 from zmqbroker.client.transaction import Transaction
@@ -35,11 +39,13 @@ from zmqbroker.client.worker import Rejected
 
 __all__ = [
     "BatchConfirm",
+    "Bindings",
     "Channels",
     "Client",
     "Confirm",
     "Consumer",
     "Content",
+    "DestinationResult",
     "Event",
     "Events",
     "EventsSubscription",
@@ -50,9 +56,11 @@ __all__ = [
     "PublishResult",
     "Queue",
     "Rejected",
+    "Routes",
     "Schedules",
     "SendResult",
     "SyncBatchConfirm",
+    "SyncBindings",
     "SyncChannels",
     "SyncClient",
     "SyncConfirm",
@@ -62,6 +70,7 @@ __all__ = [
     "SyncMessage",
     "SyncProducer",
     "SyncQueue",
+    "SyncRoutes",
     "SyncSchedules",
     "SyncTransaction",
     "Transaction",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.client import fake_channels, fake_handing
+from tests.unit.client import fake_channels, fake_handing, fake_routing
 from zmqbroker.commands import ChannelSettings, Run, Said, Settle
 from zmqbroker.errors import (
     Busy,
@@ -45,9 +45,11 @@ from zmqbroker.wire.requests import (
     ListSchedules,
     ManageRequest,
     OpenProducerRequest,
+    OpenProducers,
     PeekRequest,
     Ping,
     ReceiveRequest,
+    RoutedSend,
     Send,
     SendBatch,
     SettleRequest,
@@ -159,6 +161,7 @@ class FakeBroker:
         self.defaults: dict[str, Said] = {}
         self.routes: dict[str, str] = {}
         self.bindings: dict[str, str] = {}  # queues by source
+        self.published: list[tuple[str, bytes]] = []  # events
         self.schedules: dict[str, CreateScheduleRequest] = {}
         self.page = 1000  # channels in one CHANNELS, sequences that one REDRIVE looks at
         self.posted: list[Send] = []  # what came without a confirm
@@ -188,6 +191,10 @@ class FakeBroker:
                 return self._receive(request, request_id, session, reply_to)
             case HandOverRequest():
                 return _framed(request_id, fake_handing.hand_over(self, request, session))
+            case OpenProducers():
+                return _framed(request_id, fake_routing.open_producers(self, request))
+            case RoutedSend():
+                return _framed(request_id, fake_routing.send(self, request))
             case SettleRequest():
                 return _framed(request_id, fake_channels.settle(self, request.command, session))
             case ManageRequest():

@@ -183,11 +183,7 @@ def test_producer_is_opened_by_route_and_not_where_nothing_is_stored(leader: Off
         OpenProducer("a", 7),
         OpenProducer("b", 7),
     ]
-    fields = leader.answer(OpenProducers(read_destinations("events:x"), 7))[1]
-    assert (fields["code"], fields["message"]) == (
-        "INVALID_REQUEST",
-        "field to is 'events:x': nothing there is stored, or knows producers",
-    )
+    assert served(leader, OpenProducers(read_destinations("events:x"), 7)) == (Reply.PRODUCER, {"last_sequence": 0})
     assert leader.answer(OpenProducers(read_destinations("routes:s"), 7))[1]["code"] == "ROUTE_NOT_FOUND"
 
 
