@@ -176,6 +176,11 @@ class RangeMap(Generic[Value]):
         above = next(self._keys.start_from(low), None)
         return None if above is None else self._ranges[above]
 
+    def last_below(self, end: int) -> Range[Value] | None:
+        """The last range that begins below `end`."""
+        below = self._keys.floor(end - 1)
+        return None if below is None else self._ranges[below]
+
     def starting(self, first: int, count: int) -> list[Range[Value]]:
         """The first `count` ranges that end at `first` or later, whole, ascending."""
         below = self._keys.floor(first)

@@ -136,6 +136,10 @@ class State:
         """A channel, to be looked at only; None when there is none."""
         return self._channels.named(name)
 
+    def creates_on_use(self, name: str) -> bool:
+        """Whether using a channel of that name that is not there makes it."""
+        return self._channels.defaults.creates_on_use(name)
+
     def schedules(self) -> Iterator[Schedule]:
         """All schedules, by name, to be looked at only."""
         return iter(self._schedules)

@@ -33,7 +33,9 @@ _TOLD = (
     *("size_bytes", "sent_bytes", "delivered_bytes", "oldest_unix_ns"),
 )
 
-Inquiry = requests.StatsRequest | requests.PeekRequest | requests.ListChannels | requests.ListSchedules | requests.ListDefaults
+Answered = requests.StatsRequest | requests.PeekRequest | requests.ListChannels | requests.ListSchedules | requests.ListDefaults
+#: READs, which may wait, are answered elsewhere (`reads`).
+Inquiry = Answered | requests.ReadRequest
 
 
 class Inquiries:
@@ -43,7 +45,7 @@ class Inquiries:
         self._node, self._connections = node, connections
         self._rates = Rates()
 
-    def answer(self, group: Group | None, request: Inquiry) -> tuple[Reply, dict[str, Any], list[bytes]]:
+    def answer(self, group: Group | None, request: Answered) -> tuple[Reply, dict[str, Any], list[bytes]]:
         """Code, fields and body frames of the answer. Raises ChannelNotFound."""
         match request:
             case requests.StatsRequest():

@@ -142,6 +142,8 @@ class Node:
     def _go_on(self) -> None:
         """What follows from what came, from clients, from other nodes or from the log."""
         self._pump()
+        if self._desk.serve_reads():
+            self._wake()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()

@@ -42,6 +42,7 @@ __all__ = [
     "decode_header",
     "encode_error",
     "encode_header",
+    "encode_packed_header",
     "error_fields",
     "flag",
     "integer",
@@ -111,6 +112,9 @@ class Request(IntEnum):
     CREATE_SCHEDULE = 0x1E
     DELETE_SCHEDULE = 0x1F
     LIST_SCHEDULES = 0x20
+    READ = 0x29
+    OPEN_CONSUMER = 0x2A
+    RESET_CONSUMER = 0x2B
 
 
 class Reply(IntEnum):
@@ -135,6 +139,8 @@ class Reply(IntEnum):
     HANDED_OVER = 0x9B
     DEFAULTS = 0x9D
     SCHEDULES = 0xA0
+    EVENTS_READ = 0xA9
+    CONSUMER = 0xAA
     ERROR = 0xFF
 
 
@@ -193,6 +199,11 @@ def encode_header(command: int, request_id: int, fields: Mapping[str, Any]) -> b
     size, limit = _HEADER.size + len(packed), _header_limit(command)
     if size > limit:
         raise LocalProtocolError(f"a header frame of {size} bytes is over its limit of {limit}")
+    return _HEADER.pack(MAGIC, PROTOCOL_VERSION, command, request_id) + packed
+
+
+def encode_packed_header(command: int, request_id: int, packed: bytes) -> bytes:
+    """A header frame with fields that were packed before: what many are answered with is packed once."""
     return _HEADER.pack(MAGIC, PROTOCOL_VERSION, command, request_id) + packed
 
 

@@ -64,6 +64,7 @@ from zmqbroker.wire.send_requests import (
     read_send,
     read_send_batch,
 )
+from zmqbroker.wire.store_requests import STORE_REQUESTS, OpenConsumerRequest, ReadRequest, ResetConsumerRequest, StoreRequest
 
 __all__ = [
     "CONSUMER_PRIORITY_MAX",
@@ -84,10 +85,13 @@ __all__ = [
     "ListDefaults",
     "ListSchedules",
     "ManageRequest",
+    "OpenConsumerRequest",
     "OpenProducerRequest",
     "PeekRequest",
     "Ping",
+    "ReadRequest",
     "ReceiveRequest",
+    "ResetConsumerRequest",
     "Send",
     "SendBatch",
     "SettleRequest",
@@ -140,6 +144,7 @@ AnyRequest = (
     | CreateScheduleRequest
     | ListSchedules
     | ListDefaults
+    | StoreRequest
 )
 
 _Fields = Mapping[str, Any]
@@ -209,7 +214,12 @@ def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields,
     return lambda fields, _bodies: read(fields)
 
 
-_BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS)
+_BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (
+    CONSUMING_REQUESTS,
+    QUEUE_REQUESTS,
+    RULE_REQUESTS,
+    STORE_REQUESTS,
+)
 for _readers in _BODILESS:
     _READERS.update((code, _without_bodies(read)) for code, read in _readers.items())
 
@@ -237,6 +247,9 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     CreateScheduleRequest: Request.CREATE_SCHEDULE,
     ListSchedules: Request.LIST_SCHEDULES,
     ListDefaults: Request.LIST_DEFAULTS,
+    ReadRequest: Request.READ,
+    OpenConsumerRequest: Request.OPEN_CONSUMER,
+    ResetConsumerRequest: Request.RESET_CONSUMER,
 }
 
 
@@ -251,6 +264,8 @@ def reply_of(request: AnyRequest) -> int:
     """The command code of the reply that fits a request; as a rule its own with bit 7 set."""
     if isinstance(request, CreateScheduleRequest):
         return Reply.CHANGED
+    if isinstance(request, ResetConsumerRequest):
+        return Reply.CONSUMER
     return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
 
 
