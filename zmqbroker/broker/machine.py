@@ -19,17 +19,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from zmqbroker.broker.audit import Audit
 from zmqbroker.broker.claims import Active, Assignment
 from zmqbroker.broker.handing import hand_over
 from zmqbroker.broker.managing import manage
 from zmqbroker.broker.moving import Served
+from zmqbroker.broker.opening import open_consumer, reset_consumer
 from zmqbroker.broker.publishing import open_producer, publish
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
 from zmqbroker.broker.settling import give_back, settle
 from zmqbroker.broker.state import State
+from zmqbroker.broker.store_rules import unreceivable
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
     Ack,
@@ -43,11 +46,13 @@ from zmqbroker.commands import (
     Extend,
     HandOver,
     Nack,
+    OpenConsumer,
     OpenProducer,
     Publish,
     Receive,
     Reject,
     Requeue,
+    ResetConsumer,
     Result,
     Roster,
     SetDefaults,
@@ -55,6 +60,7 @@ from zmqbroker.commands import (
     Tick,
     Trim,
     Waiting,
+    is_consumer,
 )
 from zmqbroker.errors import Busy
 
@@ -156,12 +162,20 @@ class Machine(State):
             return self._defaults.set(command, moment)
         elif isinstance(command, CreateSchedule | DeleteSchedule):
             return self._schedules.change(command, moment)
+        elif isinstance(command, OpenConsumer):
+            return open_consumer(self._channels, command, moment, deliveries)
+        elif isinstance(command, ResetConsumer):
+            return reset_consumer(self._channels, command, moment, deliveries)
         elif not isinstance(command, Tick):
             return manage(self._channels, command, moment, deliveries)
         return None
 
     def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
-        queue = self._channels.find_or_create(command.channel, command.incarnation, moment)
+        name, key = command.channel, command.key
+        if refusal := unreceivable(self._channels, name, key.session, key.consumer):
+            return refusal
+        find = self._channels.find if is_consumer(name) else partial(self._channels.find_or_create, moment=moment)
+        queue = find(name, command.incarnation)
         if not isinstance(queue, Queue):
             return queue
         answer = queue.receive(command, moment)
@@ -174,6 +188,8 @@ class Machine(State):
         return Waiting()
 
     def _ack(self, command: Ack, moment: Moment, deliveries: list[Delivery]) -> Result:
+        if refusal := unreceivable(self._channels, command.channel, command.session):
+            return refusal
         queue = self._channels.find(command.channel)
         if not isinstance(queue, Queue):
             return queue

@@ -10,6 +10,7 @@ from zmqbroker.broker.moving import OVERFLOW, REDRIVEN, Served, dead_letter, mov
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import RangeMap
 from zmqbroker.broker.records import Moment
+from zmqbroker.broker.store_rules import unmanageable
 from zmqbroker.commands import (
     ANY_INCARNATION,
     ChannelChanged,
@@ -24,20 +25,20 @@ from zmqbroker.commands import (
     Result,
     Said,
     UpdateChannel,
+    completed,
     settings_said,
 )
 from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
 
 __all__ = ["lacks_room", "make_room", "manage", "never_fits", "overflows", "too_full"]
 
-#: What a channel has of which nobody has said anything.
-_USUAL = asdict(ChannelSettings())
-
 
 def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Apply one command; what others get by it is added to `deliveries`."""
     if isinstance(command, CreateChannel | UpdateChannel) and (text := command.settings.contradiction(command.channel)):
         return InvalidRequest(text)
+    if refusal := unmanageable(channels, command):
+        return refusal
     if isinstance(command, CreateChannel):
         return _create(channels, command, moment)
     queue = channels.find(command.channel)
@@ -54,8 +55,9 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
         case Redrive():
             result = _redrive(channels, queue, command, moment, served)
         case UpdateChannel():
-            result = ChannelChanged(queue.name, queue.settings != command.settings)
-            queue.settings = command.settings
+            settings = completed(queue.name, settings_said(command.settings, command.explicit), ())
+            result = ChannelChanged(queue.name, queue.settings != settings)
+            queue.change_settings(settings)
             queue.forget_ids(moment.now_unix_ns)
             served.add(queue)
         case _:
@@ -70,7 +72,11 @@ def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Resul
     if queue is None:
         made = channels.create(command.channel, said, moment)
         return ChannelChanged(made.name, changed=True) if isinstance(made, Queue) else made
-    usual = {name: value for name, value in _USUAL.items() if name not in channels.defaults.names(queue.name)}
+    usual = {
+        name: value
+        for name, value in asdict(completed(queue.name, {}, ())).items()
+        if name not in channels.defaults.names(queue.name)
+    }
     differing = _differing(queue.settings, {**usual, **said})
     if not differing:
         return ChannelChanged(queue.name, changed=False)

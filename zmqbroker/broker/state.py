@@ -17,6 +17,8 @@ from zmqbroker.broker.parts import SCHEDULE
 from zmqbroker.broker.publishing import stored
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.schedules import Schedule, Schedules
+from zmqbroker.broker.store import EventsStore
+from zmqbroker.broker.store_consumer import StoreConsumer
 from zmqbroker.commands import (
     BatchHeader,
     HandedOver,
@@ -135,6 +137,16 @@ class State:
     def channel(self, name: str) -> Queue | None:
         """A channel, to be looked at only; None when there is none."""
         return self._channels.named(name)
+
+    def store(self, name: str) -> EventsStore | None:
+        """An events store, to be looked at only; None when there is none."""
+        queue = self._channels.named(name)
+        return queue if isinstance(queue, EventsStore) else None
+
+    def consumers(self, store: str) -> list[StoreConsumer]:
+        """The durable consumers of an events store, by name, to be looked at only."""
+        found = self.store(store)
+        return [] if found is None else sorted(found.consumers.values(), key=lambda consumer: consumer.name)
 
     def creates_on_use(self, name: str) -> bool:
         """Whether using a channel of that name that is not there makes it."""

@@ -88,9 +88,7 @@ class Cursor:
         common: dict[str, Any] = {"count_max": self._count_max, "size_max": self._size_max, "forward": False}
         if not self.position:
             return ReadRequest(self._channel, *self._start, **common)
-        return ReadRequest(
-            self._channel, "sequence", self.position, wait_ms=WAIT_MS, incarnation=self._incarnation, **common
-        )
+        return ReadRequest(self._channel, "sequence", self.position, wait_ms=WAIT_MS, incarnation=self._incarnation, **common)
 
     def answered(self, answer: Answer, receipts: Sequence[Receipt], now_ns: int) -> None:
         """These events came. Raises RemoteProtocolError when they are not what was asked for."""
@@ -101,7 +99,9 @@ class Cursor:
                 raise RemoteProtocolError(f"a READ from {self.position} on brought event {first} behind {before}")
             count, before = count + end - first + 1, end
         if not max(before, 0) < following <= SEQUENCE_MAX + 1:
-            raise RemoteProtocolError(f"a READ from {self.position} on brought events up to {before} and goes on from {following}")
+            raise RemoteProtocolError(
+                f"a READ from {self.position} on brought events up to {before} and goes on from {following}"
+            )
         self.position = following
         self._incarnation = incarnation or self._incarnation
         if self._rate is not None and following <= last:  # behind

@@ -79,7 +79,7 @@ class Durable:
         await self.close()
 
     async def open(self) -> Opened:
-        """Make or find the consumer, once; what was there. Raises PositionGone where it is to begin at an event that is gone."""
+        """Make or find the consumer, once. Raises PositionGone when it is to begin at an event that is gone."""
         if self._opened is None:
             self._opened = opened(await self._driver.submit(self._request, self._timeout_ms))
         return self._opened

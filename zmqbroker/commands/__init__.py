@@ -16,6 +16,7 @@ from zmqbroker.commands.channels import (
     Purge,
     Redrive,
     UpdateChannel,
+    has_setting,
 )
 from zmqbroker.commands.cron import CRON_SIZE_MAX, Cron, cron_fault, next_minute, parse_cron
 from zmqbroker.commands.defaults import (
@@ -61,6 +62,7 @@ from zmqbroker.commands.results import (
     Audited,
     ChannelChanged,
     Closed,
+    ConsumerOpened,
     Counted,
     DefaultsChanged,
     Delivery,
@@ -83,6 +85,7 @@ from zmqbroker.commands.settling import (
     Requeue,
     Settle,
 )
+from zmqbroker.commands.stores import STARTS, OpenConsumer, ResetConsumer
 
 __all__ = [
     "ANY_INCARNATION",
@@ -92,6 +95,7 @@ __all__ = [
     "EVERY_MS_MIN",
     "PREFIXES",
     "RECEIPT_ORDINAL_BITS",
+    "STARTS",
     "STORE_PREFIX",
     "Ack",
     "Acked",
@@ -102,6 +106,7 @@ __all__ = [
     "Close",
     "Closed",
     "Command",
+    "ConsumerOpened",
     "Counted",
     "CreateChannel",
     "CreateSchedule",
@@ -118,6 +123,7 @@ __all__ = [
     "Member",
     "Nack",
     "NewSchedule",
+    "OpenConsumer",
     "OpenProducer",
     "Origin",
     "Peeked",
@@ -134,6 +140,7 @@ __all__ = [
     "Redrive",
     "Reject",
     "Requeue",
+    "ResetConsumer",
     "Result",
     "Roster",
     "Rule",
@@ -151,6 +158,7 @@ __all__ = [
     "consumer_of",
     "cron_fault",
     "fits_pattern",
+    "has_setting",
     "is_consumer",
     "is_store",
     "next_minute",

@@ -10,6 +10,7 @@ from zmqbroker.commands.defaults import SetDefaults
 from zmqbroker.commands.receipts import ANY_INCARNATION, Receipt, ReceiveKey
 from zmqbroker.commands.schedules import Plan
 from zmqbroker.commands.settling import Settle
+from zmqbroker.commands.stores import OpenConsumer, ResetConsumer
 
 __all__ = [
     "Ack",
@@ -174,4 +175,7 @@ class DeleteSchedule:
 
 
 Rule = SetDefaults | CreateSchedule | DeleteSchedule
-Command = Publish | OpenProducer | Receive | Ack | Settle | Manage | Rule | Close | Tick | Trim | TakeAudit | HandOver
+Consuming = OpenConsumer | ResetConsumer
+Command = (
+    Publish | OpenProducer | Receive | Ack | Settle | Manage | Rule | Consuming | Close | Tick | Trim | TakeAudit | HandOver
+)

@@ -9,14 +9,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zmqbroker.commands import (
+    CONSUMER_MARK,
     CREATE_ON_USE,
     Ack,
     BatchHeader,
     Close,
     NewSchedule,
+    OpenConsumer,
     OpenProducer,
     Receive,
     ReceiveKey,
+    ResetConsumer,
     SetDefaults,
     TakeAudit,
 )
@@ -46,6 +49,8 @@ LeaderRequest = (
     | requests.ManageRequest
     | requests.CreateScheduleRequest
     | requests.OpenProducerRequest
+    | requests.OpenConsumerRequest
+    | requests.ResetConsumerRequest
     | requests.CloseRequest
     | requests.ChangeMembers
     | requests.Transfer
@@ -80,6 +85,13 @@ class Leading:
                 self._schedule(group, request, pending)
             case requests.OpenProducerRequest():
                 group.submit(OpenProducer(request.channel, request.producer), pending)
+            case requests.OpenConsumerRequest():
+                store, _, name = request.channel.partition(CONSUMER_MARK)
+                reader = request.exclusive, pending.session, request.consumer
+                group.submit(OpenConsumer(store, name, request.start, request.value, *reader), pending)
+            case requests.ResetConsumerRequest():
+                store, _, name = request.channel.partition(CONSUMER_MARK)
+                group.submit(ResetConsumer(store, name, request.start, request.value), pending)
             case requests.CloseRequest():
                 close = Close(pending.session, request.consumer, request.request)
                 group.end_receives(close)

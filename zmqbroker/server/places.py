@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-from zmqbroker.broker.queue import Queue
-from zmqbroker.broker.reading import event_since, first_event, last_event
-from zmqbroker.errors import PositionGone
+from zmqbroker.broker.store import EventsStore
+from zmqbroker.errors import InvalidRequest, PositionGone
 from zmqbroker.wire.store_requests import ReadRequest
 
 __all__ = ["begin", "check_kept"]
 
 
-def begin(queue: Queue | None, request: ReadRequest, now_unix_ns: int) -> int:
-    """The sequence of the first event that is wanted, whether it is there or not; None: the store has had no event yet.
+def begin(store: EventsStore | None, request: ReadRequest, now_unix_ns: int) -> int:
+    """The sequence of the first event that is wanted, whether it is there or not; `store` is None before it has had one.
 
-    Raises PositionGone for a sequence that retention has taken.
+    Raises InvalidRequest when it is asked for by key and no index of keys is kept.
     """
-    match request.start:
-        case "sequence":
-            if queue is not None:
-                check_kept(queue, request.value)
-            return request.value
-        case _ if queue is None:
-            return 1
-        case "first":
-            return first_event(queue)
-        case "last":
-            return last_event(queue)
-        case "time":
-            return event_since(queue, request.value)
-        case "time_delta_ms":
-            return event_since(queue, max(now_unix_ns - request.value * 1_000_000, 0))
-        case _:
-            return queue.next_sequence
+    if request.start == "sequence":
+        return request.value
+    if store is None:
+        return 1
+    place: int | None = store.next_sequence
+    if request.key:
+        if not store.settings.keep_latest:
+            text = f"field key is {request.key!r}, and {store.name!r} has no index of keys: its setting keep_latest is false"
+            raise InvalidRequest(text)
+        place = store.newest_of_key(request.key)
+    elif request.start == "first":
+        place = store.first_sequence
+    elif request.start == "last":
+        place = store.newest()
+    elif request.start == "time":
+        place = store.since(request.value)
+    elif request.start == "time_delta_ms":
+        place = store.since(max(now_unix_ns - request.value * 1_000_000, 0))
+    return store.next_sequence if place is None else place
 
 
-def check_kept(queue: Queue, sequence: int) -> None:
-    """Raises PositionGone when retention has taken the events from a sequence on."""
-    first = first_event(queue)
-    if sequence < first:
-        text = f"event {sequence} of {queue.name!r} is no longer kept, the first one that is has the sequence {first}"
+def check_kept(store: EventsStore, sequence: int) -> None:
+    """Raises PositionGone when retention has taken the event of a sequence, and not only a newer one of its key its place."""
+    first = store.first_sequence
+    if sequence < first and not store.settings.keep_latest:
+        text = f"event {sequence} of {store.name!r} is no longer kept, the first one that is has the sequence {first}"
         raise PositionGone(text, first=first)

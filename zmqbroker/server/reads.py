@@ -17,8 +17,8 @@ from itertools import islice, takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zmqbroker.broker import Machine
-from zmqbroker.broker.queue import Queue
-from zmqbroker.broker.reading import events_from, first_event
+from zmqbroker.broker.reading import events_from
+from zmqbroker.broker.store import EventsStore
 from zmqbroker.commands import Piece
 from zmqbroker.errors import Busy, ChannelNotFound, PositionGone, RequestError
 from zmqbroker.server.bodies import Bodies
@@ -132,17 +132,17 @@ class Reads:
     def ask(self, group: Group, request: ReadRequest, pending: Pending, now_ns: int) -> None:
         """Answer a READ, or keep it. Raises what it is refused with: ChannelNotFound, PositionGone, Busy."""
         machine = group.machine
-        queue = machine.channel(request.channel)
-        if queue is None and not machine.creates_on_use(request.channel):
+        store = machine.store(request.channel)
+        if store is None and not machine.creates_on_use(request.channel):
             raise ChannelNotFound(f"no channel is called {request.channel!r}")
         self._note(machine)
-        known = queue if queue is not None and request.incarnation in (0, queue.incarnation) else None
+        known = store if store is not None and request.incarnation in (0, store.incarnation) else None
         place = _Place(
             request.channel,
             begin(known, request, time.time_ns()),
             min(request.count_max, PLAIN_COUNT_MAX) if request.plain else request.count_max,
             min(request.size_max, ANSWER_BYTES_MAX),
-            request.incarnation or (queue.incarnation if queue is not None else 0),
+            request.incarnation or (store.incarnation if store is not None else 0),
             request.plain,
         )
         wait = _Wait(pending, place, now_ns + request.wait_ms * 1_000_000)
@@ -202,8 +202,8 @@ class Reads:
         count = min(self._unseen, LOOKED_AT)
         self._unseen -= count
         for channel in list(islice(self._lines, count)):
-            queue, line = group.machine.channel(channel), self._lines[channel]
-            found = line.take(queue.next_sequence) if queue is not None else []
+            store, line = group.machine.store(channel), self._lines[channel]
+            found = line.take(store.next_sequence) if store is not None else []
             if line.waits:
                 self._lines.move_to_end(channel)
             else:
@@ -300,18 +300,18 @@ class Reads:
 
     @staticmethod
     def _pieces(group: Group, place: _Place) -> Sequence[Piece]:
-        queue = group.machine.channel(place.channel)
-        assert queue is not None, place
-        return events_from(queue, place.first, place.count_max, place.size_max, PIECES_MAX)
+        store = group.machine.store(place.channel)
+        assert store is not None, place
+        return events_from(store, place.first, place.count_max, place.size_max, PIECES_MAX)
 
     def _pack(self, machine: Machine, place: _Place, pieces: Sequence[Piece], read: Callable[[int], bytes]) -> _Packed:
         """The answer with these pieces, kept for others who want the same of this state."""
-        queue = machine.channel(place.channel)
-        assert queue is not None, place
+        store = machine.store(place.channel)
+        assert store is not None, place
         fields, frames = messages_reply(pieces, read, plain=place.plain)
-        following = pieces[-1].receipt.last + 1 if pieces else queue.next_sequence  # else all that was there is gone
+        following = pieces[-1].receipt.last + 1 if pieces else store.next_sequence  # else all that was there is gone
         count = sum(piece.receipt.last - piece.receipt.first + 1 for piece in pieces)
-        packed = _Packed(_packed({**fields, "next": following, **_extent(queue)}), frames, count)
+        packed = _Packed(_packed({**fields, "next": following, **_extent(store)}), frames, count)
         self._answers[place] = packed
         return packed
 
@@ -326,33 +326,33 @@ class Reads:
         return {wait.pending.session for wait in (*waits, *self._turns.values())}
 
 
-def _store(machine: Machine, place: _Place) -> Queue | None:
+def _store(machine: Machine, place: _Place) -> EventsStore | None:
     """The store that has what is wanted, or has had it; None while that is not there.
 
     Raises PositionGone when retention has taken it, or when the store was deleted and another one has its name.
     """
-    queue = machine.channel(place.channel)
-    if queue is None or queue.incarnation < place.incarnation:  # deleted, or this node does not know it yet
+    store = machine.store(place.channel)
+    if store is None or store.incarnation < place.incarnation:  # deleted, or this node does not know it yet
         return None
-    if place.incarnation not in (0, queue.incarnation):
-        first = first_event(queue)
+    if place.incarnation not in (0, store.incarnation):
+        first = store.first_sequence
         text = f"{place.channel!r} was deleted and made anew; its first event has the sequence {first}"
         raise PositionGone(text, first=first)
-    check_kept(queue, place.first)
-    return queue if place.first < queue.next_sequence else None
+    check_kept(store, place.first)
+    return store if place.first < store.next_sequence else None
 
 
 def _nothing(machine: Machine, place: _Place) -> _Packed:
     """The answer while what is wanted is not there."""
     fields: dict[str, Any] = {"messages" if place.plain else "pieces": [], "next": place.first}
-    return _Packed(_packed({**fields, **_extent(machine.channel(place.channel))}), [], 0)
+    return _Packed(_packed({**fields, **_extent(machine.store(place.channel))}), [], 0)
 
 
-def _extent(queue: Queue | None) -> dict[str, int]:
+def _extent(store: EventsStore | None) -> dict[str, int]:
     """What an answer says of its store."""
-    if queue is None:
+    if store is None:
         return {"first": 1, "last": 0, "incarnation": 0}
-    return {"first": first_event(queue), "last": queue.next_sequence - 1, "incarnation": queue.incarnation}
+    return {"first": store.first_sequence, "last": store.next_sequence - 1, "incarnation": store.incarnation}
 
 
 def _packed(fields: dict[str, Any]) -> bytes:

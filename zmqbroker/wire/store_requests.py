@@ -25,7 +25,7 @@ from zmqbroker.wire.queue_requests import (
 
 __all__ = [
     "READ_WAIT_MS_MAX",
-    "STARTS",
+    "START_VALUES",
     "STORE_REQUESTS",
     "OpenConsumerRequest",
     "ReadRequest",
@@ -37,7 +37,7 @@ __all__ = [
 #: A minute: nobody tells a node that whoever waits is gone, so that it would keep the place for so long.
 READ_WAIT_MS_MAX = 60_000
 #: Where reading begins, each with the range of the `value` that belongs to it; None: to these belongs none.
-STARTS: dict[str, tuple[int, int] | None] = {
+START_VALUES: dict[str, tuple[int, int] | None] = {
     "new": None,
     "first": None,
     "last": None,
@@ -90,9 +90,9 @@ StoreRequest = ReadRequest | OpenConsumerRequest | ResetConsumerRequest
 
 def start_fault(start: str, value: int) -> str | None:
     """Why nothing can begin there, as one sentence; None when it can."""
-    if start not in STARTS:
-        return f"field start is {shown(start)}, it must be one of {', '.join(STARTS)}"
-    allowed = STARTS[start]
+    if start not in START_VALUES:
+        return f"field start is {shown(start)}, it must be one of {', '.join(START_VALUES)}"
+    allowed = START_VALUES[start]
     if allowed is None:
         return f"field value is {value} with start {start!r}, to which no value belongs" if value else None
     low, high = allowed
