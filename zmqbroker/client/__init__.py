@@ -6,6 +6,7 @@ driver, connection                                    the same with sockets, in 
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
+store, subscription, cursor, durable                  events stores and their readers
 channels, schedules, cluster                          what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
 """
@@ -16,16 +17,21 @@ from zmqbroker.client.aio import Client
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.cursor import Gap
+from zmqbroker.client.durable import Durable
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.schedules import Schedules
+from zmqbroker.client.store import ConsumerInfo, Store
+from zmqbroker.client.subscription import Event, Subscription
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_schedules import SyncSchedules
+from zmqbroker.client.sync_store import SyncDurable, SyncStore, SyncSubscription
 from zmqbroker.client.sync_transaction import SyncTransaction
 from zmqbroker.client.transaction import Transaction
 from zmqbroker.client.worker import Rejected
@@ -36,8 +42,12 @@ __all__ = [
     "Client",
     "Confirm",
     "Consumer",
+    "ConsumerInfo",
     "Content",
+    "Durable",
+    "Event",
     "Explained",
+    "Gap",
     "Message",
     "Origin",
     "Producer",
@@ -45,15 +55,20 @@ __all__ = [
     "Rejected",
     "Schedules",
     "SendResult",
+    "Store",
+    "Subscription",
     "SyncBatchConfirm",
     "SyncChannels",
     "SyncClient",
     "SyncConfirm",
     "SyncConsumer",
+    "SyncDurable",
     "SyncMessage",
     "SyncProducer",
     "SyncQueue",
     "SyncSchedules",
+    "SyncStore",
+    "SyncSubscription",
     "SyncTransaction",
     "Transaction",
 ]

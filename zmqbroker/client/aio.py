@@ -21,6 +21,7 @@ from zmqbroker.client.driver import Driver
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.schedules import Schedules
+from zmqbroker.client.store import Store
 from zmqbroker.client.url import DEFAULT_URL, parse_url
 from zmqbroker.errors import BrokerError, Busy, LocalProtocolError
 from zmqbroker.wire.requests import CloseRequest, Info
@@ -62,6 +63,10 @@ class Client:
             queue = Queue(name, self._running(), self._book, self._timeout_ms, self._message_class, self._message_owner)
             self._queues[name] = queue
         return queue
+
+    def store(self, name: str) -> Store:
+        """The events store of that name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Store(name, self._running(), self._book, self._timeout_ms, self.queue)
 
     async def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""

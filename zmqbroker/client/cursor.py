@@ -85,23 +85,22 @@ class Cursor:
 
     def request(self) -> ReadRequest:
         """What to ask next; the same until it is answered."""
-        common: dict[str, Any] = {"count_max": self._count_max, "size_max": self._size_max, "forward": False}
-        if not self.position:
-            return ReadRequest(self._channel, *self._start, **common)
+        common: dict[str, Any] = {"count_max": self._count_max, "size_max": self._size_max}
+        if not self.position:  # of the leader: what was confirmed before is not new
+            return ReadRequest(self._channel, *self._start, forward=True, **common)
         return ReadRequest(self._channel, "sequence", self.position, wait_ms=WAIT_MS, incarnation=self._incarnation, **common)
 
     def answered(self, answer: Answer, receipts: Sequence[Receipt], now_ns: int) -> None:
         """These events came. Raises RemoteProtocolError when they are not what was asked for."""
         following, last = answer.field("next", int), answer.field("last", int)
         incarnation, count, before = answer.field("incarnation", int), 0, self.position - 1
-        for _, first, end in receipts:
-            if first <= before:
-                raise RemoteProtocolError(f"a READ from {self.position} on brought event {first} behind {before}")
-            count, before = count + end - first + 1, end
+        asked = f"a READ from {self.position} on brought event"
+        for receipt in receipts:
+            if receipt.first <= before:
+                raise RemoteProtocolError(f"{asked} {receipt.first} behind {before}")
+            count, before = count + receipt.last - receipt.first + 1, receipt.last
         if not max(before, 0) < following <= SEQUENCE_MAX + 1:
-            raise RemoteProtocolError(
-                f"a READ from {self.position} on brought events up to {before} and goes on from {following}"
-            )
+            raise RemoteProtocolError(f"{asked}s up to {before} and goes on from {following}")
         self.position = following
         self._incarnation = incarnation or self._incarnation
         if self._rate is not None and following <= last:  # behind

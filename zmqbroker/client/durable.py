@@ -20,7 +20,7 @@ from zmqbroker.client.driver import Driver
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.session import Answer
-from zmqbroker.errors import StaleReceipt
+from zmqbroker.errors import BrokerError, StaleReceipt
 from zmqbroker.wire.store_requests import OpenConsumerRequest
 
 __all__ = ["Durable", "Opened", "opened"]
@@ -65,6 +65,8 @@ class Durable:
         self._request = OpenConsumerRequest(queue.name, *start, exclusive=exclusive, consumer=consumer.number)
         self._opened: Opened | None = None
         self._rate, self._ready_ns = rate_limit, 0  # nothing is taken before that
+        self._handled: list[Message] = []  # to be acked together
+        self._began_ns = 0  # since when the first of them waits for that
 
     def __aiter__(self) -> AsyncIterator[Message]:
         return self._iterate()
@@ -85,7 +87,7 @@ class Durable:
         return self._opened
 
     async def take(self) -> Sequence[Message]:
-        """Events as they come, some together; none when it has stopped. Whoever takes them acks them."""
+        """Events as they come, some together; none when it has stopped. Who takes them acks them, or says that by `note`."""
         await self.open()
         pause_ns = self._ready_ns - time.monotonic_ns()
         if pause_ns > 0:
@@ -95,37 +97,33 @@ class Durable:
             self._ready_ns = max(self._ready_ns, time.monotonic_ns()) + len(events) * 1_000_000_000 // self._rate
         return events
 
-    async def settle(self, handled: Sequence[Message]) -> None:
-        """Ack events that were handled, automatically: one that was held too long comes again, which is no error."""
-        with contextlib.suppress(StaleReceipt):
-            await self._queue.ack(handled)
+    def note(self, event: Message) -> bool:
+        """With automatic acks: an event was handled; True when it is time to `settle`."""
+        if not self._handled:
+            self._began_ns = time.monotonic_ns()
+        self._handled.append(event)
+        return len(self._handled) >= _ACKS_MAX or time.monotonic_ns() - self._began_ns >= _ACKS_NS
+
+    async def settle(self) -> None:
+        """Ack the events that were noted. One that was held too long comes again, which is no error. Raises BrokerError."""
+        handled, self._handled = self._handled, []
+        if handled:
+            with contextlib.suppress(StaleReceipt):
+                await self._queue.ack(handled)
 
     async def close(self) -> None:
         """Stop; events that are not acked come again, to whoever reads on. May be repeated."""
+        with contextlib.suppress(BrokerError):  # what could not be acked comes again
+            await self.settle()
         await self._consumer.close()
 
     async def _iterate(self) -> AsyncIterator[Message]:
         try:
             while events := await self.take():
-                async for event in self._acked(events) if self.auto else _plainly(events):
+                for event in events:
                     yield event
+                    if self.auto and self.note(event):
+                        await self.settle()
+                await self.settle()
         finally:
             await self.close()
-
-    async def _acked(self, events: Sequence[Message]) -> AsyncIterator[Message]:
-        handled: list[Message] = []
-        began_ns = time.monotonic_ns()
-        try:
-            for event in events:
-                yield event
-                handled.append(event)
-                if len(handled) >= _ACKS_MAX or time.monotonic_ns() - began_ns >= _ACKS_NS:
-                    acking, handled, began_ns = handled, [], time.monotonic_ns()
-                    await self.settle(acking)
-        finally:
-            await self.settle(handled)
-
-
-async def _plainly(events: Sequence[Message]) -> AsyncIterator[Message]:
-    for event in events:
-        yield event

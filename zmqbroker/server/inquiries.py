@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqbroker.broker import Machine
 from zmqbroker.broker.peeking import peek
+from zmqbroker.commands import is_consumer
 from zmqbroker.errors import ChannelNotFound
 from zmqbroker.server.rates import Rates
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, messages_reply
@@ -32,6 +33,8 @@ _TOLD = (
     *("sent", "delivered", "acked", "redelivered", "expired", "dead_lettered", "moved", "dropped", "deduplicated"),
     *("size_bytes", "sent_bytes", "delivered_bytes", "oldest_unix_ns"),
 )
+#: And of durable consumers of events stores.
+_TOLD_OF_CONSUMERS = ("position", "unread", "missed")
 
 Answered = requests.StatsRequest | requests.PeekRequest | requests.ListChannels | requests.ListSchedules | requests.ListDefaults
 #: READs, which may wait, are answered elsewhere (`reads`).
@@ -72,6 +75,7 @@ class Inquiries:
             "delivered_per_s": rate.delivered_per_s,
             "rate_window_ms": rate.window_ms,
             "active": None if stats.active is None else self._consumer(*stats.active),
+            **({name: getattr(stats, name) for name in _TOLD_OF_CONSUMERS} if is_consumer(channel) else {}),
             "settings": settings_fields(queue.settings),
             "applied_index": machine.applied_index,
         }

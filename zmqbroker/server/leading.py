@@ -58,6 +58,16 @@ LeaderRequest = (
 )
 
 
+def _place_of(
+    request: requests.OpenConsumerRequest | requests.ResetConsumerRequest, session: bytes
+) -> OpenConsumer | ResetConsumer:
+    """What a request about a durable consumer becomes in the log."""
+    store, _, name = request.channel.partition(CONSUMER_MARK)
+    if isinstance(request, requests.ResetConsumerRequest):
+        return ResetConsumer(store, name, request.start, request.value)
+    return OpenConsumer(store, name, request.start, request.value, request.exclusive, session, request.consumer)
+
+
 class Leading:
     """Serves the requests for the leader, at the node that leads their group."""
 
@@ -85,13 +95,8 @@ class Leading:
                 self._schedule(group, request, pending)
             case requests.OpenProducerRequest():
                 group.submit(OpenProducer(request.channel, request.producer), pending)
-            case requests.OpenConsumerRequest():
-                store, _, name = request.channel.partition(CONSUMER_MARK)
-                reader = request.exclusive, pending.session, request.consumer
-                group.submit(OpenConsumer(store, name, request.start, request.value, *reader), pending)
-            case requests.ResetConsumerRequest():
-                store, _, name = request.channel.partition(CONSUMER_MARK)
-                group.submit(ResetConsumer(store, name, request.start, request.value), pending)
+            case requests.OpenConsumerRequest() | requests.ResetConsumerRequest():
+                group.submit(_place_of(request, pending.session), pending)
             case requests.CloseRequest():
                 close = Close(pending.session, request.consumer, request.request)
                 group.end_receives(close)

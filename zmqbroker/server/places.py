@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zmqbroker.broker.opening import start_of
 from zmqbroker.broker.store import EventsStore
 from zmqbroker.errors import InvalidRequest, PositionGone
 from zmqbroker.wire.store_requests import ReadRequest
@@ -18,21 +19,14 @@ def begin(store: EventsStore | None, request: ReadRequest, now_unix_ns: int) -> 
         return request.value
     if store is None:
         return 1
-    place: int | None = store.next_sequence
-    if request.key:
-        if not store.settings.keep_latest:
-            text = f"field key is {request.key!r}, and {store.name!r} has no index of keys: its setting keep_latest is false"
-            raise InvalidRequest(text)
-        place = store.newest_of_key(request.key)
-    elif request.start == "first":
-        place = store.first_sequence
-    elif request.start == "last":
-        place = store.newest()
-    elif request.start == "time":
-        place = store.since(request.value)
-    elif request.start == "time_delta_ms":
-        place = store.since(max(now_unix_ns - request.value * 1_000_000, 0))
-    return store.next_sequence if place is None else place
+    if not request.key:
+        place = start_of(store, request.start, request.value, now_unix_ns)
+        assert isinstance(place, int), place  # only a sequence can be refused
+        return place
+    if not store.settings.keep_latest:
+        text = f"field key is {request.key!r}, and {store.name!r} has no index of keys: its setting keep_latest is false"
+        raise InvalidRequest(text)
+    return store.newest_of_key(request.key) or store.next_sequence
 
 
 def check_kept(store: EventsStore, sequence: int) -> None:
