@@ -21,7 +21,7 @@ from zmqbroker.broker.timetable import Agenda
 from zmqbroker.commands import ANY_INCARNATION, CONSUMER_MARK, Delivery, Said, is_consumer, is_store, store_of
 from zmqbroker.errors import Busy, ChannelNotFound, RequestError, Unsupported
 
-__all__ = ["Channels"]
+__all__ = ["Channels", "unsendable"]
 
 #: Names that a search looks at in one go: some 2 ms, where all of the channels that there may be are some 20 ms.
 _LOOKED_AT = 20_000
@@ -93,7 +93,7 @@ class Channels:
     def find_or_create(self, name: str, incarnation: int, moment: Moment) -> Queue | RequestError:
         """The queue of that name, which is sent to, made if need be, and where its use is to make it."""
         if CONSUMER_MARK in name:
-            return Unsupported(f"channel {name!r} is a consumer of an events store: publish to the store")
+            return unsendable(name)
         queue = self._by_name.get(name)
         if queue is not None and incarnation == ANY_INCARNATION:  # as a rule
             self._touched[queue.number] = queue
@@ -102,8 +102,10 @@ class Channels:
             return self.find(name, incarnation)
         return self.unusable(name) or self.create(name, {}, moment)
 
-    def unusable(self, name: str) -> ChannelNotFound | None:
+    def unusable(self, name: str) -> RequestError | None:
         """Why using a channel that is not there does not make it, if so."""
+        if CONSUMER_MARK in name:
+            return unsendable(name)
         if self.defaults.creates_on_use(name):
             return None
         return ChannelNotFound(f"no channel is called {name!r}, and using it makes none: create_on_use is false for it")
@@ -159,3 +161,8 @@ class Channels:
         touched = list(self._touched.values())
         self._touched.clear()
         return touched
+
+
+def unsendable(name: str) -> Unsupported:
+    """The refusal of what is sent to a consumer of an events store."""
+    return Unsupported(f"channel {name!r} is a consumer of an events store: publish to the store")

@@ -67,6 +67,10 @@ class SeenIds:
         """Known ids."""
         return len(self._by_id)
 
+    def __bool__(self) -> bool:
+        """True while anything is kept: a batch of duplicates alone has no known id, and is forgotten like any other."""
+        return bool(self._firsts)
+
     def get(self, first: int) -> SeenBatch | None:
         """What is kept of the batch whose first message has that sequence."""
         return self._batches.get(first)

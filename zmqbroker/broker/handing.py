@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from zmqbroker.broker.channels import Channels
+from zmqbroker.broker.channels import Channels, unsendable
 from zmqbroker.broker.managing import lacks_room, make_room, never_fits, overflows, too_full
 from zmqbroker.broker.moving import Served
 from zmqbroker.broker.publishing import contradiction, store
@@ -19,6 +19,7 @@ from zmqbroker.broker.records import Moment
 from zmqbroker.broker.store_rules import unreceivable
 from zmqbroker.commands import (
     ANY_INCARNATION,
+    CONSUMER_MARK,
     BatchHeader,
     Delivery,
     HandedOver,
@@ -127,6 +128,8 @@ def _refused_channel(channels: Channels, source: Queue, totals: Totals, freed: i
     """What the bounds of the channels say against it, and that of their number."""
     made: set[str] = set()
     for name, (count, size) in totals.items():
+        if CONSUMER_MARK in name:
+            return unsendable(name)
         target = channels.named(name)
         if target is None:
             refusal = channels.unusable(name) or never_fits(name, channels.defaults.complete(name, {}), count, size)

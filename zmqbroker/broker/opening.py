@@ -117,8 +117,7 @@ def _take_over(channels: Channels, consumer: StoreConsumer, owner: Owner, moment
     served = Served()
     for assignment in [held for held in consumer.assignments.values() if not owner.is_of(held.key)]:
         give_back(channels, assignment, moment, served)
-    if consumer.single is not None and consumer.single.active is not None:
-        consumer.retire()
+    consumer.retire()
     consumer.own(owner)
     served.add(consumer)
     deliveries += served.deliver(moment)

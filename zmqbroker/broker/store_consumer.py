@@ -30,10 +30,8 @@ __all__ = ["PLACE_ID", "SHARED", "Owner", "StoreConsumer"]
 #: The part of the key under which a consumer's place is stored: there is one.
 PLACE_ID = 0
 
-#: Events that are made ready at once for those who wait, and records of the store that are taken for one receive: some 5 ms.
-READY_MIN, RECORDS_MAX = 1_024, 1_024
-#: Events that may wait for others of their key. When there are so many, nothing more is taken.
-PARKED_MAX = 65_536
+#: More records than a receive can need: it needs 65,535 events at most, and `parked_max` is far below the rest.
+COUNT_MAX = 1 << 17
 
 
 class Owner(NamedTuple):
@@ -109,16 +107,21 @@ class StoreConsumer(Queue):
     # --- commands -----------------------------------------------------------------------------------------------------
 
     def receive(self, command: Receive, moment: Moment) -> Delivery | Busy | None:
-        """As in a queue, of as many events as are wanted."""
-        self._fill(command.count_max, command.count_min)
-        return super().receive(command, moment)
+        """As in a queue, of as many events as are wanted; of as many as are needed if those are many records."""
+        self._fill(command.count_max, self.limits.taken_records)
+        self._fill(command.count_min)
+        answer = super().receive(command, moment)
+        self._refill()
+        return answer
 
     def serve(self, moment: Moment) -> list[Delivery]:
-        """As in a queue: until nobody can be served, or the store has no more."""
+        """As in a queue. Nothing changes when nobody can be served, however often it is called: `_refill`."""
         deliveries: list[Delivery] = []
-        while self.waiting.by_order and self._fill(READY_MIN, self.waiting.most_needed()):
-            deliveries += super().serve(moment)
-        return deliveries + super().serve(moment)
+        self._refill()
+        while more := super().serve(moment):
+            deliveries += more
+            self._refill()
+        return deliveries
 
     def add_waiter(self, waiter: Waiter) -> None:
         """As in a queue; its store serves this consumer from now on."""
@@ -144,33 +147,34 @@ class StoreConsumer(Queue):
 
     # --- taking from the store ----------------------------------------------------------------------------------------
 
-    def _fill(self, wanted: int, needed: int) -> bool:
-        """Take records until so many events are ready as are wanted, or only as many as are needed if those are many records.
+    def _refill(self) -> None:
+        """Where somebody waits, see that as many events are ready as they may need, unless the store has no more.
 
-        False when none was taken.
+        What can be served is a matter of what is in the store and here, and not of when somebody looked: replicas look at
+        other times, since one that was restored does not wake for what is gone (`timetable`).
         """
-        store, records, wanted = self.store, 0, max(wanted, needed)
-        if self.next_sequence >= store.next_sequence or self.is_deleted:  # as a rule
-            return False
-        if (gone := store.first_sequence - self.next_sequence) > 0:
-            self.missed += gone
-            self.next_sequence += gone
-            self.dirty_place.changed(PLACE_ID)
-        if limit := self.settings.max_in_flight:
-            wanted = min(wanted, limit - self.in_flight.count)
-            needed = min(wanted, needed)
-        while self.ready.count < (wanted if records < RECORDS_MAX else needed) and self.groups.parked.count < PARKED_MAX:
-            if not self._take():
+        if self.waiting.by_order:
+            self._fill(max(self.limits.taken_ready, self.waiting.most_needed()))
+
+    def _fill(self, wanted: int, records_max: int = COUNT_MAX) -> None:
+        """Take records until so many events are ready; not beyond too many that wait for others of their key."""
+        if self.next_sequence >= self.store.next_sequence or self.is_deleted:  # as a rule
+            return
+        parked = self.groups.parked
+        for _ in range(records_max):
+            if self.ready.count >= wanted or parked.count >= self.limits.parked_max or not self._take():
                 break
-            records += 1
-        return records > 0
 
     def _take(self) -> bool:
         """Take the next record of the store, as far as its events are there; False when there is none."""
         store = self.store
+        if (gone := store.first_sequence - self.next_sequence) > 0:
+            self.missed += gone
+            self.next_sequence += gone
+            self.dirty_place.changed(PLACE_ID)
         part = store.ready.next_from(self.next_sequence)
         if part is None:
-            self.next_sequence = max(self.next_sequence, store.next_sequence)
+            self.next_sequence = store.next_sequence
             return False
         first = max(part.first, self.next_sequence)
         (batch,) = store.batches.overlapping(first, first)
@@ -180,4 +184,4 @@ class StoreConsumer(Queue):
             record.group = ""
         self.next_sequence = first
         self.append(record)
-        return True
+        return self.next_sequence < store.next_sequence

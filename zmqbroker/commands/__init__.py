@@ -16,6 +16,7 @@ from zmqbroker.commands.channels import (
     Purge,
     Redrive,
     UpdateChannel,
+    dead_letter_fault,
     has_setting,
 )
 from zmqbroker.commands.cron import CRON_SIZE_MAX, Cron, cron_fault, next_minute, parse_cron
@@ -157,6 +158,7 @@ __all__ = [
     "completed",
     "consumer_of",
     "cron_fault",
+    "dead_letter_fault",
     "fits_pattern",
     "has_setting",
     "is_consumer",

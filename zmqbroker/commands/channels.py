@@ -15,6 +15,7 @@ __all__ = [
     "Purge",
     "Redrive",
     "UpdateChannel",
+    "dead_letter_fault",
     "has_setting",
 ]
 
@@ -28,6 +29,15 @@ def has_setting(channel: str, setting: str) -> bool:
     if is_store(channel):
         return setting in _OF_STORES
     return setting in _OF_CONSUMERS if is_consumer(channel) else setting != "keep_latest"
+
+
+def dead_letter_fault(channel: str, dead_letter: str) -> str | None:
+    """Why a channel cannot have that dead-letter channel; None when it can."""
+    if is_consumer(dead_letter):
+        return f"setting dead_letter is {dead_letter!r}, a consumer of an events store, which nobody sends to"
+    if is_consumer(channel) and dead_letter == store_of(channel):
+        return f"setting dead_letter is {dead_letter!r}, the store that the consumer reads"
+    return None
 
 
 def _kind_of(channel: str) -> str:
@@ -62,8 +72,8 @@ class ChannelSettings:
                 return f"setting {field.name} is {value!r}, and {_kind_of(channel)} has no such setting"
         if is_store(channel) and self.overflow == "dead_letter":
             return "setting overflow is 'dead_letter', and an events store keeps its events, or drops the oldest"
-        if is_consumer(self.dead_letter) or (is_consumer(channel) and self.dead_letter == store_of(channel)):
-            return f"setting dead_letter is {self.dead_letter!r}, which takes nothing from {channel!r}"
+        if fault := dead_letter_fault(channel, self.dead_letter):
+            return fault
         if self.dead_letter == channel:
             return f"setting dead_letter is {channel!r}, which is the channel itself"
         if self.overflow == "dead_letter" and not self.dead_letter:

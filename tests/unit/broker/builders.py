@@ -67,6 +67,9 @@ TINY = MachineLimits(
     schedule_kept_ms=3_000,
     defaults_max=2,
     redriven_max=2,
+    taken_ready=3,
+    taken_records=4,
+    parked_max=2,
 )
 
 
