@@ -321,13 +321,14 @@ def test_sync_client_has_the_same_names(trio: Cluster) -> None:
         assert store.publish(b"1", key="a", tags={"k": "v"}).sequence == 1
         with store.producer() as producer:
             producer.send(b"2").result()
-        with store.subscribe(start="first") as events:
-            assert [event.body for _, event in zip(range(2), events, strict=False)] == [b"1", b"2"]
+        with store.subscribe(start="first") as readable:
+            assert [event.body for _, event in zip(range(2), readable, strict=False)] == [b"1", b"2"]
         with store.subscribe(consumer="billing", start="first") as durable:
             event = next(iter(durable))
             assert (event.sequence, event.key) == (1, "a")
         with store.subscribe(group="workers", start="first", ack="explicit") as durable:
-            next(iter(durable)).ack()
+            events = iter(durable)
+            next(events).ack()
         assert [info.name for info in store.consumers()] == ["billing", "workers"]
         assert store.reset("billing", start="last").position == 2
         last, second = store.last(), store.get(2)
