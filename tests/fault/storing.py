@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,8 +22,10 @@ __all__ = ["Line", "Reader", "Seen", "Storing", "faults"]
 
 STORE = "ledger"
 TIMEOUT_MS = 60_000
-#: Publishers at the same time.
-PUBLISHERS = 4
+#: How long the nameless reader may take for what is left, and how often it is looked at.
+PATIENCE_S, LOOK_S = 60, 0.02
+#: Publishers at the same time, and the pause of each after an event: readers that ack one by one must keep up.
+PUBLISHERS, PAUSE_S = 4, 0.015
 #: Where the consumers are reset to at the end of a run.
 RESET_TO = 5
 
@@ -162,7 +165,13 @@ class Storing:
             async with asyncio.TaskGroup() as publishers:
                 for _ in range(PUBLISHERS):
                     publishers.create_task(self._publish(store))
-            await reading
+            for _ in range(int(PATIENCE_S / LOOK_S)):
+                if reading.done() or len(self.seen.nameless) >= max(self.seen.confirmed):
+                    break
+                await asyncio.sleep(LOOK_S)
+            reading.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await reading
 
     async def _publish(self, store: Store) -> None:
         while not self._stopping.is_set():
@@ -173,10 +182,9 @@ class Storing:
             except BrokerError:
                 continue  # it may be there or not
             self.seen.confirmed[sent.sequence] = number
+            await asyncio.sleep(PAUSE_S)
 
     async def _read(self, store: Store) -> None:
         async with store.subscribe(start="first") as events:
             async for event in events:
                 self.seen.nameless.append((event.sequence, int.from_bytes(event.body, "big")))
-                if self._stopping.is_set() and event.sequence >= max(self.seen.confirmed):
-                    return

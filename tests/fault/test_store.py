@@ -17,7 +17,7 @@ from tests.fault.storing import RESET_TO, STORE, Line, Reader, Seen, Storing, fa
 from tests.processes import Cluster, wait_until
 
 #: Events that are confirmed before the next fault.
-CONFIRMS = 300
+CONFIRMS = 100
 PATIENCE_S = 60.0
 #: What a member of a group holds when it is killed comes to the others so much later.
 ENVIRONMENT = {"ZMQBROKER_LIMITS_SESSION_TIMEOUT_MS": "3000"}
@@ -74,7 +74,7 @@ def has_all(lives: list[list[Line]], seen: Seen) -> bool:
     return {line.sequence for life in lives for line in life if line.what == "got"} >= seen.confirmed.keys()
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_store_under_dying_leaders_and_readers_gives_every_reader_every_event_in_order(
     tmp_path: Path, note: Note, rounds: int
