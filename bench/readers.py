@@ -1,8 +1,8 @@
 """`python -m bench.readers`: what readers of an events store cost the leader, by processor time.
 
-Events are published at one rate, in small batches, while nobody reads, one reader, and `--readers` of them; then as many durable
-consumers that ack what they get. All readers are at the leader, each over a connection of its own, and follow the tail. The
-cases take turns, `--rounds` times; the figure is the median of the leader's processor time for a million events.
+Events are published at one rate, in small batches, while nobody reads, one reader, and `--readers` of them; then as many
+durable consumers that ack what they get. All readers are at the leader, each over a connection of its own, and follow the tail.
+The cases take turns, `--rounds` times; the figure is the median of the leader's processor time for a million events.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import zmq
 
-from bench.flow import Consumer, Part, Publisher, batch_frame
+from bench.flow import Consumer, Part, batch_frame
 from bench.load import BenchError, Connection, check
 from bench.macro import Context, find_leader
 from bench.meter import cpu_s
 from bench.single import run_single
 from tests.processes import Cluster
 from zmqbroker.wire.frames import decode_header
-from zmqbroker.wire.requests import OpenConsumerRequest, ReadRequest
+from zmqbroker.wire.requests import OpenConsumerRequest, ReadRequest, SendBatch
 
 __all__ = ["CASES", "Reader", "measure"]
 
@@ -56,38 +56,50 @@ class Reader:
     def step(self) -> bool:
         """Take what came and ask for more."""
         came = False
-        while True:
-            try:
-                header = self.connection.socket.recv_multipart(zmq.DONTWAIT)[0]
-            except zmq.Again:
-                return came
+        for header in _headers(self.connection):
             came = True
             check(header)
             fields = decode_header(header)[2]
             self.received += sum(last - first + 1 for _, first, last, *_ in fields["pieces"])
             self.reads += 1
             self._ask(fields["next"])
+        return came
 
 
-class _Paced(Publisher):
-    """A publisher whose batches are due at a rate."""
+class _Paced:
+    """A publisher whose batches are due at a rate; what was not sent in time is caught up."""
+
+    eager = False
 
     def __init__(self, connection: Connection, channel: str, rate: int, batch: int) -> None:
-        frame = batch_frame(channel, BODY_BYTES, BODY_BYTES * batch)
-        super().__init__(connection, [frame], window=0)
-        self._interval_s = frame[1] / rate
+        self.connection = connection
+        self._frame, self._size = batch_frame(channel, BODY_BYTES, BODY_BYTES * batch)
+        self._interval_s = self._size / rate
         self._due_s = time.monotonic()
-        self.count = 0  # events that were sent
+        self.count = self.confirmed = 0  # events that were sent, and confirmed
+        self.held = False  # sends nothing new while True
 
     def step(self) -> bool:
-        """Send what is due; catch up what was not sent in time."""
-        now_s = time.monotonic()
-        while self._due_s <= now_s and not self.held:
+        """Take confirms, and send what is due."""
+        came = False
+        for header in _headers(self.connection):
+            came = True
+            check(header)
+            self.confirmed += self._size
+        while self._due_s <= time.monotonic() and not self.held:
             self._due_s += self._interval_s
-            self._window = len(self._counts) + 1
-            super().step()
-            self.count = self.confirmed + sum(size for _, size in self._counts.values())
-        return super().step()
+            self.connection.post(SendBatch(self._frame))
+            self.count += self._size
+        return came
+
+
+def _headers(connection: Connection) -> Iterator[bytes]:
+    """The headers of what has come."""
+    while True:
+        try:
+            yield connection.socket.recv_multipart(zmq.DONTWAIT)[0]
+        except zmq.Again:
+            return
 
 
 def _readers(context: Context, leader: str, kind: str, channel: str, count: int) -> list[Reader | Consumer]:
@@ -114,7 +126,7 @@ def _run(publisher: _Paced, readers: Sequence[Reader | Consumer], count: int) ->
         publisher.held = publisher.count >= count
         poller.poll(1)
         now_s = time.monotonic()
-        if any([part.step() for part in parts]):
+        if sum(part.step() for part in parts):
             silent_since = now_s
         elif now_s - silent_since > SILENCE_S:
             raise BenchError(f"nothing came for {SILENCE_S} s: {[reader.received for reader in readers]} of {publisher.count}")
