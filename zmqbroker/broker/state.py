@@ -171,6 +171,10 @@ class State:
         found = self.store(store)
         return [] if found is None else sorted(found.consumers.values(), key=lambda consumer: consumer.name)
 
+    def creates_on_use(self, name: str) -> bool:
+        """Whether using a channel of that name that is not there makes it."""
+        return self._channels.defaults.creates_on_use(name)
+
     def schedules(self) -> Iterator[Schedule]:
         """All schedules, by name, to be looked at only."""
         return iter(self._schedules)

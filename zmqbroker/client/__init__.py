@@ -8,6 +8,7 @@ acks, settling, receipts, message                     what is done with received
 transaction, handing                                  acks and sends in one step
 destinations, idle_producers                          sends to several destinations
 home, home_driver, events                             one connection that stays, for what never enters the log
+store, subscription, cursor, durable                  events stores and their readers
 channels, schedules, cluster, route_tables            what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
 """
@@ -18,7 +19,9 @@ from zmqbroker.client.aio import Client
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.cursor import Gap
 from zmqbroker.client.destinations import DestinationResult
+from zmqbroker.client.durable import Durable
 from zmqbroker.client.events import Event, Events, EventsSubscription, PublishResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
@@ -26,6 +29,9 @@ from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
+from zmqbroker.client.store import ConsumerInfo, Store
+from zmqbroker.client.subscription import Event as StoredEvent
+from zmqbroker.client.subscription import Subscription
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_events import SyncEvents, SyncEventsSubscription
@@ -33,6 +39,7 @@ from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncPr
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
 from zmqbroker.client.sync_schedules import SyncSchedules
+from zmqbroker.client.sync_store import SyncDurable, SyncStore, SyncSubscription
 from zmqbroker.client.sync_transaction import SyncTransaction
 from zmqbroker.client.transaction import Transaction
 from zmqbroker.client.worker import Rejected
@@ -44,12 +51,15 @@ __all__ = [
     "Client",
     "Confirm",
     "Consumer",
+    "ConsumerInfo",
     "Content",
     "DestinationResult",
+    "Durable",
     "Event",
     "Events",
     "EventsSubscription",
     "Explained",
+    "Gap",
     "Message",
     "Origin",
     "Producer",
@@ -59,12 +69,16 @@ __all__ = [
     "Routes",
     "Schedules",
     "SendResult",
+    "Store",
+    "StoredEvent",
+    "Subscription",
     "SyncBatchConfirm",
     "SyncBindings",
     "SyncChannels",
     "SyncClient",
     "SyncConfirm",
     "SyncConsumer",
+    "SyncDurable",
     "SyncEvents",
     "SyncEventsSubscription",
     "SyncMessage",
@@ -72,6 +86,8 @@ __all__ = [
     "SyncQueue",
     "SyncRoutes",
     "SyncSchedules",
+    "SyncStore",
+    "SyncSubscription",
     "SyncTransaction",
     "Transaction",
 ]

@@ -24,6 +24,7 @@ from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
+from zmqbroker.client.store import Store
 from zmqbroker.client.transaction import SendOptions
 from zmqbroker.client.url import DEFAULT_URL, parse_url
 from zmqbroker.errors import BrokerError, Busy, LocalProtocolError
@@ -78,6 +79,10 @@ class Client:
                 raise Busy(f"this client uses {_QUEUES_MAX} names of events")
             events = self._events[name] = Events(name, self._running().home, self._timeout_ms)
         return events
+
+    def store(self, name: str) -> Store:
+        """The events store of that name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Store(name, self._running(), self._book, self._timeout_ms, self.queue)
 
     async def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""

@@ -6,6 +6,7 @@ leader are refused with its endpoint, or passed on when they ask for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from zmqbroker.server.calls import is_call
 from zmqbroker.server.event_sends import is_event_send, serve_event_send
 from zmqbroker.server.inquiries import Inquiries, Inquiry
 from zmqbroker.server.leading import LeaderRequest, Leading
+from zmqbroker.server.reads import Reads
 from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
 from zmqbroker.server.sessions import Connections
 from zmqbroker.server.sockets import ClientPort
@@ -57,6 +59,7 @@ class Desk:
         self.connections = Connections(limits.sessions_max, limits.session_timeout_ms * 1_000_000)
         self._inquiries = Inquiries(node, self.connections)
         self.leading = Leading(node)
+        self.reads = Reads(node.bodies, node.counters, self.put, self.refuse)
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
@@ -131,7 +134,7 @@ class Desk:
             if isinstance(request, requests.Ping):
                 self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive
             elif isinstance(request, Inquiry):
-                self._inquire(request, pending, frames, forwarded=True)
+                self._inquire(request, pending, frames, now_ns, forwarded=True)
             elif is_event_send(request):
                 serve_event_send(self._node, request, pending)
             else:
@@ -143,7 +146,7 @@ class Desk:
     def _dispatch(self, request: requests.AnyRequest, pending: Pending, frames: Sequence[bytes], now_ns: int) -> None:
         node = self._node
         if isinstance(request, Inquiry):
-            self._inquire(request, pending, frames)
+            self._inquire(request, pending, frames, now_ns)
             return
         if is_event_send(request):
             serve_event_send(node, request, pending)
@@ -198,14 +201,26 @@ class Desk:
             "cluster": self._node.formation.cluster_uid.hex(),
         }
 
-    def _inquire(self, request: Inquiry, pending: Pending, frames: Sequence[bytes], *, forwarded: bool = False) -> None:
+    def _inquire(
+        self, request: Inquiry, pending: Pending, frames: Sequence[bytes], now_ns: int, *, forwarded: bool = False
+    ) -> None:
         """A follower's state may be a tick old: the leader's is told instead when that is asked for and one is known."""
         group = self._node.groups.get(DATA_GROUP)
         passes_on = request.forward and not forwarded and group is not None and not group.leading
         if passes_on and group is not None and self._forward(group, pending, frames):
             return
+        if isinstance(request, requests.ReadRequest):
+            if group is None:
+                raise self._node.not_leading(DATA_GROUP, outcome_unknown=False)
+            self.reads.ask(group, request, pending, now_ns)
+            return
         code, fields, bodies = self._inquiries.answer(group, request)
         self.send(pending.route, code, pending.request_id, fields, bodies)
+
+    def serve_reads(self) -> bool:
+        """Once in a pass: answer READs whose events have come; True when more is to be done."""
+        group = self._node.groups.get(DATA_GROUP)
+        return group is not None and self.reads.serve(group, time.monotonic_ns())
 
     # --- requests for the leader -------------------------------------------------------------------------------------
 
@@ -237,7 +252,10 @@ class Desk:
 
     def send(self, route: Route, code: Reply, request_id: int, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
         """Send one reply to wherever its request came from; a client that is gone gets nothing."""
-        out: Sequence[bytes] = [encode_header(code, request_id, fields), *frames]
+        self.put(route, [encode_header(code, request_id, fields), *frames])
+
+    def put(self, route: Route, out: Sequence[bytes]) -> None:
+        """The same with the frames of the reply."""
         if not route.origin:
             self._port.send(route.routing_id, [b"", *out] if route.delimiter else out)
             return
@@ -275,4 +293,5 @@ class Desk:
     def sweep(self, now_ns: int) -> None:
         """Forget connections that were silent too long and wait for nothing."""
         waiting = {key.session for group in self._node.groups.values() for key in group.receivers}
+        waiting |= self.reads.sessions()
         self.connections.sweep(now_ns, waiting)

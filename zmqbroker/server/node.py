@@ -144,6 +144,8 @@ class Node:
         self.realtime.calls.flush()
         self._pump()
         self.realtime.announce()
+        if self._desk.serve_reads():
+            self._wake()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()

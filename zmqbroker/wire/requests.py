@@ -89,6 +89,7 @@ from zmqbroker.wire.send_requests import (
     SendBatch,
     read_hand_over,
 )
+from zmqbroker.wire.store_requests import STORE_REQUESTS, OpenConsumerRequest, ReadRequest, ResetConsumerRequest, StoreRequest
 
 __all__ = [
     "CONSUMER_PRIORITY_MAX",
@@ -116,13 +117,16 @@ __all__ = [
     "ListRoutes",
     "ListSchedules",
     "ManageRequest",
+    "OpenConsumerRequest",
     "OpenProducerRequest",
     "OpenProducers",
     "PeekRequest",
     "Ping",
     "PublishRequest",
+    "ReadRequest",
     "RealtimeRequest",
     "ReceiveRequest",
+    "ResetConsumerRequest",
     "RespondRequest",
     "RoutedSend",
     "Send",
@@ -185,6 +189,7 @@ AnyRequest = (
     | OpenProducers
     | ListRoutes
     | ListBindings
+    | StoreRequest
 )
 
 _Fields = Mapping[str, Any]
@@ -262,6 +267,7 @@ def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields,
 _BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (
     *(CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS),
     ROUTING_REQUESTS,
+    STORE_REQUESTS,
 )
 for _readers in _BODILESS:
     _READERS.update((code, _without_bodies(read)) for code, read in _readers.items())
@@ -301,6 +307,9 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     OpenProducers: Request.OPEN_PRODUCER,
     ListRoutes: Request.LIST_ROUTES,
     ListBindings: Request.LIST_BINDINGS,
+    ReadRequest: Request.READ,
+    OpenConsumerRequest: Request.OPEN_CONSUMER,
+    ResetConsumerRequest: Request.RESET_CONSUMER,
 }
 
 
@@ -319,6 +328,8 @@ def reply_of(request: AnyRequest) -> int:
         return Reply.CHANGED
     if isinstance(request, RoutedSend):
         return Reply.ROUTED
+    if isinstance(request, ResetConsumerRequest):
+        return Reply.CONSUMER
     return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
 
 
