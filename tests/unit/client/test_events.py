@@ -105,14 +105,11 @@ def test_events_of_one_pass_are_one_batch_with_all_they_carry() -> None:
 def test_confirmed_events_are_told_where_they_went() -> None:
     async def test(home: FakeHome, events: Callable[[str], Events]) -> None:
         source = events("a")
-        results = await asyncio.gather(
-            source.publish(b"1", confirm=True), source.publish(b"2"), source.publish(b"3", confirm=True)
-        )
-        assert results == [PublishResult(2, 5), None, PublishResult(2, 5)]
-        assert sorted((batch.confirm, decode_batch(batch.batch).header.count) for batch in batches(home)) == [
-            (False, 1),
-            (True, 2),
-        ]
+        told = PublishResult(2, 5)
+        sent = (source.publish(body, confirm=confirm) for body, confirm in ((b"1", True), (b"2", False), (b"3", True)))
+        assert list(await asyncio.gather(*sent)) == [told, None, told]
+        counts = {batch.confirm: decode_batch(batch.batch).header.count for batch in batches(home)}
+        assert counts == {False: 1, True: 2}
 
     with_home(test)
 
