@@ -6,6 +6,8 @@ driver, connection                                    the same with sockets, in 
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
+home, home_driver                                     what never enters the log: one connection, whoever leads
+commands, calling, requests, call_values              commands and queries over it: calling and responding
 channels, schedules, cluster                          what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
 """
@@ -13,16 +15,20 @@ sync, sync_queue, sync_producer and other sync_…       the same names for thre
 from __future__ import annotations
 
 from zmqbroker.client.aio import Client
+from zmqbroker.client.call_values import Answer
 from zmqbroker.client.channels import Channels
+from zmqbroker.client.commands import Command, Query
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
+from zmqbroker.client.requests import Request, Requests
 from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_commands import SyncCommand, SyncQuery, SyncRequest, SyncRequests
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_schedules import SyncSchedules
@@ -31,9 +37,11 @@ from zmqbroker.client.transaction import Transaction
 from zmqbroker.client.worker import Rejected
 
 __all__ = [
+    "Answer",
     "BatchConfirm",
     "Channels",
     "Client",
+    "Command",
     "Confirm",
     "Consumer",
     "Content",
@@ -41,18 +49,25 @@ __all__ = [
     "Message",
     "Origin",
     "Producer",
+    "Query",
     "Queue",
     "Rejected",
+    "Request",
+    "Requests",
     "Schedules",
     "SendResult",
     "SyncBatchConfirm",
     "SyncChannels",
     "SyncClient",
+    "SyncCommand",
     "SyncConfirm",
     "SyncConsumer",
     "SyncMessage",
     "SyncProducer",
+    "SyncQuery",
     "SyncQueue",
+    "SyncRequest",
+    "SyncRequests",
     "SyncSchedules",
     "SyncTransaction",
     "Transaction",

@@ -17,6 +17,7 @@ from typing import Any
 from zmqbroker.client.book import Book
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.cluster import Cluster
+from zmqbroker.client.commands import Command, Query
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.events import Events
 from zmqbroker.client.held import Message
@@ -73,6 +74,14 @@ class Client:
                 raise Busy(f"this client uses {_QUEUES_MAX} names of events")
             events = self._events[name] = Events(name, self._running().home, self._timeout_ms)
         return events
+
+    def command(self, name: str) -> Command:
+        """The commands of a name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Command(name, self._running().home, self._book, self._timeout_ms)
+
+    def query(self, name: str) -> Query:
+        """The queries of a name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Query(name, self._running().home, self._book, self._timeout_ms)
 
     async def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""

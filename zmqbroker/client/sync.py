@@ -23,6 +23,7 @@ from zmqbroker.client.aio import Client
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_commands import SyncCommand, SyncQuery
 from zmqbroker.client.sync_queue import SyncMessage, SyncQueue
 from zmqbroker.client.sync_schedules import SyncSchedules
 from zmqbroker.errors import LocalProtocolError
@@ -77,6 +78,14 @@ class SyncClient:
         if queue is None:
             queue = self._inner[name] = self.run(self._make_queue(client, name))
         return queue
+
+    def command(self, name: str) -> SyncCommand:
+        """The commands of a name. Raises InvalidChannel."""
+        return SyncCommand(self, self._current(), name)
+
+    def query(self, name: str) -> SyncQuery:
+        """The queries of a name. Raises InvalidChannel."""
+        return SyncQuery(self, self._current(), name)
 
     def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""
