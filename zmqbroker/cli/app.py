@@ -15,6 +15,7 @@ from zmqbroker.cli.bench import bench
 from zmqbroker.cli.channel import channel
 from zmqbroker.cli.cluster import cluster
 from zmqbroker.cli.dev import dev
+from zmqbroker.cli.events import events
 from zmqbroker.cli.exits import Exit, exit_status
 from zmqbroker.cli.log import log
 from zmqbroker.cli.options import CommandContext
@@ -36,7 +37,10 @@ def application() -> None:
     """A message broker that speaks ZeroMQ, replicates every queue with Raft, and loses nothing it acknowledged."""
 
 
-for command in (serve, dev, status, queue, channel, schedule, apply, export, cluster, bench, backup, restore, verify, log):
+for command in (
+    *(serve, dev, status, queue, channel, schedule, apply, export, cluster, bench, backup, restore, verify, log),
+    events,
+):
     application.add_command(command)
 
 

@@ -6,7 +6,7 @@ driver, connection                                    the same with sockets, in 
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
-home, home_driver                                     what never enters the log: one connection, whoever leads
+home, home_driver, events                             one connection that stays, for what never enters the log
 commands, calling, requests, call_values              commands and queries over it: calling and responding
 channels, schedules, cluster                          what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
@@ -20,6 +20,7 @@ from zmqbroker.client.channels import Channels
 from zmqbroker.client.commands import Command, Query
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.events import Event, Events, EventsSubscription, PublishResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
@@ -29,6 +30,7 @@ from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_commands import SyncCommand, SyncQuery, SyncRequest, SyncRequests
+from zmqbroker.client.sync_events import SyncEvents, SyncEventsSubscription
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_schedules import SyncSchedules
@@ -45,10 +47,14 @@ __all__ = [
     "Confirm",
     "Consumer",
     "Content",
+    "Event",
+    "Events",
+    "EventsSubscription",
     "Explained",
     "Message",
     "Origin",
     "Producer",
+    "PublishResult",
     "Query",
     "Queue",
     "Rejected",
@@ -62,6 +68,8 @@ __all__ = [
     "SyncCommand",
     "SyncConfirm",
     "SyncConsumer",
+    "SyncEvents",
+    "SyncEventsSubscription",
     "SyncMessage",
     "SyncProducer",
     "SyncQuery",

@@ -19,7 +19,14 @@ from zmqbroker.client.home import Pushed
 from zmqbroker.client.home_driver import HomeDriver
 from zmqbroker.client.message import Content, Piece, encode_message
 from zmqbroker.client.parcel import OVERHEAD_BYTES, Parcel
-from zmqbroker.errors import BrokerError, InvalidChannel, LocalProtocolError, RemoteProtocolError, RequestError
+from zmqbroker.errors import (
+    BrokerError,
+    DeadlineExceeded,
+    InvalidChannel,
+    LocalProtocolError,
+    RemoteProtocolError,
+    RequestError,
+)
 from zmqbroker.wire.batch import COUNT_MAX, Buffer
 from zmqbroker.wire.codec import decode_batch
 from zmqbroker.wire.headers import MessageHeaders
@@ -151,7 +158,7 @@ class Events:
             if type(value) is not int or not 1 <= value <= high:
                 raise LocalProtocolError(f"{name} is {value!r}, allowed is 1 to {high}")
         request = SubscribeRequest(0, self.name, "events", group, credit, credit_bytes)
-        return EventsSubscription(self._home, request)
+        return EventsSubscription(self._home, request, self._timeout_ms)
 
 
 class _Arrived:
@@ -166,8 +173,8 @@ class _Arrived:
 class EventsSubscription:
     """Events of one subscription. It subscribes when it is first used, and again when the connection was lost."""
 
-    def __init__(self, home: HomeDriver, request: SubscribeRequest) -> None:
-        self._home, self._request = home, request
+    def __init__(self, home: HomeDriver, request: SubscribeRequest, timeout_ms: int) -> None:
+        self._home, self._request, self._timeout_ms = home, request, timeout_ms
         self._number = 0  # 0: not subscribed yet
         self._begin = 0  # how often it began: what came before a reconnect has no credit to give back
         self._stands = asyncio.Event()  # the node has said so, or it has ended
@@ -188,7 +195,11 @@ class EventsSubscription:
     async def wait_ready(self) -> EventsSubscription:
         """Wait until the node has the subscription; other nodes hear of it within milliseconds. Raises BrokerError."""
         self._start()
-        await self._stands.wait()
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                await self._stands.wait()
+        except TimeoutError as error:
+            raise DeadlineExceeded("no node took the subscription in time", outcome_unknown=False) from error
         if self._error is not None:
             raise self._error
         return self
@@ -213,11 +224,12 @@ class EventsSubscription:
             self._came.clear()
             await self._came.wait()
 
-    async def take(self) -> Sequence[Event]:
-        """All events that are here, at least one; none when the subscription has ended."""
+    async def take(self, wait_ms: int | None = None) -> Sequence[Event]:
+        """All events that are here, at least one; none when the subscription has ended, or nothing came for `wait_ms`."""
         try:
-            first = await anext(self)
-        except StopAsyncIteration:
+            async with asyncio.timeout(wait_ms / 1000 if wait_ms is not None else None):
+                first = await anext(self)
+        except (StopAsyncIteration, TimeoutError):
             return []
         found = [first, *self._arrived[0].events]
         while self._arrived:

@@ -24,6 +24,7 @@ from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_commands import SyncCommand, SyncQuery
+from zmqbroker.client.sync_events import SyncEvents
 from zmqbroker.client.sync_queue import SyncMessage, SyncQueue
 from zmqbroker.client.sync_schedules import SyncSchedules
 from zmqbroker.errors import LocalProtocolError
@@ -86,6 +87,14 @@ class SyncClient:
     def query(self, name: str) -> SyncQuery:
         """The queries of a name. Raises InvalidChannel."""
         return SyncQuery(self, self._current(), name)
+
+    def events(self, name: str) -> SyncEvents:
+        """The events of a name, or for `subscribe` of a pattern."""
+        return SyncEvents(self, name)
+
+    def inner(self) -> Client:
+        """The client in the loop of this process, to be used there."""
+        return self._current()
 
     def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""
