@@ -1,6 +1,6 @@
 """Nodes die while commands are called: each call ends with one answer or a named error, none hangs, and none is executed twice.
 
-Callers and responders, some at every node, go on while the leader, or any other node with its responders, is killed with SIGKILL
+Callers and responders, some at every node, go on while the leader, or any other node with its clients, is killed with SIGKILL
 and brought back. The responders are one group, so each call is for one of them: it was executed once if it was answered,
 and not at all if its error says that its outcome is known.
 """

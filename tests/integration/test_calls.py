@@ -6,6 +6,10 @@ The first tests are the rows of the feature table; `docs/GUARANTEES.md` links th
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -20,6 +24,7 @@ from tests.integration.wild import unique_channel
 from tests.processes import Cluster, wait_until
 from tests.raw import Answer as Reply
 from tests.raw import Raw
+from zmqbroker.cli.exits import Exit
 from zmqbroker.client import Command, Request
 from zmqbroker.errors import DeadlineExceeded, LocalProtocolError, NoResponder, RequestError, UnknownCall
 from zmqbroker.wire.frames import Reply as Code
@@ -395,6 +400,55 @@ def answers(call: Callable[[], bool]) -> bool:
         return call()
     except NoResponder:
         return False
+
+
+# --- the command line ------------------------------------------------------------------------------------------------
+
+
+def command_line(trio: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run one command to its end, always at the same node, which keeps its own answers."""
+    command = [sys.executable, "-m", "zmqbroker", *words, "--url", node_url(trio, 0)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+
+@contextmanager
+def answering_by_command_line(trio: Cluster, *words: str) -> Iterator[None]:
+    """A responder of the command line that is known at every node."""
+    kind, name = words[0], words[2]
+    with subprocess.Popen([sys.executable, "-m", "zmqbroker", *words, "--url", trio.url], stderr=subprocess.PIPE) as process:
+        try:
+            with zmqbroker.SyncClient(trio.url) as client:
+                asked = client.command(name) if kind == "command" else client.query(name)
+                wait_until(lambda: answers(lambda: bool(asked.call(b"?"))), 20, "an answer")
+            yield
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(10)
+
+
+def test_commands_and_queries_on_the_command_line(trio: Cluster) -> None:
+    name, upper = unique_channel(), unique_channel()
+    with answering_by_command_line(trio, "command", "respond", name, "--echo"):
+        done = command_line(trio, "command", "call", name, "hello", "--json")
+        assert done.returncode == Exit.DONE, done.stderr
+        told = json.loads(done.stdout)
+        assert (told["body"], told["executed"], told["error"]) == ("hello", True, "")
+    with answering_by_command_line(trio, "query", "respond", upper, "--exec", "tr a-z A-Z"):
+        for hit in (False, True):
+            done = command_line(trio, "query", "call", upper, "abc", "--cache-key", "k", "--cache-ttl-ms", "60000", "--json")
+            assert (json.loads(done.stdout)["body"], json.loads(done.stdout)["cache_hit"]) == ("ABC", hit)
+        assert command_line(trio, "query", "call", upper, "abc", "--stream").stdout == "ABC\n"
+    assert command_line(trio, "command", "call", name, "x").returncode == Exit.NOTHING_THERE
+    assert command_line(trio, "query", "call", upper, "--cache-key", "k").returncode == Exit.REFUSED
+    assert command_line(trio, "command", "respond", name).returncode == Exit.USAGE
+
+
+def test_command_line_tells_what_went_wrong_at_the_responder(trio: Cluster) -> None:
+    name = unique_channel()
+    with answering_by_command_line(trio, "command", "respond", name, "--exec", "ls /no/such/place"):
+        done = command_line(trio, "command", "call", name, "x")
+    assert done.returncode == Exit.REFUSED
+    assert "ProgramFailed: ls ended with status 2: ls: cannot access" in done.stderr
 
 
 # --- helpers on bare sockets -----------------------------------------------------------------------------------------

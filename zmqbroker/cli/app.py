@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from zmqbroker.cli import calls
 from zmqbroker.cli.apply import apply, export
 from zmqbroker.cli.backup import backup
 from zmqbroker.cli.bench import bench
@@ -40,6 +41,7 @@ def application() -> None:
 for command in (
     *(serve, dev, status, queue, channel, schedule, apply, export, cluster, bench, backup, restore, verify, log),
     events,
+    *(calls.command, calls.query),
 ):
     application.add_command(command)
 
