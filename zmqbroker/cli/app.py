@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from zmqbroker.cli import calls
 from zmqbroker.cli.apply import apply, export
 from zmqbroker.cli.backup import backup
 from zmqbroker.cli.bench import bench
@@ -43,6 +44,7 @@ for command in (
     *(serve, dev, status, queue, channel, schedule, route, binding, apply, export),
     *(cluster, bench, backup, restore, verify, log),
     events,
+    *(calls.command, calls.query),
 ):
     application.add_command(command)
 

@@ -9,6 +9,7 @@ transaction, handing                                  acks and sends in one step
 destinations, idle_producers                          sends to several destinations
 home, home_driver, events                             one connection that stays, for what never enters the log
 store, subscription, cursor, durable                  events stores and their readers
+commands, calling, requests, call_values              commands and queries over it: calling and responding
 channels, schedules, cluster, route_tables            what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
 """
@@ -16,7 +17,9 @@ sync, sync_queue, sync_producer and other sync_…       the same names for thre
 from __future__ import annotations
 
 from zmqbroker.client.aio import Client
+from zmqbroker.client.call_values import Answer
 from zmqbroker.client.channels import Channels
+from zmqbroker.client.commands import Command, Query
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.cursor import Gap
@@ -27,6 +30,7 @@ from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
+from zmqbroker.client.requests import Request, Requests
 from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.store import ConsumerInfo, Store
@@ -34,6 +38,7 @@ from zmqbroker.client.subscription import Event as StoredEvent
 from zmqbroker.client.subscription import Subscription
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_commands import SyncCommand, SyncQuery, SyncRequest, SyncRequests
 from zmqbroker.client.sync_events import SyncEvents, SyncEventsSubscription
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
@@ -45,10 +50,12 @@ from zmqbroker.client.transaction import Transaction
 from zmqbroker.client.worker import Rejected
 
 __all__ = [
+    "Answer",
     "BatchConfirm",
     "Bindings",
     "Channels",
     "Client",
+    "Command",
     "Confirm",
     "Consumer",
     "ConsumerInfo",
@@ -64,8 +71,11 @@ __all__ = [
     "Origin",
     "Producer",
     "PublishResult",
+    "Query",
     "Queue",
     "Rejected",
+    "Request",
+    "Requests",
     "Routes",
     "Schedules",
     "SendResult",
@@ -76,6 +86,7 @@ __all__ = [
     "SyncBindings",
     "SyncChannels",
     "SyncClient",
+    "SyncCommand",
     "SyncConfirm",
     "SyncConsumer",
     "SyncDurable",
@@ -83,7 +94,10 @@ __all__ = [
     "SyncEventsSubscription",
     "SyncMessage",
     "SyncProducer",
+    "SyncQuery",
     "SyncQueue",
+    "SyncRequest",
+    "SyncRequests",
     "SyncRoutes",
     "SyncSchedules",
     "SyncStore",

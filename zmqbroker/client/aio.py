@@ -17,6 +17,7 @@ from typing import Any, Unpack
 from zmqbroker.client.book import Book
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.cluster import Cluster
+from zmqbroker.client.commands import Command, Query
 from zmqbroker.client.destinations import DestinationResult, routed_message
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.events import Events
@@ -83,6 +84,14 @@ class Client:
     def store(self, name: str) -> Store:
         """The events store of that name. Must be called inside the event loop. Raises InvalidChannel."""
         return Store(name, self._running(), self._book, self._timeout_ms, self.queue)
+
+    def command(self, name: str) -> Command:
+        """The commands of a name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Command(name, self._running().home, self._book, self._timeout_ms)
+
+    def query(self, name: str) -> Query:
+        """The queries of a name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Query(name, self._running().home, self._book, self._timeout_ms)
 
     async def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""

@@ -25,6 +25,7 @@ from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.store import Store
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_commands import SyncCommand, SyncQuery
 from zmqbroker.client.sync_events import SyncEvents
 from zmqbroker.client.sync_queue import SyncMessage, SyncQueue
 from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
@@ -85,6 +86,14 @@ class SyncClient:
         if queue is None:
             queue = self._inner[name] = self.run(self._make_queue(client, name))
         return queue
+
+    def command(self, name: str) -> SyncCommand:
+        """The commands of a name. Raises InvalidChannel."""
+        return SyncCommand(self, self._current(), name)
+
+    def query(self, name: str) -> SyncQuery:
+        """The queries of a name. Raises InvalidChannel."""
+        return SyncQuery(self, self._current(), name)
 
     def events(self, name: str) -> SyncEvents:
         """The events of a name, or for `subscribe` of a pattern."""

@@ -28,6 +28,7 @@ __all__ = [
     "CancelRequest",
     "RespondRequest",
     "call_head",
+    "check_call",
     "read_respond",
     "respond_items",
 ]
@@ -140,6 +141,12 @@ def _read_call(fields: Fields, bodies: Sequence[Buffer]) -> CallRequest:
         cache_key,
         cache_ttl_ms,
     )
+
+
+def check_call(call: CallRequest) -> None:
+    """Raises InvalidRequest, or InvalidChannel, for a call that a node would refuse."""
+    fields = {name: getattr(call, name) for name in call.__dataclass_fields__ if name != "body"}
+    _read_call({name: value for name, value in fields.items() if value is not None}, (b"",))
 
 
 def read_respond(fields: Fields, bodies: Sequence[Buffer]) -> RespondRequest:
