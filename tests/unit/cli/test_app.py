@@ -115,6 +115,8 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
         "queue",
         "channel",
         "schedule",
+        "route",
+        "binding",
         "apply",
         "export",
         "cluster",
