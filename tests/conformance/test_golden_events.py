@@ -29,8 +29,8 @@ def test_golden_events_are_what_a_subscription_is_sent() -> None:
     pushed, _, missed = [item for item in GOLDEN["client"] if item["name"] == "EVENTS"]
     one = Subscription(b"id", 1, Want(RealtimeKind.EVENTS, "orders", ""), 10, 1 << 20)
     one.missed = 3
-    owner, header, batch = push_frames(one, BATCHES[0], TIME_UNIX_NS)[0]
+    ((owner, header, batch),), size = push_frames(one, BATCHES[0], TIME_UNIX_NS)
     assert decode_header(header) == (pushed["command"], 0, pushed["fields"])
-    assert (owner, batch) == (b"id", bytes.fromhex(pushed["bodies"][0]))
+    assert (owner, batch, size) == (b"id", bytes.fromhex(pushed["bodies"][0]), len(BATCHES[0]))
     one.missed = 5
     assert missed_frames(one) == [b"id", bytes.fromhex(missed["header"])]

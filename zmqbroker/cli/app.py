@@ -16,6 +16,7 @@ from zmqbroker.cli.binding import binding
 from zmqbroker.cli.channel import channel
 from zmqbroker.cli.cluster import cluster
 from zmqbroker.cli.dev import dev
+from zmqbroker.cli.events import events
 from zmqbroker.cli.exits import Exit, exit_status
 from zmqbroker.cli.log import log
 from zmqbroker.cli.options import CommandContext
@@ -39,7 +40,7 @@ def application() -> None:
 
 
 for command in (
-    *(serve, dev, status, queue, channel, schedule, route, binding, apply, export),
+    *(serve, dev, status, queue, channel, schedule, events, route, binding, apply, export),
     *(cluster, bench, backup, restore, verify, log),
 ):
     application.add_command(command)

@@ -7,8 +7,8 @@
     delivery_limit = 5
     dead_letter = "orders.dead"
 
-A channel has the settings that its table names, and of all others its defaults: those of patterns, or "no such rule". Routes and
-bindings are in the same file (`routing_file`).
+A channel has the settings that its table names, and of all others its defaults: those of patterns, or "no such rule".
+Routes and bindings are in the same file (`routing_file`).
 """
 
 from __future__ import annotations

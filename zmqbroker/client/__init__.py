@@ -6,6 +6,7 @@ driver, connection                                    the same with sockets, in 
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
+home, home_driver, events                             one connection that stays, for what never enters the log
 destinations, idle_producers                          sends to several destinations
 channels, schedules, cluster, route_tables            what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
@@ -18,6 +19,7 @@ from zmqbroker.client.channels import Channels
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.destinations import DestinationResult
+from zmqbroker.client.events import Event, Events, EventsSubscription, PublishResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
@@ -26,6 +28,7 @@ from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_events import SyncEvents, SyncEventsSubscription
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
@@ -43,10 +46,14 @@ __all__ = [
     "Consumer",
     "Content",
     "DestinationResult",
+    "Event",
+    "Events",
+    "EventsSubscription",
     "Explained",
     "Message",
     "Origin",
     "Producer",
+    "PublishResult",
     "Queue",
     "Rejected",
     "Routes",
@@ -58,6 +65,8 @@ __all__ = [
     "SyncClient",
     "SyncConfirm",
     "SyncConsumer",
+    "SyncEvents",
+    "SyncEventsSubscription",
     "SyncMessage",
     "SyncProducer",
     "SyncQueue",

@@ -19,6 +19,7 @@ from zmqbroker.client.channels import Channels
 from zmqbroker.client.cluster import Cluster
 from zmqbroker.client.destinations import DestinationResult, routed_message
 from zmqbroker.client.driver import Driver
+from zmqbroker.client.events import Events
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.route_tables import Bindings, Routes
@@ -54,6 +55,7 @@ class Client:
         self._driver: Driver | None = None  # made when first used, in the loop that it will belong to
         self._closed = False
         self._queues: dict[str, Queue] = {}
+        self._events: dict[str, Events] = {}  # what is published under one name in one pass shares a batch
         self._book = Book()
         self._message_class: type[Message] = Message
         self._message_owner: object = None  # what acks messages; None: their queue
@@ -67,6 +69,15 @@ class Client:
             queue = Queue(name, self._running(), self._book, self._timeout_ms, self._message_class, self._message_owner)
             self._queues[name] = queue
         return queue
+
+    def events(self, name: str) -> Events:
+        """The events of a name, or for `subscribe` of a pattern. Must be called inside the event loop."""
+        events = self._events.get(name)
+        if events is None:
+            if len(self._events) >= _QUEUES_MAX:
+                raise Busy(f"this client uses {_QUEUES_MAX} names of events")
+            events = self._events[name] = Events(name, self._running().home, self._timeout_ms)
+        return events
 
     async def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""

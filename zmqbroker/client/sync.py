@@ -24,6 +24,7 @@ from zmqbroker.client.destinations import DestinationResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_events import SyncEvents
 from zmqbroker.client.sync_queue import SyncMessage, SyncQueue
 from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
 from zmqbroker.client.sync_schedules import SyncSchedules
@@ -81,6 +82,14 @@ class SyncClient:
         if queue is None:
             queue = self._inner[name] = self.run(self._make_queue(client, name))
         return queue
+
+    def events(self, name: str) -> SyncEvents:
+        """The events of a name, or for `subscribe` of a pattern."""
+        return SyncEvents(self, name)
+
+    def inner(self) -> Client:
+        """The client in the loop of this process, to be used there."""
+        return self._current()
 
     def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""

@@ -56,22 +56,21 @@ class Audience:
         first, self._turn = self._turn, self._turn + count
         return [(seats[seat][0], share) for seat, share in _in_turn([there for _, there in seats], first, count)]
 
-    def spread(self, low: int, high: int, size: int) -> list[tuple[Subscription, Share]]:
-        """Which members here get which messages, `size` bytes together, and take them: in turn, those that have credit.
+    def spread(self, low: int, high: int) -> list[tuple[Subscription, Share]]:
+        """Which members here get which messages, and take them: in turn, those that have credit.
 
         What nobody has credit for is missed, by the one whose turn it is.
         """
-        members, count = self.members, high - low
+        members = self.members
         if not members:
             return []
-        first, self._next = self._next % len(members), self._next + count
+        first, self._next = self._next % len(members), self._next + high - low
         found: list[tuple[Subscription, Share]] = []
         for step in range(2 * len(members)):  # once round with equal shares, and once more for what they left over
             member = members[(first + step) % len(members)]
             equal = -(-(high - low) // max(1, len(members) - step))
-            taken = min(equal, member.room)
-            if taken:
-                member.charge(taken, size * taken // count)
+            if taken := min(equal, member.room):
+                member.take(taken)
                 found.append((member, (low, low + taken)))
                 low += taken
                 if low == high:

@@ -47,21 +47,21 @@ class Subscription:
         """Messages that it may be sent now."""
         return self.granted_count - self.taken_count if self.taken_bytes < self.granted_bytes else 0
 
-    def charge(self, count: int, size: int) -> None:
-        """It is sent so many messages, with so many bytes together."""
-        self.taken_count += count
-        self.taken_bytes += size
-
-    def take(self, count: int, size: int) -> int:
-        """Send it the first of `count` messages with `size` bytes together: returns how many; the others are missed."""
+    def take(self, count: int) -> int:
+        """Send it the first of `count` messages: returns how many it may have; the others are missed."""
         taken = min(count, self.room)
-        self.charge(taken, size * taken // count)
+        self.taken_count += taken
         self.missed += count - taken
         return taken
 
+    def charge(self, size: int) -> None:
+        """What it takes is sent in body frames of so many bytes."""
+        self.taken_bytes += size
+
     def give_back(self, count: int, size: int) -> None:
         """What was taken could not be sent: it is missed, and the credit is there again."""
-        self.charge(-count, -size)
+        self.taken_count -= count
+        self.taken_bytes -= size
         self.missed += count
 
     def grant(self, count: int, size: int) -> None:

@@ -20,15 +20,18 @@ __all__ = ["missed_frames", "push_frames"]
 _TIME = struct.Struct(">Q")
 
 
-def push_frames(subscription: Subscription, batch: bytes, time_unix_ns: int) -> list[list[bytes]]:
-    """Messages with a batch for a subscription, [routing id, frames …] each: one, but of long ones in the plain form."""
+def push_frames(subscription: Subscription, batch: bytes, time_unix_ns: int) -> tuple[list[list[bytes]], int]:
+    """Messages with a batch for a subscription, [routing id, frames …] each, and what they count for its credit in bytes.
+
+    It is one, but of long ones in the plain form.
+    """
     if subscription.plain:
         return _plain(subscription, batch, time_unix_ns)
     head = subscription.head
     if head is None or subscription.missed != subscription.told_missed:
         fields = {**_common(subscription), "time_unix_ns": U64_MAX}
         head = subscription.head = encode_header(Reply.EVENTS, 0, fields)[: -_TIME.size]
-    return [[*_way(subscription), head + _TIME.pack(time_unix_ns), batch]]
+    return [[*_way(subscription), head + _TIME.pack(time_unix_ns), batch]], len(batch)
 
 
 def missed_frames(subscription: Subscription) -> list[bytes]:
@@ -46,7 +49,7 @@ def _way(subscription: Subscription) -> list[bytes]:
     return [subscription.owner, b""] if subscription.delimiter else [subscription.owner]
 
 
-def _plain(subscription: Subscription, batch: bytes, time_unix_ns: int) -> list[list[bytes]]:
+def _plain(subscription: Subscription, batch: bytes, time_unix_ns: int) -> tuple[list[list[bytes]], int]:
     contents = codec.decode_batch(batch, verify=False)
     rows, bodies = [], list(map(bytes, contents.bodies))
     for number in range(len(bodies)):
@@ -60,7 +63,7 @@ def _plain(subscription: Subscription, batch: bytes, time_unix_ns: int) -> list[
         said = {"client_id": headers.client_id, "trace": headers.trace, "compressed": contents.header.flags & 1 == 1}
         rows.append(row | {name: value for name, value in said.items() if value})
     fields = {**_common(subscription), "time_unix_ns": time_unix_ns}
-    return [
+    messages = [
         [
             *_way(subscription),
             encode_header(Reply.EVENTS, 0, {**fields, "messages": rows[start : start + PLAIN_COUNT_MAX]}),
@@ -68,3 +71,4 @@ def _plain(subscription: Subscription, batch: bytes, time_unix_ns: int) -> list[
         ]
         for start in range(0, len(bodies), PLAIN_COUNT_MAX)
     ]
+    return messages, sum(map(len, bodies))

@@ -42,10 +42,6 @@ class _Batch:
     count: int
     time_unix_ns: int  # when it was published, by the clock of the node where it was
 
-    def size_of(self, share: Share) -> int:
-        """What some of its messages count for credit, in bytes."""
-        return len(self.frame) * (share[1] - share[0]) // self.count
-
     def part(self, share: Share) -> bytes:
         """The batch frame of some of its messages."""
         low, high = share
@@ -158,7 +154,7 @@ class Events:
         """Hand a batch to each of these."""
         given: list[tuple[Subscription, Share]] = []
         for subscription in members:
-            taken = subscription.take(batch.count, len(batch.frame))
+            taken = subscription.take(batch.count)
             if taken < batch.count:
                 self._realtime.count("events_missed", batch.count - taken)
             if taken:
@@ -170,7 +166,7 @@ class Events:
         waiting = [share]
         while waiting and audience.members:
             low, high = waiting.pop()
-            given = audience.spread(low, high, batch.size_of((low, high)))
+            given = audience.spread(low, high)
             taken = sum(end - start for _, (start, end) in given)
             if taken < high - low:
                 self._realtime.count("events_missed", high - low - taken)
@@ -179,19 +175,20 @@ class Events:
     def _push(self, batch: _Batch, given: Sequence[tuple[Subscription, Share]]) -> list[Share]:
         """Send what was taken; what was for connections that are gone."""
         messages: list[list[bytes]] = []
-        sources: list[tuple[Subscription, Share]] = []
+        sources: list[tuple[Subscription, Share, int]] = []  # of each message, and the bytes of all for it
         for subscription, share in given:
-            found = push_frames(subscription, batch.part(share), batch.time_unix_ns)
+            found, size = push_frames(subscription, batch.part(share), batch.time_unix_ns)
+            subscription.charge(size)
             messages += found
-            sources += [(subscription, share)] * len(found)
+            sources += [(subscription, share, size)] * len(found)
         refused = self._realtime.push(messages)
         self._realtime.count("events_out", sum(end - start for _, (start, end) in given))
         gone: list[Share] = []
-        for subscription, share in dict.fromkeys(sources[place] for place in refused):
+        for subscription, share, size in dict.fromkeys(sources[place] for place in refused):
             count = share[1] - share[0]
             self._realtime.count("events_out", -count)
             if self._realtime.interest.get(subscription.owner, subscription.number) is subscription:
-                subscription.give_back(count, batch.size_of(share))
+                subscription.give_back(count, size)
                 self._realtime.count("events_missed", count)
             else:
                 gone.append(share)

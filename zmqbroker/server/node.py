@@ -49,7 +49,7 @@ __all__ = ["Node"]
 DRAIN_COUNT = 256
 #: Rounds of "what the log finished makes new work" in one pass, when the log is written inline.
 ROUNDS_MAX = 64
-#: Seconds between tries to send replies to clients that do not read.
+#: Seconds between tries to send what full pipes refused.
 BLOCKED_RETRY_S = 0.005
 
 journal = logging.getLogger("zmqbroker")
@@ -146,8 +146,9 @@ class Node:
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()
-        if self._port.blocked:
+        if self._port.blocked or self.network.blocked:
             self._port.flush()
+            self.network.flush()
             self._plan_retry()
 
     def _plan_retry(self) -> None:
@@ -289,6 +290,8 @@ class Node:
         """A hint: the process of a member seems to be gone. Where it led, this node campaigns soon."""
         for group in self.groups.values():
             self._succession.leader_lost(group.core, member)
+        if (peer := self.network.peer_of(member)) is not None:
+            self.realtime.interest.forget(peer.uid)  # a node that lives tells it again within a second
 
     # --- once a second -----------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from zmqbroker.errors import RequestError
 from zmqbroker.raft.messages import Message
 from zmqbroker.server.acquaintances import PeerState
 from zmqbroker.server.formation import Formation
+from zmqbroker.server.patient_link import PatientLink
 from zmqbroker.server.sockets import PeerLink, PeerPort
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.peer import (
@@ -47,7 +48,7 @@ class PeerNetwork:
         self._counters = counters
         self._links: dict[str, PeerLink] = {}  # by PeerState.key
         self._bulk: dict[str, PeerLink] = {}  # the same for snapshots, only while they are sent
-        self._realtime: dict[str, PeerLink] = {}  # the same for what never enters the log
+        self._realtime: dict[str, PatientLink] = {}  # the same for what never enters the log
 
     @property
     def links(self) -> dict[str, PeerLink]:
@@ -66,9 +67,11 @@ class PeerNetwork:
     def drop_strangers(self) -> None:
         """Close the links to nodes that are neither peers nor strangers any more."""
         keys = {peer.key for peer in self._formation.known.everybody()}
-        for links in (self._links, self._bulk, self._realtime):
+        for links in (self._links, self._bulk):
             for key in [key for key in links if key not in keys]:
                 links.pop(key).close()
+        for key in [key for key in self._realtime if key not in keys]:
+            self._realtime.pop(key).close()
 
     def peer_with(self, uid: bytes) -> PeerState | None:
         """The peer with a node uid, if it was heard of."""
@@ -106,25 +109,37 @@ class PeerNetwork:
 
     def send_bulk(self, peer: PeerState, fields: dict[str, Any], chunk: bytes) -> bool:
         """Send a piece of a snapshot on a connection of its own, so that no heartbeat waits behind it."""
-        return self._send_aside(self._bulk, peer, PeerKind.SNAPSHOT, fields, (chunk,))
+        link = self._links.get(peer.key)
+        if link is None:
+            return False
+        bulk = self._bulk.get(peer.key)
+        if bulk is None or bulk.address != link.address:
+            if bulk is not None:
+                bulk.close()
+            bulk = self._bulk[peer.key] = PeerLink(self._context, link.address)
+        return bulk.send(encode_peer(self._envelope(PeerKind.SNAPSHOT, peer), fields, (chunk,)))
 
     def send_realtime(self, kind: PeerKind, peer: PeerState, fields: dict[str, Any], frames: Sequence[Buffer] = ()) -> bool:
-        """Send what never enters the log, on a connection of its own too; False when it is down or full, or was just begun."""
-        return bool(peer.uid) and self._send_aside(self._realtime, peer, kind, fields, frames)
-
-    def _send_aside(
-        self, links: dict[str, PeerLink], peer: PeerState, kind: PeerKind, fields: dict[str, Any], frames: Sequence[Buffer]
-    ) -> bool:
-        """Send on a connection beside that for Raft, which is made when it is first used, to the same address."""
+        """Send what never enters the log, on a connection of its own too; False when it is not connected, or over its bound."""
         main = self._links.get(peer.key)
-        if main is None:
+        if main is None or not peer.uid:
             return False
-        link = links.get(peer.key)
+        link = self._realtime.get(peer.key)
         if link is None or link.address != main.address:
             if link is not None:
                 link.close()
-            link = links[peer.key] = PeerLink(self._context, main.address)
+            link = self._realtime[peer.key] = PatientLink(PeerLink(self._context, main.address))
         return link.send(encode_peer(self._envelope(kind, peer), fields, frames))
+
+    @property
+    def blocked(self) -> bool:
+        """Whether anything that never enters the log waits for room on its way."""
+        return any(link.blocked for link in self._realtime.values())
+
+    def flush(self) -> None:
+        """Try that again."""
+        for link in self._realtime.values():
+            link.flush()
 
     def end_bulk(self, member_id: int) -> None:
         """Close the connection for snapshots: nothing is sent on it for now."""
@@ -217,6 +232,8 @@ class PeerNetwork:
 
     def close(self) -> None:
         """Close every socket."""
-        for link in (*self._links.values(), *self._bulk.values(), *self._realtime.values()):
+        for link in (*self._links.values(), *self._bulk.values()):
             link.close()
+        for patient in self._realtime.values():
+            patient.close()
         self._port.close()

@@ -115,6 +115,7 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
         "queue",
         "channel",
         "schedule",
+        "events",
         "route",
         "binding",
         "apply",

@@ -59,21 +59,21 @@ def test_shares_leave_out_nodes_that_cannot_be_reached() -> None:
 
 def test_spread_goes_round_the_members_here() -> None:
     group = audience(3)
-    got = [group.spread(0, 1, 10)[0][0].number for _ in range(6)]
+    got = [group.spread(0, 1)[0][0].number for _ in range(6)]
     assert got == [0, 1, 2, 0, 1, 2]
 
 
-def test_spread_cuts_a_batch_for_all_members_and_charges_them() -> None:
+def test_spread_cuts_a_batch_for_all_members() -> None:
     group = audience(3)
-    given_out = group.spread(10, 20, 1000)
+    given_out = group.spread(10, 20)
     assert [(one.number, share) for one, share in given_out] == [(0, (10, 14)), (1, (14, 17)), (2, (17, 20))]
-    assert [(one.taken_count, one.taken_bytes) for one in group.members] == [(4, 400), (3, 300), (3, 300)]
+    assert [one.taken_count for one in group.members] == [4, 3, 3]
 
 
 def test_spread_passes_over_members_without_credit_and_comes_back_for_what_is_left() -> None:
     group = audience()
     group.members = [member(0, credit=5), member(1, credit=0), member(2, credit=1)]
-    given_out = group.spread(0, 6, 600)
+    given_out = group.spread(0, 6)
     assert [(one.number, share) for one, share in given_out] == [(0, (0, 2)), (2, (2, 3)), (0, (3, 6))]
     assert [one.missed for one in group.members] == [0, 0, 0]
 
@@ -81,13 +81,13 @@ def test_spread_passes_over_members_without_credit_and_comes_back_for_what_is_le
 def test_what_nobody_has_credit_for_is_missed_by_the_one_whose_turn_it_is() -> None:
     group = audience()
     group.members = [member(0, credit=1), member(1, credit=0)]
-    assert [(one.number, share) for one, share in group.spread(0, 3, 30)] == [(0, (0, 1))]
-    assert group.spread(0, 1, 10) == []
+    assert [(one.number, share) for one, share in group.spread(0, 3)] == [(0, (0, 1))]
+    assert group.spread(0, 1) == []
     assert [one.missed for one in group.members] == [2, 1]
 
 
 def test_spread_without_members_gives_nothing() -> None:
-    assert audience(b=1).spread(0, 3, 30) == []
+    assert audience(b=1).spread(0, 3) == []
     assert audience().empty
     assert not audience(b=1).empty
 
@@ -98,15 +98,17 @@ def test_spread_without_members_gives_nothing() -> None:
 )
 def test_subscription_takes_what_its_credit_allows_and_misses_the_rest(credit: int, credit_bytes: int, taken: int) -> None:
     one = member(1, credit, credit_bytes)
-    assert one.take(4, 400) == taken
-    assert (one.taken_count, one.taken_bytes, one.missed) == (taken, taken * 100, 4 - taken)
+    assert one.take(4) == taken
+    assert (one.taken_count, one.missed) == (taken, 4 - taken)
 
 
 def test_credit_in_bytes_ends_with_the_batch_that_exceeds_it() -> None:
     one = member(1, PLENTY, 100)
-    assert [one.take(1, 60) for _ in range(3)] == [1, 1, 0]
+    for taken in (1, 1, 0):
+        assert one.take(1) == taken
+        one.charge(60 * taken)
     one.grant(0, 121)
-    assert one.take(1, 60) == 1
+    assert one.take(1) == 1
 
 
 def test_grants_are_absolute_and_never_less() -> None:
@@ -119,6 +121,7 @@ def test_grants_are_absolute_and_never_less() -> None:
 
 def test_what_was_given_back_is_missed_and_its_credit_is_there_again() -> None:
     one = member(1, 4, PLENTY)
-    one.take(4, 400)
+    one.take(4)
+    one.charge(400)
     one.give_back(4, 400)
     assert (one.room, one.taken_bytes, one.missed) == (4, 0, 4)

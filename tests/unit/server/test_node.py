@@ -28,15 +28,12 @@ class Loop:
 
 
 class Port:
-    """A port without messages, one of whose clients does not read; the peers' side has none either."""
+    """A port without messages, one of whose clients does not read."""
 
     blocked = True
     flushed = 0
 
     def drain(self, _count_max: int) -> list[list[bytes]]:
-        return []
-
-    def receive(self, _count_max: int, _now_ns: int) -> list[Any]:
         return []
 
     def readable(self) -> bool:
@@ -46,11 +43,26 @@ class Port:
         self.flushed += 1
 
 
+class Network:
+    """The side of the peers: they say nothing and take everything."""
+
+    blocked = False
+
+    def receive(self, _count_max: int, _now_ns: int) -> list[Any]:
+        return []
+
+    def readable(self) -> bool:
+        return False
+
+    def flush(self) -> None:
+        """Nothing waits."""
+
+
 def node_with(log: MemoryLog, loop: Loop, port: Port) -> Node:
     """A node without peers."""
     parts: dict[str, Any] = {
         "formation": None,
-        "network": port,
+        "network": Network(),
         "port": port,
         "log": log,
         "state": MemoryState(),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.server.realtime_sites import TIMEOUT_NS, Site, Sites
+from zmqbroker.commands import RealtimeKind
 from zmqbroker.errors import ChecksumMismatch, InvalidChannel, InvalidRequest, MessageTooLarge, RequestError, Unsupported
 from zmqbroker.server.replies import PLAIN_COUNT_MAX
 from zmqbroker.wire import codec
@@ -264,7 +265,7 @@ def test_node_that_is_silent_is_forgotten_and_heard_again_when_it_is_back(trio: 
     trio.broken.add(three.uid)
     for second in range(1, 7):
         trio.sweep(second * 1_000_000_000)
-    assert one.realtime.interest.find(1, "a").subscribers == 0  # type: ignore[arg-type]
+    assert one.realtime.interest.find(RealtimeKind.EVENTS, "a").subscribers == 0
     trio.broken.clear()
     trio.sweep(7_000_000_000)
     assert publish(one, "a", b"1") == (1, 1)
