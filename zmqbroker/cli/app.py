@@ -41,10 +41,8 @@ def application() -> None:
 
 
 for command in (
-    *(serve, dev, status, queue, channel, schedule, route, binding, apply, export),
-    *(cluster, bench, backup, restore, verify, log),
-    events,
-    *(calls.command, calls.query),
+    *(serve, dev, status, queue, channel, schedule, events, calls.command, calls.query, route, binding),
+    *(apply, export, cluster, bench, backup, restore, verify, log),
 ):
     application.add_command(command)
 
