@@ -57,6 +57,7 @@ PURE = (
     "client/session.py",
     "client/routing.py",
     "client/search.py",
+    "client/cursor.py",
 )
 IMPURE_MODULES = {
     "asyncio",
