@@ -152,7 +152,7 @@ def _run_columns(data: bytes) -> None:
 
 
 def _entry_samples() -> list[bytes]:
-    whole = [bytes.fromhex(_GOLDEN[kind]["data"]) for kind in ("entry", "queue_entry", "audit_entry")]
+    whole = [bytes.fromhex(_GOLDEN[kind]["data"]) for kind in ("entry", "queue_entry", "audit_entry", "store_entry")]
     return whole + [_built(data, one) for data in whole for one in range(len(decode_entry(data).commands))]
 
 

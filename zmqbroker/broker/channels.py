@@ -102,10 +102,8 @@ class Channels:
             return self.find(name, incarnation)
         return self.unusable(name) or self.create(name, {}, moment)
 
-    def unusable(self, name: str) -> RequestError | None:
+    def unusable(self, name: str) -> ChannelNotFound | None:
         """Why using a channel that is not there does not make it, if so."""
-        if CONSUMER_MARK in name:
-            return unsendable(name)
         if self.defaults.creates_on_use(name):
             return None
         return ChannelNotFound(f"no channel is called {name!r}, and using it makes none: create_on_use is false for it")
@@ -143,14 +141,16 @@ class Channels:
             return StoreConsumer(store, *parts)
         return Queue(*parts)
 
-    def remove(self, queue: Queue, moment: Moment) -> list[Delivery]:
+    def remove(self, queue: Queue) -> list[Delivery]:
         """Delete a queue with all that is in it, and a store with its consumers; those who wait there get nothing."""
         deliveries: list[Delivery] = []
         if isinstance(queue, EventsStore):
             for number in sorted(queue.consumers):
-                deliveries += self.remove(self.touch(number), moment)
+                deliveries += self.remove(self.touch(number))
         queue.clear()
-        deliveries += [delivery for waiter in list(queue.waiting) for delivery in queue.end_wait(waiter, moment)]
+        for waiter in list(queue.waiting):  # without a look at who could be served, or be active, instead
+            queue.drop_waiter(waiter)
+            deliveries.append(Delivery(waiter.key, queue.name, ()))
         self.agenda.put(queue.number, None)
         del self._by_number[queue.number], self._by_name[queue.name]
         self._names.remove(queue.name)

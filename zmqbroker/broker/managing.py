@@ -61,7 +61,7 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
             queue.forget_ids(moment.now_unix_ns)
             served.add(queue)
         case _:
-            deliveries += channels.remove(queue, moment)
+            deliveries += channels.remove(queue)
             return ChannelChanged(queue.name, changed=True, deleted=True)
     deliveries += served.deliver(moment)
     return result

@@ -15,7 +15,6 @@ from zmqbroker.commands import (
     OpenConsumer,
     ResetConsumer,
     Result,
-    is_consumer,
     is_store,
     settings_said,
 )
@@ -43,8 +42,8 @@ def open_consumer(channels: Channels, command: OpenConsumer, moment: Moment, del
 
 def reset_consumer(channels: Channels, command: ResetConsumer, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Set the position of a consumer anew: what it has taken is forgotten, whoever holds it."""
-    if not is_consumer(command.channel):
-        return _unnamed(command)
+    if fault := _unnamed(command):
+        return fault
     consumer = channels.find(command.channel)
     if isinstance(consumer, RequestError):
         return consumer
@@ -80,14 +79,16 @@ def start_of(store: EventsStore, start: str, value: int, now_unix_ns: int) -> in
     return InvalidRequest(f"start is {start!r} with the value {value}, which is no place in a store")
 
 
-def _fault(command: OpenConsumer) -> RequestError | None:
-    if not is_store(command.store) or not is_consumer(command.channel):
-        return _unnamed(command)
+def _fault(command: OpenConsumer) -> InvalidRequest | None:
+    if fault := _unnamed(command):
+        return fault
     text = command.settings.contradiction(command.channel)
     return None if text is None else InvalidRequest(text)
 
 
-def _unnamed(command: OpenConsumer | ResetConsumer) -> InvalidRequest:
+def _unnamed(command: OpenConsumer | ResetConsumer) -> InvalidRequest | None:
+    if is_store(command.store):
+        return None
     return InvalidRequest(f"{command.channel!r} does not name a consumer of an events store")
 
 

@@ -116,12 +116,12 @@ class EventsStore(Queue):
             self.groups.newest.clear()
 
     def restore_groups(self) -> bool:
-        """Derive the newest event of every key."""
+        """Derive the newest event of every key: the last of its record, since only that is kept."""
         if self.settings.keep_latest:
             for first, last, _ in self.ready:
                 for batch in self.batches.overlapping(first, last):
                     if batch.value.group:
-                        self.groups.newest[batch.value.group] = min(batch.last, last)
+                        self.groups.newest[batch.value.group] = batch.last
         return True
 
     def serve(self, moment: Moment) -> list[Delivery]:

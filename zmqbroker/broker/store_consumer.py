@@ -158,7 +158,7 @@ class StoreConsumer(Queue):
 
     def _fill(self, wanted: int, records_max: int = COUNT_MAX) -> None:
         """Take records until so many events are ready; not beyond too many that wait for others of their key."""
-        if self.next_sequence >= self.store.next_sequence or self.is_deleted:  # as a rule
+        if self.next_sequence >= self.store.next_sequence:  # as a rule
             return
         parked = self.groups.parked
         for _ in range(records_max):

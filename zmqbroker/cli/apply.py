@@ -16,6 +16,7 @@ from zmqbroker.cli.options import CommandContext, json_option, timeout_option, u
 from zmqbroker.cli.output import emit_json, emit_line
 from zmqbroker.cli.readable import plain_text
 from zmqbroker.cli.settings import DEFAULTS, Settings, full_settings
+from zmqbroker.commands import is_consumer
 from zmqbroker.errors import ChannelNotFound
 
 if TYPE_CHECKING:
@@ -127,10 +128,11 @@ def _line(one: _Applied | _AppliedDefaults, dry_run: bool) -> str:
 @timeout_option(_TIMEOUT_MS)
 @click.pass_obj
 def export(context: CommandContext, search: str, url: str, timeout_ms: int) -> None:
-    """Write a file for `zmqbroker apply` to standard output: defaults, all channels with their settings, and no messages."""
+    """Write a file for `zmqbroker apply` to standard output: defaults, channels with their settings, and no messages."""
 
     async def found(client: Client) -> tuple[Defaults, list[dict[str, Any]]]:
-        return await client.channels.list_defaults(), await list_channels(search, client)
+        rows = await list_channels(search, client)
+        return await client.channels.list_defaults(), [row for row in rows if not is_consumer(row["channel"])]
 
     text = "\n".join(written_file(*context.run(url, timeout_ms, found)))
     click.echo(text.encode())  # TOML is UTF-8, whatever the terminal takes

@@ -70,11 +70,7 @@ class Trio:
         applied = self.machine.apply(self.index, self.now, commands)
         assert self.twin.apply(self.index, self.now, commands).deliveries == applied.deliveries
         results, answers = self.model.apply(self.index, self.now, commands)
-        assert [describe(result) for result in applied.results] == [describe(result) for result in results], (
-            commands,
-            applied.results,
-            results,
-        )
+        assert [describe(result) for result in applied.results] == [describe(result) for result in results]
         assert [spread(delivery) for delivery in applied.deliveries] == answers
         self.seen = (self.seen + [delivery for delivery in applied.deliveries if delivery.pieces])[-6:]
         self.check_receipts(answers)
