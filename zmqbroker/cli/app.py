@@ -24,6 +24,7 @@ from zmqbroker.cli.restore import restore
 from zmqbroker.cli.schedule import schedule
 from zmqbroker.cli.serve import serve
 from zmqbroker.cli.status import status
+from zmqbroker.cli.store import store
 from zmqbroker.cli.verify_directory import verify
 from zmqbroker.errors import BrokerError, ConfigError
 
@@ -36,7 +37,23 @@ def application() -> None:
     """A message broker that speaks ZeroMQ, replicates every queue with Raft, and loses nothing it acknowledged."""
 
 
-for command in (serve, dev, status, queue, channel, schedule, apply, export, cluster, bench, backup, restore, verify, log):
+for command in (
+    serve,
+    dev,
+    status,
+    queue,
+    store,
+    channel,
+    schedule,
+    apply,
+    export,
+    cluster,
+    bench,
+    backup,
+    restore,
+    verify,
+    log,
+):
     application.add_command(command)
 
 

@@ -43,7 +43,7 @@ def reads(draw: st.DrawFn) -> ReadRequest:
 REQUESTS: st.SearchStrategy[AnyRequest] = st.one_of(
     reads(),
     st.builds(lambda place, *rest: OpenConsumerRequest(CONSUMER, *place, *rest), PLACES, st.booleans(), U32, st.booleans()),
-    st.builds(lambda place, forward: ResetConsumerRequest(CONSUMER, *place, forward), PLACES, st.booleans()),
+    st.builds(lambda place, forward: ResetConsumerRequest(CONSUMER, place[0], place[1], forward), PLACES, st.booleans()),
 )
 
 
