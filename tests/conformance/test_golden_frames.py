@@ -245,6 +245,12 @@ REQUESTS: list[AnyRequest] = [
     requests.CacheStatsRequest(),
     requests.CacheStatsRequest("price"),
     *ROUTING,
+    requests.ReadRequest("events_store:orders"),
+    requests.ReadRequest("events_store:orders", "sequence", 42, 1024, 1 << 20, 10_000, "", 655, forward=True),
+    requests.ReadRequest("events_store:orders", "last", key="customer-7", plain=True),
+    requests.OpenConsumerRequest("events_store:orders>billing", "first", exclusive=True, consumer=3),
+    requests.OpenConsumerRequest("events_store:orders>workers", "time_delta_ms", 60_000, forward=True),
+    requests.ResetConsumerRequest("events_store:orders>billing", "time", 1_700_000_000_000_000_000),
 ]
 
 

@@ -57,6 +57,7 @@ PURE = (
     "client/session.py",
     "client/routing.py",
     "client/search.py",
+    "client/cursor.py",
     "client/home.py",
 )
 IMPURE_MODULES = {

@@ -28,6 +28,7 @@ from zmqbroker.cli.route import route
 from zmqbroker.cli.schedule import schedule
 from zmqbroker.cli.serve import serve
 from zmqbroker.cli.status import status
+from zmqbroker.cli.store import store
 from zmqbroker.cli.verify_directory import verify
 from zmqbroker.errors import BrokerError, ConfigError
 
@@ -41,7 +42,7 @@ def application() -> None:
 
 
 for command in (
-    *(serve, dev, status, queue, channel, schedule, events, calls.command, calls.query, route, binding),
+    *(serve, dev, status, queue, store, channel, schedule, events, calls.command, calls.query, route, binding),
     *(apply, export, cluster, bench, backup, restore, verify, log),
 ):
     application.add_command(command)
