@@ -63,8 +63,12 @@ class Desk:
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
-    def handle_all(self, messages: list[list[bytes]], now_ns: int) -> None:
-        """Serve what clients of this node sent, in order; plain SENDs next to each other become batches."""
+    def handle_all(self, messages: list[list[bytes]], now_ns: int) -> bool:
+        """Serve what clients of this node sent, in order; plain SENDs next to each other become batches.
+
+        Whether there was anything but calls and answers to calls.
+        """
+        others = False
         group = self._node.groups.get(DATA_GROUP)
         position = 0
         while position < len(messages):
@@ -72,6 +76,7 @@ class Desk:
             if len(message) > 2 and is_call(message[-2]) and self._take_call(message, now_ns):
                 position += 1
                 continue
+            others = True
             began = position
             if group is not None and group.leading:
                 position = self._take_sends(group, messages, position, now_ns)
@@ -79,6 +84,7 @@ class Desk:
             if position == began:
                 self.handle(message, now_ns)
                 position += 1
+        return others
 
     def _take_call(self, message: list[bytes], now_ns: int) -> bool:
         """Serve a CALL or a RESPOND, which take a shorter way; False when it has not the frames that it must have."""
