@@ -139,7 +139,7 @@ class Node:
         self._go_on(pump=self._drain_peers(time.monotonic_ns()))
 
     def _go_on(self, *, pump: bool = True) -> None:
-        """What follows from what came, from clients, other nodes or the log; without `pump` there was nothing for the groups."""
+        """What follows from what came, from clients, nodes or the log; without `pump` there was nothing for the groups."""
         self.realtime.calls.flush()
         if pump:
             self._pump()

@@ -177,6 +177,9 @@ def test_queue_request_encoded_leaves_defaults_out() -> None:
     assert fields(ManageRequest(Redrive("q", first=7))) == {"channel": "q", "first": 7}
     assert fields(ManageRequest(CreateChannel("q"))) == {"channel": "q"}
     assert fields(ManageRequest(UpdateChannel("q", ChannelSettings()))) == {"channel": "q", "settings": {}}
+    said = ManageRequest(UpdateChannel("q", ChannelSettings(max_bytes=5), ("overflow",)))
+    assert fields(said) == {"channel": "q", "settings": {"max_bytes": 5, "overflow": "reject"}}
+    assert decode_request(Request.UPDATE_CHANNEL, fields(said), []) == said
     assert fields(PeekRequest("q", count_max=3)) == {"channel": "q", "max": 3}
     assert fields(ListChannels()) == {}
 
@@ -304,6 +307,9 @@ SETTINGS: list[tuple[Any, str]] = [
     ({"max_age_ms": -1}, f"field max_age_ms is -1, {DELAY_RANGE}"),
     ({"max_age_ms": 315_576_000_001}, f"field max_age_ms is 315576000001, {DELAY_RANGE}"),
     ({"max_age_ms": "1 d"}, "field max_age_ms must be an integer: '1 d'"),
+    ({"keep_latest": 1}, "field keep_latest must be true or false: 1"),
+    ({"keep_latest": True}, "setting keep_latest is True, and a queue has no such setting"),
+    ({"dead_letter": "events_store:s>c"}, "setting dead_letter is 'events_store:s>c', a consumer of an events store"),
     ({"overflow": ""}, "setting overflow is '', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": "spill"}, "setting overflow is 'spill', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": 1}, "field overflow must be text: 1"),
