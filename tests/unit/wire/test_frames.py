@@ -151,6 +151,7 @@ SHARED = {
         *(Request.UPDATE_CHANNEL, Request.DELETE_CHANNEL),
         *(Request.SET_DEFAULTS, Request.CREATE_SCHEDULE, Request.DELETE_SCHEDULE),
     },
+    Reply.CONSUMER: {Request.RESET_CONSUMER},
 }
 
 
