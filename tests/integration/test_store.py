@@ -13,7 +13,8 @@ import zmqbroker
 from tests.integration.wild import unique_channel
 from tests.processes import Cluster
 from tests.raw import Raw
-from zmqbroker.client import Durable, Event, Gap, Message, Store
+from zmqbroker.client import Durable, Gap, Message, Store
+from zmqbroker.client import StoredEvent as Event
 from zmqbroker.errors import ChannelNotFound, ConsumerTaken, InvalidRequest, PositionGone, Unsupported
 from zmqbroker.wire.frames import Reply, Request
 

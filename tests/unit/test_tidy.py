@@ -58,6 +58,7 @@ PURE = (
     "client/routing.py",
     "client/search.py",
     "client/cursor.py",
+    "client/home.py",
 )
 IMPURE_MODULES = {
     "asyncio",

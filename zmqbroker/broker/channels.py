@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from zmqbroker.broker.bindings import Bindings
 from zmqbroker.broker.claims import Claims
 from zmqbroker.broker.defaults import Defaults
 from zmqbroker.broker.entries import LiveEntries
@@ -35,6 +36,7 @@ class Channels:
         self.entries = LiveEntries()
         self.agenda = Agenda()
         self.defaults = Defaults(limits)
+        self.bindings = Bindings(limits)
         self.next_number = 1
         self.limits = limits
         self._by_number: dict[int, Queue] = {}  # in ascending order

@@ -1,21 +1,21 @@
 """What channels have when they are made and nobody says otherwise: settings by patterns of names, the same on every replica.
 
-A tree of tokens finds the patterns that fit a name, the most specific one first, in the time that those take, however many
-there are. What is said changes no channel that is there. Source: docs/PROTOCOL.md §3, SET_DEFAULTS; the order of patterns is
-that of `commands.defaults`.
+What is said changes no channel that is there. Source: docs/PROTOCOL.md §3, SET_DEFAULTS; the order of patterns is that of
+`commands.defaults`.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import msgpack
 
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.parts import DEFAULTS, pack
+from zmqbroker.broker.patterns import PatternTree
 from zmqbroker.broker.records import Moment
 from zmqbroker.commands import CREATE_ON_USE, ChannelSettings, DefaultsChanged, Result, Said, SetDefaults, completed
 from zmqbroker.errors import Busy, Corruption
@@ -33,14 +33,6 @@ class _Pattern:
     said: Said
 
 
-@dataclass(slots=True)
-class _Token:
-    """A place in the tree: what may follow here, and the pattern that ends here."""
-
-    next: dict[str, _Token] = field(default_factory=dict)
-    found: _Pattern | None = None
-
-
 class Defaults:
     """All patterns of one machine."""
 
@@ -48,7 +40,7 @@ class Defaults:
         self._limits = limits
         self._patterns: dict[str, _Pattern] = {}  # in the order of their numbers
         self._by_number: dict[int, _Pattern] = {}  # the same
-        self._tree = _Token()
+        self._tree: PatternTree[_Pattern] = PatternTree()
         self._dirty: Dirty[int] = Dirty()
 
     def __iter__(self) -> Iterator[tuple[str, Said]]:
@@ -71,7 +63,7 @@ class Defaults:
 
     def _fitting(self, channel: str) -> Iterator[Said]:
         """What is said by the patterns that fit, the most specific one first."""
-        return (pattern.said for pattern in _walk(self._tree, channel.split("."), 0))
+        return (pattern.said for pattern in self._tree.fitting(channel))
 
     # --- commands -------------------------------------------------------------------------------------------------------
 
@@ -98,15 +90,12 @@ class Defaults:
     def _add(self, pattern: _Pattern) -> None:
         self._patterns[pattern.pattern] = self._by_number[pattern.number] = pattern
         self._dirty.created(pattern.number)
-        place = self._tree
-        for token in pattern.pattern.split("."):
-            place = place.next.setdefault(token, _Token())
-        place.found = pattern
+        self._tree.put(pattern.pattern, pattern)
 
     def _remove(self, pattern: _Pattern) -> None:
         del self._patterns[pattern.pattern], self._by_number[pattern.number]
         self._dirty.deleted(pattern.number)
-        _prune(self._tree, pattern.pattern.split("."), 0)
+        self._tree.remove(pattern.pattern)
 
     # --- storing --------------------------------------------------------------------------------------------------------
 
@@ -133,28 +122,3 @@ class Defaults:
 
 def _value(pattern: _Pattern) -> bytes:
     return pack(pattern.pattern, dict(sorted(pattern.said.items())))
-
-
-def _walk(place: _Token, names: list[str], depth: int) -> Iterator[_Pattern]:
-    """The patterns that fit, the most specific one first; as deep as a name has tokens, of which there are 128 at most."""
-    if depth == len(names):
-        if place.found is not None:
-            yield place.found
-        return
-    for token in (names[depth], "*"):
-        if token in place.next:
-            yield from _walk(place.next[token], names, depth + 1)
-    rest = place.next.get(">")
-    if rest is not None and rest.found is not None:
-        yield rest.found
-
-
-def _prune(place: _Token, tokens: list[str], depth: int) -> None:
-    """Forget the pattern at the end of these tokens, and the places that lead nowhere then."""
-    if depth == len(tokens):
-        place.found = None
-        return
-    child = place.next[tokens[depth]]
-    _prune(child, tokens, depth + 1)
-    if child.found is None and not child.next:
-        del place.next[tokens[depth]]

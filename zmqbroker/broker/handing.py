@@ -10,31 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
-from zmqbroker.broker.channels import Channels, unsendable
-from zmqbroker.broker.managing import lacks_room, make_room, never_fits, overflows, too_full
+from zmqbroker.broker.atomic import Totals, refused_batch, refused_channel, store_all, totals_of
+from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.moving import Served
-from zmqbroker.broker.publishing import contradiction, store
+from zmqbroker.broker.publishing import contradiction
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
 from zmqbroker.broker.store_rules import unreceivable
 from zmqbroker.commands import (
-    ANY_INCARNATION,
-    CONSUMER_MARK,
     BatchHeader,
     Delivery,
     HandedOver,
     HandOver,
-    Publish,
-    Published,
     Receipt,
     Result,
 )
-from zmqbroker.errors import ChannelNotFound, Duplicate, InvalidRequest, RequestError, UnknownProducer
+from zmqbroker.errors import ChannelNotFound, InvalidRequest, RequestError
 
 __all__ = ["hand_over", "handed_over"]
-
-#: Of the batches for each channel together: messages, bytes.
-Totals = dict[str, tuple[int, int]]
 
 
 def hand_over(channels: Channels, command: HandOver, moment: Moment, deliveries: list[Delivery]) -> Result:
@@ -47,13 +40,13 @@ def hand_over(channels: Channels, command: HandOver, moment: Moment, deliveries:
     queue = channels.named(command.channel)
     if queue is None:
         return ChannelNotFound(f"no channel is called {command.channel!r}")
-    totals = _totals(command.batches)
+    totals = totals_of(command.batches)
     freed = sum(map(_count, command.receipts))
     refusal = (
         _fault(command)
         or _stale(queue, command)
-        or _refused_batch(channels, command.batches)
-        or _refused_channel(channels, queue, totals, freed)
+        or refused_batch(channels, command.batches)
+        or refused_channel(channels, totals, queue, freed)
     )
     return refusal or _carry_out(channels, queue, command, totals, moment, deliveries)
 
@@ -105,50 +98,6 @@ def _stale(queue: Queue, command: HandOver) -> RequestError | None:
     return queue.stale_receipts(stale, len(command.receipts), 0) if stale else None
 
 
-def _refused_batch(channels: Channels, batches: Iterable[Publish]) -> RequestError | None:
-    """What the producer of a batch says against it, after the batches before it."""
-    ahead: dict[tuple[str, int], int] = {}
-    for header in (batch.header for batch in batches if batch.header.producer):
-        name = header.channel, header.producer
-        target = channels.named(header.channel)
-        if target is None:
-            return UnknownProducer(f"producer {header.producer} is not open on channel {header.channel!r}")
-        answer = target.producers.judge(header, ahead.get(name, 0))
-        if isinstance(answer, Published):
-            first, last = header.base_sequence, header.base_sequence + header.count - 1
-            text = f"sequences {first} to {last} of producer {header.producer} are stored, and not by this hand-over"
-            return Duplicate(text)
-        if answer is not None:
-            return answer
-        ahead[name] = ahead.get(name, 0) + header.count
-    return None
-
-
-def _refused_channel(channels: Channels, source: Queue, totals: Totals, freed: int) -> RequestError | None:
-    """What the bounds of the channels say against it, and that of their number."""
-    made: set[str] = set()
-    for name, (count, size) in totals.items():
-        if CONSUMER_MARK in name:
-            return unsendable(name)
-        target = channels.named(name)
-        if target is None:
-            refusal = channels.unusable(name) or never_fits(name, channels.defaults.complete(name, {}), count, size)
-            if refusal is not None:
-                return refusal
-            made.add(name)
-            continue
-        leaving = freed if target is source else 0
-        full = lacks_room(target, count, size, leaving)
-        if full is not None:
-            return full
-        settings = target.settings
-        if settings.overflow == "dead_letter" and overflows(target, count, size, leaving):
-            if channels.named(settings.dead_letter) is None and channels.unusable(settings.dead_letter):
-                return too_full(target, count, size)
-            made.add(settings.dead_letter)
-    return channels.refusal(sum(channels.named(name) is None for name in made))
-
-
 # --- doing it --------------------------------------------------------------------------------------------------------
 
 
@@ -160,38 +109,12 @@ def _carry_out(
     served.add(source)
     count = sum(source.finish(source.let_go(receipt.first, receipt.last)) for receipt in command.receipts)
     source.counters.acked += count
-    targets: dict[str, Queue] = {}
-    for name in totals:
-        target = channels.find_or_create(name, ANY_INCARNATION, moment)
-        assert isinstance(target, Queue), "it was asked before whether there is room for another channel"
-        targets[name] = target
-        served.add(target)
-    firsts: dict[int, int] = {}  # sequence of the first message, by place of the batch
-    # Dead letters of one channel may go to another one of these, and no bound keeps them out: what needs no room comes first.
-    for name in sorted(totals, key=lambda name: overflows(targets[name], *totals[name], 0)):
-        full = make_room(channels, targets[name], *totals[name], moment, served)
-        assert full is None, "it was asked before whether there is room"
-        for place, batch in enumerate(command.batches):
-            if batch.header.channel == name:
-                firsts[place] = _store(targets[name], batch, moment)
+    firsts = store_all(channels, command.batches, totals, moment, served)
     deliveries += served.deliver(moment)
-    sent = tuple((batch.header.channel, firsts[place], batch.header.count) for place, batch in enumerate(command.batches))
+    sent = tuple(
+        (batch.header.channel, first, batch.header.count) for batch, first in zip(command.batches, firsts, strict=True)
+    )
     return HandedOver(count, sent, False, moment.now_unix_ns)
-
-
-def _store(target: Queue, batch: Publish, moment: Moment) -> int:
-    if batch.header.producer:
-        answer = target.producers.check(batch.header)
-        assert answer is None, "the producer was asked before"
-    return store(target, batch, moment)
-
-
-def _totals(batches: Iterable[Publish]) -> Totals:
-    totals: Totals = {}
-    for batch in batches:
-        count, size = totals.get(batch.header.channel, (0, 0))
-        totals[batch.header.channel] = count + batch.header.count, size + batch.size
-    return totals
 
 
 def _count(receipt: Receipt) -> int:

@@ -23,6 +23,9 @@ class MachineLimits:
     schedules_max: int = 10_000  # per group; some 500 bytes of state each, and an entry of the log, or its body in the store
     schedule_kept_ms: int = 3_600_000  # of one that has ended: longer than anybody repeats the request that made it
     defaults_max: int = 1_000  # patterns per group; some 200 bytes each
+    routes_max: int = 1_000  # per group; some 200 bytes each, at 64 destinations of the longest names 17 KB
+    bindings_max: int = 1_000  # per group; the same
+    bound_queues_max: int = 1_000  # that all bindings name together: what one message can be stored in; some 10 us each
     redriven_max: int = 500  # batches that one redrive looks at; each takes some 20 µs, so a follower's tick is not missed
     moved_max: int = 10_000  # ranges of sequences that moved away, per channel; some 100 bytes each
     taken_ready: int = 1_024  # events that a store's consumer has ready while somebody waits; 5 ms where each is a record

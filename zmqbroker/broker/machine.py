@@ -6,11 +6,11 @@ batch columns, ranges of numbers), yet no decoded command makes it raise: a refu
 
 Receipts. A message is assigned at most once per `assigning` number, so that an old receipt never fits a newer assignment:
 within one command everything that returns to ready does so before anything is assigned (Close), or nothing returns at all
-(Publish, HandOver, Receive); and what falls due at the start of an entry is collected first, so that a message which returns
-and is assigned there cannot return again before the next entry. The start of an entry uses the ordinal 65,535, which no command
-can have (docs/PROTOCOL.md §9 allows 65,535 commands, numbered from 0). The next message of a group, which is ready when the one
-before it has finished, was never assigned before: it does not return, so that any command may assign it (Ack), and the start of
-an entry, whatever finished there.
+(Publish, PublishAll, HandOver, Receive); and what falls due at the start of an entry is collected first, so that a message
+which returns and is assigned there cannot return again before the next entry. The start of an entry uses the ordinal 65,535,
+which no command can have (docs/PROTOCOL.md §9 allows 65,535 commands, numbered from 0). The next message of a group, which is
+ready when the one before it has finished, was never assigned before: it does not return, so that any command may assign it
+(Ack), and the start of an entry, whatever finished there.
 
 Source: DESIGN §6, docs/PROTOCOL.md §3, §4 and §9.
 """
@@ -23,13 +23,15 @@ from functools import partial
 
 from zmqbroker.broker.audit import Audit
 from zmqbroker.broker.claims import Active, Assignment
+from zmqbroker.broker.feeding import publish_and_feed
 from zmqbroker.broker.handing import hand_over
 from zmqbroker.broker.managing import manage
 from zmqbroker.broker.moving import Served
 from zmqbroker.broker.opening import open_consumer, reset_consumer
-from zmqbroker.broker.publishing import open_producer, publish
+from zmqbroker.broker.publishing import open_producer
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
+from zmqbroker.broker.routing import publish_all
 from zmqbroker.broker.settling import give_back, settle
 from zmqbroker.broker.state import State
 from zmqbroker.broker.store_rules import unreceivable
@@ -41,6 +43,7 @@ from zmqbroker.commands import (
     Closed,
     Command,
     CreateSchedule,
+    DeleteRoute,
     DeleteSchedule,
     Delivery,
     Extend,
@@ -49,13 +52,16 @@ from zmqbroker.commands import (
     OpenConsumer,
     OpenProducer,
     Publish,
+    PublishAll,
     Receive,
     Reject,
     Requeue,
     ResetConsumer,
     Result,
     Roster,
+    Rule,
     SetDefaults,
+    SetRoute,
     TakeAudit,
     Tick,
     Trim,
@@ -140,7 +146,7 @@ class Machine(State):
 
     def _dispatch(self, command: Command, moment: Moment, deliveries: list[Delivery]) -> Result:
         if isinstance(command, Publish):
-            return publish(self._channels, command, moment, deliveries)
+            return publish_and_feed(self._channels, command, moment, deliveries)
         if isinstance(command, Receive):
             return self._receive(command, moment, deliveries)
         if isinstance(command, Ack):
@@ -151,6 +157,8 @@ class Machine(State):
             return self._close(command, moment, deliveries)
         if isinstance(command, HandOver):
             return hand_over(self._channels, command, moment, deliveries)
+        if isinstance(command, PublishAll):
+            return publish_all(self._channels, command, moment, deliveries)
         if isinstance(command, TakeAudit):
             self._audit_due = True
             return Audited(moment.entry_index)
@@ -158,10 +166,8 @@ class Machine(State):
             self._trimmed_index = max(self._trimmed_index, command.index)
         elif isinstance(command, Nack | Reject | Requeue | Extend):
             return settle(self._channels, command, moment, deliveries)
-        elif isinstance(command, SetDefaults):
-            return self._defaults.set(command, moment)
-        elif isinstance(command, CreateSchedule | DeleteSchedule):
-            return self._schedules.change(command, moment)
+        elif isinstance(command, Rule):
+            return self._set_rule(command, moment)
         elif isinstance(command, OpenConsumer):
             return open_consumer(self._channels, command, moment, deliveries)
         elif isinstance(command, ResetConsumer):
@@ -169,6 +175,15 @@ class Machine(State):
         elif not isinstance(command, Tick):
             return manage(self._channels, command, moment, deliveries)
         return None
+
+    def _set_rule(self, command: Rule, moment: Moment) -> Result:
+        if isinstance(command, SetDefaults):
+            return self._defaults.set(command, moment)
+        if isinstance(command, CreateSchedule | DeleteSchedule):
+            return self._schedules.change(command, moment)
+        if isinstance(command, SetRoute | DeleteRoute):
+            return self._routes.change(command, moment)
+        return self._channels.bindings.change(command, moment)
 
     def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
         name, key = command.channel, command.key

@@ -22,6 +22,7 @@ __all__ = [
     "ACTIVE",
     "ASSIGNMENT",
     "BATCH",
+    "BINDING",
     "CHANNEL",
     "DEFAULTS",
     "DELAYED",
@@ -33,6 +34,7 @@ __all__ = [
     "READERS",
     "READY",
     "ROSTER",
+    "ROUTE",
     "SCHEDULE",
     "SEEN",
     "WAITING",
@@ -44,6 +46,7 @@ META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PAR
 SCHEDULE, DEFAULTS = 11, 12  # of no channel
 ACTIVE, MOVED = 13, 14
 PLACE = 15
+ROUTE, BINDING = 17, 18  # of no channel
 
 
 def pack(*values: object) -> bytes:

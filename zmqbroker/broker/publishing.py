@@ -23,7 +23,17 @@ from zmqbroker.commands import (
 )
 from zmqbroker.errors import InvalidRequest, SequenceMismatch
 
-__all__ = ["contradiction", "open_producer", "publish", "store", "stored"]
+__all__ = [
+    "append",
+    "contradiction",
+    "duplicates_of",
+    "mismatch",
+    "open_producer",
+    "publish",
+    "records_for",
+    "store",
+    "stored",
+]
 
 
 def publish(
@@ -37,7 +47,7 @@ def publish(
     if (header.count < 1 or command.runs or command.ids) and (refusal := contradiction(command)):
         return refusal
     if expected and not header.producer and channels.named(header.channel) is None:
-        return _mismatch(command, 0)  # it makes no channel; a producer is told that it is not known there, as ever
+        return mismatch(command, 0)  # it makes no channel; a producer is told that it is not known there, as ever
     queue = channels.find_or_create(header.channel, command.incarnation, moment)
     if not isinstance(queue, Queue):
         return queue
@@ -46,10 +56,10 @@ def publish(
         if answer is not None:
             return _told(queue, answer) if isinstance(answer, Published) else answer
     if expected is not None and expected != queue.next_sequence - 1:
-        return _mismatch(command, queue.next_sequence - 1)
+        return mismatch(command, queue.next_sequence - 1)
     others, settings = None, queue.settings
-    duplicates = _duplicates(queue, command)
-    records = _records(command, settings, frame or moment, duplicates)
+    duplicates = duplicates_of(queue, command)
+    records = records_for(command, settings, frame or moment, duplicates)
     if records and (settings.max_messages or settings.max_bytes):
         others = Served()
         count, size = sum(record.live for record, _ in records), sum(record.share_bytes for record, _ in records)
@@ -57,7 +67,7 @@ def publish(
         if full is not None:
             deliveries += others.deliver(moment)  # what made room, and not enough, may be waited for elsewhere
             return full
-    first = _append(queue, command, records, duplicates, moment)
+    first = append(queue, command, records, duplicates, moment)
     deliveries += queue.serve(moment)
     if others is not None:  # got what made room
         deliveries += others.deliver(moment)
@@ -66,18 +76,20 @@ def publish(
 
 def store(queue: Queue, command: Publish, moment: Moment) -> int:
     """Store a batch that nothing refuses; the sequence of its first message. Nobody is served."""
-    duplicates = _duplicates(queue, command)
-    return _append(queue, command, _records(command, queue.settings, moment, duplicates), duplicates, moment)
+    duplicates = duplicates_of(queue, command)
+    return append(queue, command, records_for(command, queue.settings, moment, duplicates), duplicates, moment)
 
 
-def _duplicates(queue: Queue, command: Publish) -> Duplicates:
+def duplicates_of(queue: Queue, command: Publish) -> Duplicates:
+    """The messages of a batch whose ids its channel knows, if it is to look at them."""
     seeing = queue.settings.dedup_window_ms and command.ids
     return queue.seen.duplicates(command.ids, queue.next_sequence) if seeing else ()
 
 
-def _append(
+def append(
     queue: Queue, command: Publish, records: list[tuple[BatchRecord, int]], duplicates: Duplicates, moment: Moment
 ) -> int:
+    """Store the records of a batch, and what is to be known of it; the sequence of its first message."""
     header = command.header
     first = queue.publish(records, header.count)
     if queue.settings.dedup_window_ms and command.ids:
@@ -102,13 +114,14 @@ def contradiction(command: Publish) -> InvalidRequest | None:
     return None
 
 
-def _mismatch(command: Publish, last_sequence: int) -> SequenceMismatch:
+def mismatch(command: Publish, last_sequence: int) -> SequenceMismatch:
+    """The refusal of a batch for a channel with another last sequence."""
     expected = command.expected_sequence
     text = f"the last sequence of channel {command.header.channel!r} is {last_sequence} and not {expected}"
     return SequenceMismatch(text, expected=expected, last_sequence=last_sequence)
 
 
-def _records(
+def records_for(
     command: Publish, settings: ChannelSettings, moment: Moment, duplicates: Duplicates
 ) -> list[tuple[BatchRecord, int]]:
     """What is to be stored of a batch, each record with the instant at which it is ready."""

@@ -20,9 +20,9 @@ import msgpack
 
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.dirty import Dirty
+from zmqbroker.broker.feeding import publish_and_feed
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.parts import SCHEDULE, pack
-from zmqbroker.broker.publishing import publish
 from zmqbroker.broker.records import Moment, deadline_after
 from zmqbroker.broker.timetable import Agenda
 from zmqbroker.commands import (
@@ -132,7 +132,7 @@ class Schedules:
                 self._remove(schedule)
                 continue
             frame = Moment(schedule.index << RECEIPT_ORDINAL_BITS, moment.now_unix_ns)
-            if isinstance(publish(self._channels, schedule.message, moment, deliveries, frame), RequestError):
+            if isinstance(publish_and_feed(self._channels, schedule.message, moment, deliveries, frame), RequestError):
                 schedule.skipped += 1
             else:
                 schedule.stored += 1

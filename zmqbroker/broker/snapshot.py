@@ -23,6 +23,8 @@ not among the keys: the store keeps it and moves it together with them.
 | 13 active consumer | number u32, 0 u64 | order, deadline_unix_ns, session, consumer, visibility_ms |
 | 14 moved range | number u32, first u64 | last |
 | 15 place of a consumer of a store | number u32, 0 u64 | session and consumer of the only reader (empty: any), missed |
+| 17 route | assigning u64 | name, destinations |
+| 18 binding | assigning u64 | source, [queue, …], messages left out |
 
 Counters are those of `Counters`, settings a map of what differs from the default. A batch that is not like a whole one has
 more: low, share_bytes, priority, expires_unix_ns, origin: nil or [channel, sequence, delivery_count, reason]; and the group of
@@ -48,6 +50,7 @@ from zmqbroker.broker.parts import (
     ACTIVE,
     ASSIGNMENT,
     BATCH,
+    BINDING,
     CHANNEL,
     DEFAULTS,
     DELAYED,
@@ -59,6 +62,7 @@ from zmqbroker.broker.parts import (
     READERS,
     READY,
     ROSTER,
+    ROUTE,
     SCHEDULE,
     SEEN,
     WAITING,
@@ -246,6 +250,9 @@ _KIND_NAMES = {
 }
 
 
+_RULE_NAMES = {SCHEDULE: "schedule", DEFAULTS: "defaults", ROUTE: "route", BINDING: "binding"}
+
+
 def describe(key: bytes) -> tuple[int, str]:
     """The number of a key's channel (0: none) and what it is of that, in words ("": the channel itself).
 
@@ -254,7 +261,7 @@ def describe(key: bytes) -> tuple[int, str]:
     if key in (META_KEY, ROSTER_KEY):
         return 0, "the time and counters" if key == META_KEY else "the members"
     if is_rule(key):
-        return 0, f"{'schedule' if key[0] == SCHEDULE else 'defaults'} {SCHEDULE_KEY.unpack(key)[1]}"
+        return 0, f"{_RULE_NAMES[key[0]]} {SCHEDULE_KEY.unpack(key)[1]}"
     number = number_of(key)
     return number, "" if key[0] == CHANNEL else f"{_KIND_NAMES[key[0]]} {_PART_KEY.unpack(key)[2]}"
 
@@ -267,8 +274,8 @@ def entry_index(key: bytes, value: bytes) -> int | None:
 
 
 def is_rule(key: bytes) -> bool:
-    """True for the key of a schedule or of defaults, which are of no channel."""
-    return len(key) == SCHEDULE_KEY.size and key[0] in (SCHEDULE, DEFAULTS)
+    """True for the key of a rule, which is of no channel."""
+    return len(key) == SCHEDULE_KEY.size and key[0] in _RULE_NAMES
 
 
 def read_channel(key: bytes, value: bytes) -> Channel | None:

@@ -6,16 +6,19 @@ Source: DESIGN §6; `snapshot` has the keys and values.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Self
+from typing import Protocol, Self
 
 from zmqbroker.broker import snapshot
 from zmqbroker.broker.audit import Audit, digest_of
+from zmqbroker.broker.bindings import Bindings
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.handing import handed_over
 from zmqbroker.broker.limits import MachineLimits
-from zmqbroker.broker.parts import SCHEDULE
+from zmqbroker.broker.parts import BINDING, DEFAULTS, ROUTE, SCHEDULE
 from zmqbroker.broker.publishing import stored
 from zmqbroker.broker.queue import Queue
+from zmqbroker.broker.routes import Routes
+from zmqbroker.broker.routing import stored_all
 from zmqbroker.broker.schedules import Schedule, Schedules
 from zmqbroker.broker.store import EventsStore
 from zmqbroker.broker.store_consumer import StoreConsumer
@@ -23,6 +26,7 @@ from zmqbroker.commands import (
     BatchHeader,
     HandedOver,
     Published,
+    PublishedAll,
     QueueStats,
     Receipt,
     Roster,
@@ -31,6 +35,14 @@ from zmqbroker.commands import (
 from zmqbroker.errors import Corruption
 
 __all__ = ["State"]
+
+
+class _Rules(Protocol):
+    """What belongs to no channel, and is stored as they are."""
+
+    def items(self) -> Iterable[tuple[bytes, bytes]]: ...
+    def changes(self) -> Iterable[tuple[bytes, bytes | None]]: ...
+    def restore(self, key: bytes, value: bytes) -> None: ...
 
 
 class State:
@@ -42,6 +54,13 @@ class State:
         limits = MachineLimits() if limits is None else limits
         self._channels = Channels(limits)
         self._schedules, self._defaults = Schedules(self._channels, limits), self._channels.defaults
+        self._routes = Routes(limits)
+        self._rules: dict[int, _Rules] = {  # what belongs to no channel, by kind of key
+            SCHEDULE: self._schedules,
+            DEFAULTS: self._defaults,
+            ROUTE: self._routes,
+            BINDING: self._channels.bindings,
+        }
         self._claims, self._agenda = self._channels.claims, self._channels.agenda
         self._applied_index = 0
         self._now_unix_ns = 0
@@ -129,6 +148,10 @@ class State:
         """The same for a hand-over."""
         return handed_over(self._channels, channel, receipts, headers)
 
+    def stored_all(self, headers: Sequence[BatchHeader]) -> PublishedAll | None:
+        """The same for batches that were sent to several channels at once."""
+        return stored_all(self._channels, headers)
+
     def stats(self, channel: str) -> QueueStats | None:
         """The counters of a channel, None when nobody has used it."""
         queue = self._channels.named(channel)
@@ -160,6 +183,16 @@ class State:
         """What is said of settings by patterns of names, by pattern."""
         return iter(self._defaults)
 
+    @property
+    def routes(self) -> Routes:
+        """The route tables, to be looked at only."""
+        return self._routes
+
+    @property
+    def bindings(self) -> Bindings:
+        """What feeds queues beside their senders, to be looked at only."""
+        return self._channels.bindings
+
     # --- storing ------------------------------------------------------------------------------------------------------
 
     def changes(self) -> list[tuple[bytes, bytes | None]]:
@@ -178,7 +211,7 @@ class State:
             changed.append((snapshot.ROSTER_KEY, roster))
         for queue in self._channels.take_touched():
             changed += snapshot.queue_changes(queue)
-        changed += [*self._schedules.changes(), *self._defaults.changes()]
+        changed += [change for rules in self._rules.values() for change in rules.changes()]
         changed.sort()
         return changed
 
@@ -187,7 +220,7 @@ class State:
         found = [(snapshot.META_KEY, self._meta()), (snapshot.ROSTER_KEY, snapshot.write_roster(self._roster))]
         for queue in self._channels:
             found += snapshot.queue_items(queue)
-        found += [*self._schedules.items(), *self._defaults.items()]
+        found += [item for rules in self._rules.values() for item in rules.items()]
         found.sort()
         return found
 
@@ -244,7 +277,7 @@ class State:
             self._stored_roster, self._roster = value, snapshot.read_roster(value)
             return
         if snapshot.is_rule(key):
-            (self._schedules.restore if key[0] == SCHEDULE else self._defaults.restore)(key, value)
+            self._rules[key[0]].restore(key, value)
             return
         number = snapshot.number_of(key)
         header = snapshot.read_channel(key, value)

@@ -9,18 +9,22 @@ from collections.abc import Sequence
 
 import click
 
+from zmqbroker.cli import calls
 from zmqbroker.cli.apply import apply, export
 from zmqbroker.cli.backup import backup
 from zmqbroker.cli.bench import bench
+from zmqbroker.cli.binding import binding
 from zmqbroker.cli.channel import channel
 from zmqbroker.cli.cluster import cluster
 from zmqbroker.cli.dev import dev
+from zmqbroker.cli.events import events
 from zmqbroker.cli.exits import Exit, exit_status
 from zmqbroker.cli.log import log
 from zmqbroker.cli.options import CommandContext
 from zmqbroker.cli.output import note
 from zmqbroker.cli.queue import queue
 from zmqbroker.cli.restore import restore
+from zmqbroker.cli.route import route
 from zmqbroker.cli.schedule import schedule
 from zmqbroker.cli.serve import serve
 from zmqbroker.cli.status import status
@@ -38,21 +42,8 @@ def application() -> None:
 
 
 for command in (
-    serve,
-    dev,
-    status,
-    queue,
-    store,
-    channel,
-    schedule,
-    apply,
-    export,
-    cluster,
-    bench,
-    backup,
-    restore,
-    verify,
-    log,
+    *(serve, dev, status, queue, store, channel, schedule, events, calls.command, calls.query, route, binding),
+    *(apply, export, cluster, bench, backup, restore, verify, log),
 ):
     application.add_command(command)
 

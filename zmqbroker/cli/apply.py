@@ -15,6 +15,7 @@ from zmqbroker.cli.defaults import default_text
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line
 from zmqbroker.cli.readable import plain_text
+from zmqbroker.cli.routing_file import AppliedRule, apply_rules, rules_there, written_rules
 from zmqbroker.cli.settings import DEFAULTS, Settings, full_settings
 from zmqbroker.commands import is_consumer
 from zmqbroker.errors import ChannelNotFound
@@ -46,6 +47,9 @@ class _AppliedDefaults:
     settings: Settings = field(default_factory=dict)
 
 
+_Done = _Applied | _AppliedDefaults | AppliedRule
+
+
 @click.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
@@ -54,16 +58,17 @@ class _AppliedDefaults:
 @json_option
 @click.pass_obj
 def apply(context: CommandContext, file: BinaryIO, dry_run: bool, url: str, timeout_ms: int, as_json: bool) -> None:
-    """Set the defaults, and create and update the channels, that FILE declares (-: standard input). Nothing is ever deleted.
+    """Make defaults, channels, routes and bindings what FILE declares (-: standard input). Nothing is ever deleted.
 
     FILE is TOML with tables [defaults."PATTERN"] of settings for channels yet to be made, and [channels."NAME"] of settings for
-    one; a setting that this does not name gets its default. It is checked as a whole before anything is done. What was done
+    one; a setting that this does not name gets its default. In tables [routes] and [bindings] lists of destinations stand by
+    name, or by source. It is checked as a whole before anything is done. What was done
     before a failure stays, and is told; apply it again.
     """
     wanted = read_file(file.name, file.read())
-    done: list[_Applied | _AppliedDefaults] = []
+    done: list[_Done] = []
 
-    def tell(one: _Applied | _AppliedDefaults) -> None:
+    def tell(one: _Done) -> None:
         done.append(one)
         if not as_json:
             emit_line(_line(one, dry_run))
@@ -74,10 +79,11 @@ def apply(context: CommandContext, file: BinaryIO, dry_run: bool, url: str, time
         if as_json:
             defaults = [asdict(one) for one in done if isinstance(one, _AppliedDefaults)]
             channels = [asdict(one) for one in done if isinstance(one, _Applied)]
-            emit_json({"dry_run": dry_run, "defaults": defaults, "channels": channels})
+            rules = [asdict(one) for one in done if isinstance(one, AppliedRule)]
+            emit_json({"dry_run": dry_run, "defaults": defaults, "channels": channels, "rules": rules})
 
 
-async def _apply(wanted: Declared, dry_run: bool, tell: Callable[[_Applied | _AppliedDefaults], None], client: Client) -> None:
+async def _apply(wanted: Declared, dry_run: bool, tell: Callable[[_Done], None], client: Client) -> None:
     there: Defaults = await client.channels.list_defaults()
     for pattern, said in wanted.defaults.items():
         changes = there.get(pattern, {}) != said
@@ -87,6 +93,9 @@ async def _apply(wanted: Declared, dry_run: bool, tell: Callable[[_Applied | _Ap
     defaults = {**there, **wanted.defaults}
     for name, settings in wanted.channels.items():
         tell(await _apply_one(client.channels, name, usual_settings(name, settings, defaults), dry_run))
+    if wanted.routes or wanted.bindings:  # last, so that what they name has its settings
+        for rule in await apply_rules(client, wanted.routes, wanted.bindings, dry_run=dry_run):
+            tell(rule)
 
 
 async def _apply_one(channels: Channels, name: str, wanted: Settings, dry_run: bool) -> _Applied:
@@ -106,12 +115,15 @@ def _changes(there: Mapping[str, Any], wanted: Settings) -> dict[str, dict[str, 
     return {name: {"from": there[name], "to": value} for name, value in wanted.items() if there[name] != value}
 
 
-def _line(one: _Applied | _AppliedDefaults, dry_run: bool) -> str:
+def _line(one: _Done, dry_run: bool) -> str:
     """What was done, for people."""
-    action = f"would be {one.action}" if dry_run and one.action != "unchanged" else one.action
+    changed = one.action != "unchanged"
+    action = f"would be {one.action}" if dry_run and changed else one.action
+    if isinstance(one, AppliedRule):
+        return f"{one.kind} {plain_text(one.name)}: {action}" + (f", {plain_text(one.destinations)}" if changed else "")
     if isinstance(one, _AppliedDefaults):
         said = [f"{name} {default_text(name, value)}" for name, value in one.settings.items()]
-        return f"defaults {plain_text(one.pattern)}: {action}" + (f", {', '.join(said)}" if action != "unchanged" else "")
+        return f"defaults {plain_text(one.pattern)}: {action}" + (f", {', '.join(said)}" if changed else "")
     if one.action == "created":
         told = [f"{name} {default_text(name, change['to'])}" for name, change in one.changes.items()]
     else:
@@ -128,11 +140,12 @@ def _line(one: _Applied | _AppliedDefaults, dry_run: bool) -> str:
 @timeout_option(_TIMEOUT_MS)
 @click.pass_obj
 def export(context: CommandContext, search: str, url: str, timeout_ms: int) -> None:
-    """Write a file for `zmqbroker apply` to standard output: defaults, channels with their settings, and no messages."""
+    """Write a file for `zmqbroker apply` to standard output: defaults, channels, routes and bindings, and no messages."""
 
-    async def found(client: Client) -> tuple[Defaults, list[dict[str, Any]]]:
-        rows = await list_channels(search, client)
-        return await client.channels.list_defaults(), [row for row in rows if not is_consumer(row["channel"])]
+    async def found(client: Client) -> list[str]:
+        defaults, channels = await client.channels.list_defaults(), await list_channels(search, client)
+        channels = [row for row in channels if not is_consumer(row["channel"])]
+        return [*written_file(defaults, channels), *written_rules(*await rules_there(client))]
 
-    text = "\n".join(written_file(*context.run(url, timeout_ms, found)))
+    text = "\n".join(context.run(url, timeout_ms, found))
     click.echo(text.encode())  # TOML is UTF-8, whatever the terminal takes

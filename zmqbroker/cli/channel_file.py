@@ -8,6 +8,7 @@
     dead_letter = "orders.dead"
 
 A channel has the settings that its table names, and of all others its defaults: those of patterns, or "no such rule".
+Routes and bindings are in the same file (`routing_file`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Any, NamedTuple
 
+from zmqbroker.cli.routing_file import routing_faults
 from zmqbroker.cli.settings import Settings, channel_faults, default_faults, full_settings
 from zmqbroker.commands import completed, fits_pattern, rank_of_pattern
 from zmqbroker.errors import ConfigError
@@ -33,6 +35,8 @@ class Declared(NamedTuple):
 
     defaults: dict[str, Settings]  # by pattern
     channels: dict[str, Settings]  # by name, each with the settings that are named
+    routes: dict[str, str]  # destinations by name
+    bindings: dict[str, str]  # queues by source
 
 
 def usual_settings(channel: str, said: Mapping[str, Any], defaults: Defaults) -> Settings:
@@ -53,11 +57,11 @@ def read_file(name: str, data: bytes) -> Declared:
     faults = list(_faults(document))
     if faults:
         raise ConfigError(tuple(f"{name}: {fault}" for fault in faults))
-    return Declared(dict(document.get("defaults", {})), dict(document.get("channels", {})))
+    return Declared(*(dict(document.get(table, {})) for table in Declared._fields))
 
 
 def _faults(document: Mapping[str, Any]) -> Iterator[str]:
-    there_are = 'there are only tables [defaults."PATTERN"] and [channels."NAME"]'
+    there_are = 'there are only tables [defaults."PATTERN"], [channels."NAME"], [routes] and [bindings]'
     yield from (f"{name!r} is not known; {there_are}" for name in document if name not in Declared._fields)
     for name, said in _tables(document, "defaults").items():
         if isinstance(said, dict):
@@ -74,6 +78,7 @@ def _faults(document: Mapping[str, Any]) -> Iterator[str]:
             yield from (f"channel {name!r}: {fault}" for fault in channel_faults(name, settings))
         else:
             yield f'channel {name!r} must be a table [channels."NAME"]: {settings!r}'
+    yield from routing_faults(document)
 
 
 def _tables(document: Mapping[str, Any], kind: str) -> Mapping[str, Any]:

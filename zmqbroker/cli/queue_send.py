@@ -21,7 +21,7 @@ from zmqbroker.wire.send_requests import CONFIRMS, NO_CONFIRM, QUORUM
 if TYPE_CHECKING:
     from zmqbroker.client import Confirm, Producer, SendResult
 
-__all__ = ["send"]
+__all__ = ["read_tags", "send"]
 
 #: Sends under way at once; the client's own window bounds what is on the wire.
 _UNDER_WAY_MAX = 1_024
@@ -95,7 +95,7 @@ def send(
     for option, value in (("--id", attributes["id"]), ("--expected-sequence", expected_sequence)):
         if value is not None and (lines or len(bodies) > 1):
             raise click.UsageError(f"{option} is of one message, not of several")
-    attributes["tags"] = _read_tags(tags)
+    attributes["tags"] = read_tags(tags)
     settings = {"compression": attributes.pop("compression")}
     if lines:
         source = _standard_input()
@@ -108,7 +108,7 @@ def send(
         asyncio.run(_send(context, url, channel, source, settings, attributes, timeout_ms, as_json))
 
 
-def _read_tags(pairs: tuple[str, ...]) -> dict[str, str] | None:
+def read_tags(pairs: tuple[str, ...]) -> dict[str, str] | None:
     """The tags, None for none. Raises UsageError."""
     tags: dict[str, str] = {}
     for pair in pairs:

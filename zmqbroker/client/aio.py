@@ -12,18 +12,25 @@ from __future__ import annotations
 import asyncio
 import os
 from types import TracebackType
-from typing import Any
+from typing import Any, Unpack
 
 from zmqbroker.client.book import Book
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.cluster import Cluster
+from zmqbroker.client.commands import Command, Query
+from zmqbroker.client.destinations import DestinationResult, routed_message
 from zmqbroker.client.driver import Driver
+from zmqbroker.client.events import Events
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
+from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.store import Store
+from zmqbroker.client.transaction import SendOptions
 from zmqbroker.client.url import DEFAULT_URL, parse_url
 from zmqbroker.errors import BrokerError, Busy, LocalProtocolError
+from zmqbroker.wire.batch import Buffer
+from zmqbroker.wire.destinations import read_destinations
 from zmqbroker.wire.requests import CloseRequest, Info
 
 __all__ = ["Client"]
@@ -50,6 +57,7 @@ class Client:
         self._driver: Driver | None = None  # made when first used, in the loop that it will belong to
         self._closed = False
         self._queues: dict[str, Queue] = {}
+        self._events: dict[str, Events] = {}  # what is published under one name in one pass shares a batch
         self._book = Book()
         self._message_class: type[Message] = Message
         self._message_owner: object = None  # what acks messages; None: their queue
@@ -64,9 +72,26 @@ class Client:
             self._queues[name] = queue
         return queue
 
+    def events(self, name: str) -> Events:
+        """The events of a name, or for `subscribe` of a pattern. Must be called inside the event loop."""
+        events = self._events.get(name)
+        if events is None:
+            if len(self._events) >= _QUEUES_MAX:
+                raise Busy(f"this client uses {_QUEUES_MAX} names of events")
+            events = self._events[name] = Events(name, self._running().home, self._timeout_ms)
+        return events
+
     def store(self, name: str) -> Store:
         """The events store of that name. Must be called inside the event loop. Raises InvalidChannel."""
         return Store(name, self._running(), self._book, self._timeout_ms, self.queue)
+
+    def command(self, name: str) -> Command:
+        """The commands of a name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Command(name, self._running().home, self._book, self._timeout_ms)
+
+    def query(self, name: str) -> Query:
+        """The queries of a name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Query(name, self._running().home, self._book, self._timeout_ms)
 
     async def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""
@@ -86,6 +111,37 @@ class Client:
     def schedules(self) -> Schedules:
         """Messages that are sent again and again. Must be used inside the event loop."""
         return Schedules(self._running(), self._timeout_ms)
+
+    @property
+    def routes(self) -> Routes:
+        """Names that stand for lists of destinations. Must be used inside the event loop."""
+        return Routes(self._running(), self._timeout_ms)
+
+    @property
+    def bindings(self) -> Bindings:
+        """What feeds queues beside those who send to them. Must be used inside the event loop."""
+        return Bindings(self._running(), self._timeout_ms)
+
+    async def send(
+        self,
+        to: str,
+        body: Buffer,
+        *,
+        expected_sequence: int | None = None,
+        timeout_ms: int | None = None,
+        **options: Unpack[SendOptions],
+    ) -> list[DestinationResult]:
+        """Send one message to several destinations: "orders;events:orders.new;events_store:orders;routes:audit".
+
+        Without a prefix it is a queue; a route stands for the destinations that `routes.set` has said. All queues and stores
+        take it, or none does: then each result has the `error`, and nothing was published as an event either. Options are
+        those of `Queue.send`. It is stored once everywhere, also when answers are lost. Raises InvalidRequest or
+        InvalidChannel, which name the part that is wrong, RouteNotFound, MessageTooLarge and others: nothing was sent then,
+        unless the error says `outcome_unknown`.
+        """
+        destinations, driver = read_destinations(to), self._running()
+        message = routed_message(body, driver.message_bytes_max, driver.client_id, expected_sequence, options)
+        return await self._book.routed_sends.run(driver, destinations, message, timeout_ms or self._timeout_ms)
 
     async def drain(self, timeout_ms: int = _TIMEOUT_MS) -> None:
         """Stop receiving, let handlers finish the message they have, send what producers hold, close.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from zmqbroker.client.consumer import Consuming
+from zmqbroker.client.destinations import RoutedSends
 from zmqbroker.client.handing import HandOvers
 from zmqbroker.client.producer import Producer
 from zmqbroker.wire.frames import U32_MAX
@@ -16,7 +17,7 @@ class Book:
     def __init__(self) -> None:
         self.consumers: set[Consuming] = set()
         self.producers: set[Producer] = set()
-        self.hand_overs = HandOvers()
+        self.hand_overs, self.routed_sends = HandOvers(), RoutedSends()
         self._last_consumer = 0
 
     def next_consumer(self) -> int:

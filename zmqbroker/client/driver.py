@@ -20,11 +20,12 @@ import zmq
 
 from zmqbroker.client.connection import Connection
 from zmqbroker.client.contact import Trouble
+from zmqbroker.client.home_driver import HomeDriver
 from zmqbroker.client.parcel import Parcel
 from zmqbroker.client.pipeline import FOREVER_NS, Pipeline, PipelineSettings
 from zmqbroker.client.posting import Posts
+from zmqbroker.client.resolving import address_of
 from zmqbroker.client.session import Answer, Session
-from zmqbroker.client.url import split_endpoint
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.requests import AnyRequest, Info, Send, encode_request
 
@@ -66,6 +67,8 @@ class Driver:
         self._session = Session(seeds, os.urandom(16), client_id, SystemRandom(), time.monotonic_ns())
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._links: dict[str, _Link] = {}
+        self._seeds = seeds
+        self._home: HomeDriver | None = None  # made when it is first used
         self._posts = Posts()
         self._posted: list[asyncio.Future[None]] = []  # waiting until there are none
         self._offering: asyncio.TimerHandle | None = None  # set while posts wait for room in a pipe
@@ -117,6 +120,15 @@ class Driver:
                 raise DeadlineExceeded(f"{len(self._posts)} messages without a confirm still wait for a connection") from error
         await self.submit(Info(), timeout_ms)  # what one connection brings is read in order
 
+    @property
+    def home(self) -> HomeDriver:
+        """The connection for what never enters the log."""
+        self.check_usable()
+        if self._home is None:
+            session = self._session
+            self._home = HomeDriver(self._context, self._seeds, session.session, self.client_id, session.new_id, SystemRandom())
+        return self._home
+
     def forget(self, future: asyncio.Future[Answer]) -> None:
         """Nobody waits for that request any more."""
         self._session.forget(future)
@@ -166,6 +178,8 @@ class Driver:
                 timer.cancel()
         for posted in self._posted:
             posted.cancel()
+        if self._home is not None:
+            await self._home.close()
         tasks = [link.connecting for link in self._links.values() if link.connecting is not None]
         for link in self._links.values():
             link.close()
@@ -224,21 +238,12 @@ class Driver:
 
     async def _connect(self, endpoint: str, link: _Link) -> None:
         try:
-            address = await self._address(endpoint)
+            address = await address_of(endpoint)
             link.connection = Connection(self._context, endpoint, address, self)
         except (OSError, zmq.ZMQError) as error:  # a name that nobody knows, an address that cannot be, no descriptor left
             self._failed(endpoint, Trouble.UNKNOWN if isinstance(error, socket.gaierror) else Trouble.UNREACHABLE)
         else:
             link.connecting = None
-
-    async def _address(self, endpoint: str) -> str:
-        """The endpoint with its host's name resolved."""
-        if endpoint.startswith("ipc://"):
-            return endpoint
-        host, port = split_endpoint(endpoint)
-        found = await self._loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        address = str(found[0][4][0])
-        return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
     # --- carrying out ------------------------------------------------------------------------------------------------
 

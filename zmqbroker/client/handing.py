@@ -5,7 +5,7 @@ Producers are used by one hand-over at a time, and again by later ones, so that 
 are under way at once. A hand-over that was certainly refused has used no numbers (PROTOCOL §3); after any other failure its
 producers are forgotten, since nobody knows which number is next.
 
-Bounds: `UNDER_WAY_MAX` hand-overs of a client at once, others wait; `IDLE_MAX` producers are remembered.
+Bounds: `UNDER_WAY_MAX` hand-overs of a client at once, others wait.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.exchange import not_sent
+from zmqbroker.client.idle_producers import IdleProducers, Numbers
 from zmqbroker.client.message import Encoded, SendResult
 from zmqbroker.client.session import Answer
 from zmqbroker.commands import Receipt
@@ -31,7 +31,6 @@ from zmqbroker.wire.requests import HandOverRequest, OpenProducerRequest
 __all__ = ["HandOvers", "Order"]
 
 UNDER_WAY_MAX = 16
-IDLE_MAX = 1024
 
 
 class Order(NamedTuple):
@@ -42,19 +41,12 @@ class Order(NamedTuple):
     batches: Mapping[str, Sequence[Encoded]]  # by channel
 
 
-class _Numbers(NamedTuple):
-    """A producer that is open on a channel, and the number of its next message."""
-
-    producer: int
-    following: int
-
-
 class HandOvers:
     """The hand-overs of one client."""
 
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(UNDER_WAY_MAX)
-        self._idle: OrderedDict[str, deque[_Numbers]] = OrderedDict()  # by channel, used longest ago first; none is empty
+        self._idle = IdleProducers()  # by channel
 
     async def run(self, driver: Driver, order: Order, timeout_ms: int) -> dict[str, list[SendResult]]:
         """Ack and send; the results for each channel.
@@ -78,10 +70,10 @@ class HandOvers:
             self._slots.release()
 
     async def _attempt(self, driver: Driver, order: Order, deadline_s: float) -> dict[str, list[SendResult]]:
-        used: dict[str, _Numbers] = {}
+        used: dict[str, Numbers] = {}
         try:
             for name in order.batches:
-                used[name] = self._take(name) or await self._open(driver, name, deadline_s)
+                used[name] = self._idle.take(name) or await self._open(driver, name, deadline_s)
             frames = tuple(_frame(name, messages, used[name]) for name, messages in order.batches.items())
             _check_size(sum(map(len, frames)), driver.message_bytes_max + BATCH_MARGIN)
             future = driver.submit(HandOverRequest(order.channel, order.receipts, frames), _left_ms(deadline_s))
@@ -101,33 +93,21 @@ class HandOvers:
         self._put_back({name: used[name]._replace(following=used[name].following + len(results[name])) for name in used})
         return results
 
-    def _take(self, channel: str) -> _Numbers | None:
-        idle = self._idle.get(channel)
-        if idle is None:
-            return None
-        numbers = idle.pop()
-        if not idle:
-            del self._idle[channel]
-        return numbers
-
-    async def _open(self, driver: Driver, channel: str, deadline_s: float) -> _Numbers:
+    async def _open(self, driver: Driver, channel: str, deadline_s: float) -> Numbers:
         producer = int.from_bytes(os.urandom(8), "big") or 1
         answer = await driver.submit(OpenProducerRequest(channel, producer), _left_ms(deadline_s))
-        return _Numbers(producer, answer.field("last_sequence", int) + 1)
+        return Numbers(producer, answer.field("last_sequence", int) + 1)
 
-    def _put_back(self, used: Mapping[str, _Numbers]) -> None:
+    def _put_back(self, used: Mapping[str, Numbers]) -> None:
         for channel, numbers in used.items():
-            self._idle.setdefault(channel, deque()).append(numbers)
-            self._idle.move_to_end(channel)
-        while sum(map(len, self._idle.values())) > IDLE_MAX:
-            self._take(next(iter(self._idle)))
+            self._idle.put_back(channel, numbers)
 
 
 def _left_ms(deadline_s: float) -> int:
     return max(0, int((deadline_s - time.monotonic()) * 1000))
 
 
-def _frame(channel: str, messages: Sequence[Encoded], numbers: _Numbers) -> bytes:
+def _frame(channel: str, messages: Sequence[Encoded], numbers: Numbers) -> bytes:
     bodies = [message.body for message in messages]
     ids, headers = [message.id for message in messages], [message.headers for message in messages]
     frame = encode_batch(

@@ -17,17 +17,23 @@ import threading
 import weakref
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, Unpack, cast
 
 from zmqbroker.client.aio import Client
+from zmqbroker.client.destinations import DestinationResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.store import Store
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_commands import SyncCommand, SyncQuery
+from zmqbroker.client.sync_events import SyncEvents
 from zmqbroker.client.sync_queue import SyncMessage, SyncQueue
+from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
 from zmqbroker.client.sync_schedules import SyncSchedules
 from zmqbroker.client.sync_store import SyncStore
+from zmqbroker.client.transaction import SendOptions
 from zmqbroker.errors import LocalProtocolError
+from zmqbroker.wire.batch import Buffer
 
 __all__ = ["SyncClient"]
 
@@ -81,6 +87,22 @@ class SyncClient:
             queue = self._inner[name] = self.run(self._make_queue(client, name))
         return queue
 
+    def command(self, name: str) -> SyncCommand:
+        """The commands of a name. Raises InvalidChannel."""
+        return SyncCommand(self, self._current(), name)
+
+    def query(self, name: str) -> SyncQuery:
+        """The queries of a name. Raises InvalidChannel."""
+        return SyncQuery(self, self._current(), name)
+
+    def events(self, name: str) -> SyncEvents:
+        """The events of a name, or for `subscribe` of a pattern."""
+        return SyncEvents(self, name)
+
+    def inner(self) -> Client:
+        """The client in the loop of this process, to be used there."""
+        return self._current()
+
     def store(self, name: str) -> SyncStore:
         """The events store of that name. Raises InvalidChannel."""
         self.inner_store(name)
@@ -107,6 +129,29 @@ class SyncClient:
     def schedules(self) -> SyncSchedules:
         """Messages that are sent again and again."""
         return SyncSchedules(self, self._client)
+
+    @property
+    def routes(self) -> SyncRoutes:
+        """Names that stand for lists of destinations."""
+        return SyncRoutes(self, self._current())
+
+    @property
+    def bindings(self) -> SyncBindings:
+        """What feeds queues beside those who send to them."""
+        return SyncBindings(self, self._current())
+
+    def send(
+        self,
+        to: str,
+        body: Buffer,
+        *,
+        expected_sequence: int | None = None,
+        timeout_ms: int | None = None,
+        **options: Unpack[SendOptions],
+    ) -> list[DestinationResult]:
+        """Send one message to several destinations; see `Client.send`."""
+        sending = self._current().send(to, body, expected_sequence=expected_sequence, timeout_ms=timeout_ms, **options)
+        return self.run(sending)
 
     def drain(self, timeout_ms: int = 30_000) -> None:
         """Stop receiving, let handlers finish the message they have, send what producers hold, close.

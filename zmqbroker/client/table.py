@@ -15,20 +15,23 @@ from typing import Any
 
 from zmqbroker.client.exchange import Exchange
 from zmqbroker.client.pipeline import FOREVER_NS, PATIENCE_NS
-from zmqbroker.commands import DeleteChannel, DeleteSchedule
-from zmqbroker.errors import ChannelNotFound, RequestError, ScheduleNotFound, StaleReceipt
+from zmqbroker.commands import DeleteChannel, DeleteRoute, DeleteSchedule
+from zmqbroker.errors import ChannelNotFound, RequestError, RouteNotFound, ScheduleNotFound, StaleReceipt
 from zmqbroker.wire.requests import (
     AnyRequest,
     AuditRequest,
     HandOverRequest,
     Info,
+    ListBindings,
     ListChannels,
     ListDefaults,
+    ListRoutes,
     ListSchedules,
     ManageRequest,
     PeekRequest,
     ReadRequest,
     ReceiveRequest,
+    RoutedSend,
     SettleRequest,
     StatsRequest,
     reply_of,
@@ -44,7 +47,9 @@ _PATIENCE_ANYWHERE_NS = 1_000 * _MS
 
 
 #: What any node may answer.
-_ANYWHERE = Info | StatsRequest | PeekRequest | ListChannels | ListSchedules | ListDefaults | ReadRequest
+_ANYWHERE = (
+    Info | StatsRequest | PeekRequest | ListChannels | ListSchedules | ListDefaults | ListRoutes | ListBindings | ReadRequest
+)
 
 
 class PlainRequest:
@@ -79,11 +84,13 @@ def _spent(request: AnyRequest) -> type[RequestError] | None:
     """What was given back is not held any more, and what was deleted is not there: the node cannot tell why."""
     if isinstance(request, SettleRequest):
         return StaleReceipt
-    if isinstance(request, HandOverRequest):  # nothing that is refused now tells what the first attempt has done
+    if isinstance(request, HandOverRequest | RoutedSend):  # nothing that is refused now tells what the first attempt has done
         return RequestError
     command = request.command if isinstance(request, ManageRequest) else None
     if isinstance(command, DeleteSchedule):
         return ScheduleNotFound
+    if isinstance(command, DeleteRoute):
+        return RouteNotFound
     return ChannelNotFound if isinstance(command, DeleteChannel) else None
 
 

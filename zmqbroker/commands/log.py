@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from zmqbroker.commands.channels import Manage
 from zmqbroker.commands.defaults import SetDefaults
 from zmqbroker.commands.receipts import ANY_INCARNATION, Receipt, ReceiveKey
+from zmqbroker.commands.routes import RoutingRule
 from zmqbroker.commands.schedules import Plan
 from zmqbroker.commands.settling import Settle
 from zmqbroker.commands.stores import OpenConsumer, ResetConsumer
@@ -23,6 +24,7 @@ __all__ = [
     "NewSchedule",
     "OpenProducer",
     "Publish",
+    "PublishAll",
     "Receive",
     "Rule",
     "Run",
@@ -78,6 +80,13 @@ class HandOver:
     channel: str  # of the receipts
     receipts: tuple[Receipt, ...]
     batches: tuple[Publish, ...]  # each to a channel of its own, of any incarnation; all of a producer, or none
+
+
+@dataclass(slots=True, frozen=True)
+class PublishAll:
+    """Append batches, each to the channel that its frame names: all that an earlier attempt has not stored, or none of them."""
+
+    batches: tuple[Publish, ...]  # to different channels, of any incarnation
 
 
 @dataclass(slots=True, frozen=True)
@@ -174,8 +183,7 @@ class DeleteSchedule:
     name: str
 
 
-Rule = SetDefaults | CreateSchedule | DeleteSchedule
+Rule = SetDefaults | CreateSchedule | DeleteSchedule | RoutingRule
 Consuming = OpenConsumer | ResetConsumer
-Command = (
-    Publish | OpenProducer | Receive | Ack | Settle | Manage | Rule | Consuming | Close | Tick | Trim | TakeAudit | HandOver
-)
+Storing = Publish | PublishAll | HandOver
+Command = Storing | OpenProducer | Receive | Ack | Settle | Manage | Rule | Consuming | Close | Tick | Trim | TakeAudit

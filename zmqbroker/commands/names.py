@@ -10,11 +10,11 @@ their own requests the name stands without it. Rules for names: docs/PROTOCOL.md
 
 from __future__ import annotations
 
-__all__ = ["CONSUMER_MARK", "PREFIXES", "STORE_PREFIX", "consumer_of", "is_consumer", "is_store", "store_of"]
+__all__ = ["CONSUMER_MARK", "EVENTS_PREFIX", "PREFIXES", "STORE_PREFIX", "consumer_of", "is_consumer", "is_store", "store_of"]
 
-STORE_PREFIX = "events_store:"
+EVENTS_PREFIX, STORE_PREFIX = "events:", "events_store:"
 #: What a destination may begin with; without one it is a queue.
-PREFIXES = ("queues:", "events:", STORE_PREFIX, "commands:", "queries:", "routes:")
+PREFIXES = ("queues:", EVENTS_PREFIX, STORE_PREFIX, "commands:", "queries:", "routes:")
 #: Between a store and its consumer: in no name of a channel, since it names more than one.
 CONSUMER_MARK = ">"
 

@@ -11,6 +11,8 @@ from zmqbroker.errors import RequestError
 __all__ = [
     "Acked",
     "Audited",
+    "BindingChanged",
+    "Changed",
     "ChannelChanged",
     "Closed",
     "ConsumerOpened",
@@ -23,8 +25,10 @@ __all__ = [
     "Piece",
     "ProducerOpened",
     "Published",
+    "PublishedAll",
     "QueueStats",
     "Result",
+    "RouteChanged",
     "ScheduleChanged",
     "Waiting",
 ]
@@ -41,6 +45,13 @@ class Published:
     duplicates: tuple[
         tuple[int, int], ...
     ] = ()  # not stored, since a message with the id is: (place in the batch, its sequence)
+
+
+@dataclass(slots=True, frozen=True)
+class PublishedAll:
+    """What became of each of several batches, in order."""
+
+    results: tuple[tuple[str, Published | RequestError], ...]  # with the name of its channel
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,6 +117,22 @@ class ScheduleChanged:
 
 
 @dataclass(slots=True, frozen=True)
+class RouteChanged:
+    """The route stands for what the command wanted, or is no more."""
+
+    name: str
+    changed: bool  # False: it was so before
+
+
+@dataclass(slots=True, frozen=True)
+class BindingChanged:
+    """The source feeds the queues that the command wanted, or none."""
+
+    source: str
+    changed: bool  # False: it was so before
+
+
+@dataclass(slots=True, frozen=True)
 class Closed:
     """`returned` messages are ready again."""
 
@@ -129,9 +156,9 @@ class ConsumerOpened:
     last: int  # of the newest event that its store ever had; 0: none
 
 
-Changed = ChannelChanged | DefaultsChanged | ScheduleChanged
+Changed = ChannelChanged | DefaultsChanged | ScheduleChanged | RouteChanged | BindingChanged
 Done = Acked | Counted | HandedOver | Changed | Closed | Audited
-Result = Published | ProducerOpened | ConsumerOpened | Waiting | Done | Roster | RequestError | None
+Result = Published | PublishedAll | ProducerOpened | ConsumerOpened | Waiting | Done | Roster | RequestError | None
 
 
 @dataclass(slots=True, frozen=True)

@@ -56,10 +56,11 @@ def admit_hand_over(request: HandOverRequest, limits: LimitsConfig, groups: int)
 
 def pending_of(request: requests.AnyRequest, route: Route, request_id: int, session: bytes, now_ns: int) -> Pending:
     """Who waits for a request that came now, and how."""
-    if not isinstance(request, requests.Send | requests.SendBatch):
+    send = request.message if isinstance(request, requests.RoutedSend) else request
+    if not isinstance(send, requests.Send | requests.SendBatch):
         return Pending(route, request_id, session)
-    received_ns = now_ns if request.explain else 0
-    return Pending(route, request_id, session, received_ns=received_ns, silent=request.confirm == NO_CONFIRM)
+    received_ns = now_ns if send.explain else 0
+    return Pending(route, request_id, session, received_ns=received_ns, silent=send.confirm == NO_CONFIRM)
 
 
 def batch_of(request: requests.Send) -> bytes:

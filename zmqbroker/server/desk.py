@@ -17,6 +17,8 @@ from zmqbroker.errors import (
 )
 from zmqbroker.server import operators
 from zmqbroker.server.admission import pending_of
+from zmqbroker.server.calls import is_call
+from zmqbroker.server.event_sends import is_event_send, serve_event_send
 from zmqbroker.server.inquiries import Inquiries, Inquiry
 from zmqbroker.server.leading import LeaderRequest, Leading
 from zmqbroker.server.reads import Reads
@@ -66,11 +68,20 @@ class Desk:
         group = self._node.groups.get(DATA_GROUP)
         position = 0
         while position < len(messages):
+            message = messages[position]
+            if len(message) > 2 and is_call(message[-2]) and self._take_call(message, now_ns):
+                position += 1
+                continue
+            began = position
             if group is not None and group.leading:
                 position = self._take_sends(group, messages, position, now_ns)
-            if position < len(messages):
-                self.handle(messages[position], now_ns)
+            if position == began:
+                self.handle(message, now_ns)
                 position += 1
+
+    def _take_call(self, message: list[bytes], now_ns: int) -> bool:
+        """Serve a CALL or a RESPOND, which take a shorter way; False when it has not the frames that it must have."""
+        return self._node.realtime.calls.take(message, self.connections.heard(message[0], now_ns).client_id, now_ns)
 
     def _take_sends(self, group: Group, messages: list[list[bytes]], position: int, now_ns: int) -> int:
         """Publish the plain SENDs from `position` on, a batch for each channel; where the first other message is."""
@@ -124,6 +135,8 @@ class Desk:
                 self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive
             elif isinstance(request, Inquiry):
                 self._inquire(request, pending, frames, now_ns, forwarded=True)
+            elif is_event_send(request):
+                serve_event_send(self._node, request, pending)
             else:
                 pending = pending_of(request, route, pending.request_id, session, now_ns)
                 self._lead(request, pending, frames, now_ns, forwarded=True)
@@ -134,6 +147,16 @@ class Desk:
         node = self._node
         if isinstance(request, Inquiry):
             self._inquire(request, pending, frames, now_ns)
+            return
+        if is_event_send(request):
+            serve_event_send(node, request, pending)
+            return
+        if isinstance(request, requests.RealtimeRequest):
+            node.realtime.serve(request, pending)
+            return
+        if isinstance(request, requests.AnyCallRequest):
+            if (found := node.realtime.calls.serve(request, pending)) is not None:
+                self.send(pending.route, Reply.CACHE, pending.request_id, found)
             return
         match request:
             case requests.Hello():
@@ -246,7 +269,10 @@ class Desk:
         if isinstance(pending, PendingSends):
             sends.put_confirms(pending.waiters, fields["sequence"], fields["time_unix_ns"], fields["confirm"])
             self._port.send_all(pending.waiters)
-        elif not pending.silent:
+            return
+        if pending.routed is not None:
+            fields = self.leading.routing.told(pending.routed, fields)
+        if not pending.silent:
             self.send(pending.route, code, pending.request_id, fields, frames)
 
     def refuse(self, pending: Waiter, error: RequestError) -> None:

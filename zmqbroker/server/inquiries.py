@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqbroker.broker import Machine
 from zmqbroker.broker.peeking import peek
-from zmqbroker.commands import is_consumer
+from zmqbroker.commands import DESTINATION_SEPARATOR, is_consumer
 from zmqbroker.errors import ChannelNotFound
 from zmqbroker.server.rates import Rates
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, messages_reply
@@ -36,7 +36,8 @@ _TOLD = (
 #: And of durable consumers of events stores.
 _TOLD_OF_CONSUMERS = ("position", "unread", "missed")
 
-Answered = requests.StatsRequest | requests.PeekRequest | requests.ListChannels | requests.ListSchedules | requests.ListDefaults
+Listing = requests.ListChannels | requests.ListSchedules | requests.ListDefaults | requests.ListRoutes | requests.ListBindings
+Answered = requests.StatsRequest | requests.PeekRequest | Listing
 #: READs, which may wait, are answered elsewhere (`reads`).
 Inquiry = Answered | requests.ReadRequest
 
@@ -60,6 +61,10 @@ class Inquiries:
             case requests.ListDefaults():
                 rows = group.machine.defaults() if group else ()
                 return Reply.DEFAULTS, {"defaults": [{"pattern": name, "settings": dict(said)} for name, said in rows]}, []
+            case requests.ListRoutes():
+                return Reply.ROUTES, _list_routes(group.machine if group else None, request), []
+            case requests.ListBindings():
+                return Reply.BINDINGS, _list_bindings(group.machine if group else None, request), []
             case requests.PeekRequest():
                 return Reply.MESSAGES, *_peek(self._node, group, request)
 
@@ -105,6 +110,22 @@ def _list_schedules(machine: Machine | None, request: requests.ListSchedules) ->
         for schedule in found[: request.count_max]
     ]
     return {"schedules": rows, "more": len(found) > request.count_max}
+
+
+def _list_routes(machine: Machine | None, request: requests.ListRoutes) -> dict[str, Any]:
+    routes = machine.routes if machine else ()
+    rows = [{"name": name, "destinations": text} for name, text in routes if name > request.after and request.search in name]
+    return {"routes": rows[: request.count_max], "more": len(rows) > request.count_max}
+
+
+def _list_bindings(machine: Machine | None, request: requests.ListBindings) -> dict[str, Any]:
+    bindings = machine.bindings if machine else ()
+    rows = [
+        {"source": binding.source, "queues": DESTINATION_SEPARATOR.join(binding.queues), "left_out": binding.left_out}
+        for binding in bindings
+        if binding.source > request.after and request.search in binding.source
+    ]
+    return {"bindings": rows[: request.count_max], "more": len(rows) > request.count_max}
 
 
 def _peek(node: Node, group: Group | None, request: requests.PeekRequest) -> tuple[dict[str, Any], list[bytes]]:

@@ -28,6 +28,7 @@ from zmqbroker.server import operators
 from zmqbroker.server.admission import admit_batch, admit_hand_over, batch_of
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, result_reply
 from zmqbroker.server.routes import Pending, Waiter
+from zmqbroker.server.routing import Routing
 from zmqbroker.wire import requests
 from zmqbroker.wire.batch import COUNT_MAX
 from zmqbroker.wire.frames import Reply
@@ -55,6 +56,8 @@ LeaderRequest = (
     | requests.ChangeMembers
     | requests.Transfer
     | requests.AuditRequest
+    | requests.RoutedSend
+    | requests.OpenProducers
 )
 
 
@@ -73,6 +76,7 @@ class Leading:
 
     def __init__(self, node: Node) -> None:
         self._node = node
+        self.routing = Routing(node, self)
 
     def serve(self, group: Group, request: LeaderRequest, pending: Pending) -> None:
         """Make of a request what its kind wants. Raises what it is refused with at once."""
@@ -95,6 +99,10 @@ class Leading:
                 self._schedule(group, request, pending)
             case requests.OpenProducerRequest():
                 group.submit(OpenProducer(request.channel, request.producer), pending)
+            case requests.RoutedSend():
+                self.routing.send(group, request, pending)
+            case requests.OpenProducers():
+                self.routing.open(group, request, pending)
             case requests.OpenConsumerRequest() | requests.ResetConsumerRequest():
                 group.submit(_place_of(request, pending.session), pending)
             case requests.CloseRequest():
@@ -122,7 +130,7 @@ class Leading:
     ) -> None:
         """Hand a good batch to the group, if there is room for it. Raises StorageFull."""
         node = self._node
-        if full := self._no_room(group, len(batch)):
+        if full := self.no_room(group, len(batch)):
             # A repeat takes no room, and without its result the client could only say that the outcome is unknown.
             stored = group.machine.stored(header)
             if stored is None:
@@ -139,7 +147,7 @@ class Leading:
         node = self._node
         frames, headers = admit_hand_over(request, node.config.limits, node.config.cluster.groups)
         size = sum(map(len, frames))
-        if full := self._no_room(group, size):
+        if full := self.no_room(group, size):
             done = group.machine.handed_over(request.channel, request.receipts, headers)
             if done is None:
                 raise full
@@ -153,12 +161,12 @@ class Leading:
     def _schedule(self, group: Group, request: requests.CreateScheduleRequest, pending: Pending) -> None:
         """Its message takes room once, however often it is sent. Raises StorageFull."""
         frame = batch_of(request.message)
-        if full := self._no_room(group, len(frame)):
+        if full := self.no_room(group, len(frame)):
             raise full
         self._node.log_room.taken(len(frame))
         group.submit(NewSchedule(request.name, request.plan, frame), pending)
 
-    def _no_room(self, group: Group, size: int) -> StorageFull | None:
+    def no_room(self, group: Group, size: int) -> StorageFull | None:
         """Why a batch of `size` bytes cannot be taken now."""
         used, limit = self._node.log.size_bytes, self._node.log_room.limit_bytes
         if used + size > limit:

@@ -31,6 +31,7 @@ from zmqbroker.server.log_pipeline import LogPipeline
 from zmqbroker.server.log_room import LogRoom
 from zmqbroker.server.membership import best_successor
 from zmqbroker.server.peers import PeerNetwork
+from zmqbroker.server.realtime import REALTIME_KINDS, Realtime
 from zmqbroker.server.rejoining import Rejoining
 from zmqbroker.server.replies import messages_reply
 from zmqbroker.server.routes import Pending, Waiter
@@ -48,7 +49,7 @@ __all__ = ["Node"]
 DRAIN_COUNT = 256
 #: Rounds of "what the log finished makes new work" in one pass, when the log is written inline.
 ROUNDS_MAX = 64
-#: Seconds between tries to send replies to clients that do not read.
+#: Seconds between tries to send what full pipes refused.
 BLOCKED_RETRY_S = 0.005
 
 journal = logging.getLogger("zmqbroker")
@@ -88,15 +89,14 @@ class Node:
         self._pipeline = LogPipeline(log, loop, sync=sync, housekeep=housekeep, on_durable=self._go_on, on_failure=on_failure)
         self.durations = Durations(self._pipeline.durations)
         self._desk = Desk(self, port)
+        self.realtime, self.routing = Realtime(self, port, self._desk.connections), self._desk.leading.routing
         self._liveness = Liveness(config.limits.session_timeout_ms * 1_000_000)
         self._succession = Succession(loop.call_later, self._wake, random.Random())
         self._rejoining = Rejoining(config.raft.tick_ms) if config.cluster.auto_rejoin else None
         self._leaderless_ns: dict[int, int] = {}  # group -> since when this node knows no leader; absent while it knows one
         self._tick_s = config.raft.tick_ms / 1000
         self._next_tick_s = 0.0  # on the loop's clock
-        self._wake_planned = False
-        self._retry_planned = False
-        self._stopped = False
+        self._wake_planned = self._retry_planned = self._stopped = False
 
     # --- the loop ----------------------------------------------------------------------------------------------------
 
@@ -141,14 +141,17 @@ class Node:
 
     def _go_on(self) -> None:
         """What follows from what came, from clients, from other nodes or from the log."""
+        self.realtime.calls.flush()
         self._pump()
+        self.realtime.announce()
         if self._desk.serve_reads():
             self._wake()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()
-        if self._port.blocked:
+        if self._port.blocked or self.network.blocked:
             self._port.flush()
+            self.network.flush()
             self._plan_retry()
 
     def _plan_retry(self) -> None:
@@ -171,6 +174,8 @@ class Node:
                         self._step(message)
             elif item[0] in (PeerKind.SNAPSHOT, PeerKind.SNAPSHOT_ACK):
                 self._transfer(item, now_ns)
+            elif item[0] in REALTIME_KINDS:
+                self.realtime.on_peer(item, now_ns)
             else:
                 self._desk.handle_forwarded(item, now_ns)
 
@@ -255,6 +260,7 @@ class Node:
         for group in self.groups.values():
             group.tick(self.disks.short_members)
         now_ns = time.monotonic_ns()
+        self.realtime.calls.tick(now_ns)
         self.disks.tick(self.groups.values(), now_ns, out_of_room=self._pipeline.out_of_room)
         if self.snapshots is not None:
             self.snapshots.tick(now_ns)
@@ -288,6 +294,8 @@ class Node:
         """A hint: the process of a member seems to be gone. Where it led, this node campaigns soon."""
         for group in self.groups.values():
             self._succession.leader_lost(group.core, member)
+        if (peer := self.network.peer_of(member)) is not None:
+            self.realtime.node_gone(peer.uid)
 
     # --- once a second -----------------------------------------------------------------------------------------------
 
@@ -306,6 +314,7 @@ class Node:
                 for session in self._liveness.expired(group.machine.sessions(), waiting, now_ns):
                     group.submit(Close(session))
         self._desk.sweep(now_ns)
+        self.realtime.sweep(now_ns)
         self._wake()
 
     # --- what groups need (group.Host) -----------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from zmqbroker.errors import RequestError
 from zmqbroker.raft.messages import Message
 from zmqbroker.server.acquaintances import PeerState
 from zmqbroker.server.formation import Formation
+from zmqbroker.server.patient_link import PatientLink
 from zmqbroker.server.sockets import PeerLink, PeerPort
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.peer import (
@@ -47,6 +48,7 @@ class PeerNetwork:
         self._counters = counters
         self._links: dict[str, PeerLink] = {}  # by PeerState.key
         self._bulk: dict[str, PeerLink] = {}  # the same for snapshots, only while they are sent
+        self._realtime: dict[str, PatientLink] = {}  # the same for what never enters the log
 
     @property
     def links(self) -> dict[str, PeerLink]:
@@ -68,6 +70,8 @@ class PeerNetwork:
         for links in (self._links, self._bulk):
             for key in [key for key in links if key not in keys]:
                 links.pop(key).close()
+        for key in [key for key in self._realtime if key not in keys]:
+            self._realtime.pop(key).close()
 
     def peer_with(self, uid: bytes) -> PeerState | None:
         """The peer with a node uid, if it was heard of."""
@@ -114,6 +118,28 @@ class PeerNetwork:
                 bulk.close()
             bulk = self._bulk[peer.key] = PeerLink(self._context, link.address)
         return bulk.send(encode_peer(self._envelope(PeerKind.SNAPSHOT, peer), fields, (chunk,)))
+
+    def send_realtime(self, kind: PeerKind, peer: PeerState, fields: dict[str, Any], frames: Sequence[Buffer] = ()) -> bool:
+        """Send what never enters the log, on a connection of its own too; False when it is not connected, or over its bound."""
+        main = self._links.get(peer.key)
+        if main is None or not peer.uid:
+            return False
+        link = self._realtime.get(peer.key)
+        if link is None or link.address != main.address:
+            if link is not None:
+                link.close()
+            link = self._realtime[peer.key] = PatientLink(PeerLink(self._context, main.address))
+        return link.send(encode_peer(self._envelope(kind, peer), fields, frames))
+
+    @property
+    def blocked(self) -> bool:
+        """Whether anything that never enters the log waits for room on its way."""
+        return any(link.blocked for link in self._realtime.values())
+
+    def flush(self) -> None:
+        """Try that again."""
+        for link in self._realtime.values():
+            link.flush()
 
     def end_bulk(self, member_id: int) -> None:
         """Close the connection for snapshots: nothing is sent on it for now."""
@@ -208,4 +234,6 @@ class PeerNetwork:
         """Close every socket."""
         for link in (*self._links.values(), *self._bulk.values()):
             link.close()
+        for patient in self._realtime.values():
+            patient.close()
         self._port.close()

@@ -8,6 +8,8 @@ from typing import Any
 from zmqbroker.commands import (
     Acked,
     Audited,
+    BindingChanged,
+    Changed,
     ChannelChanged,
     Closed,
     ConsumerOpened,
@@ -19,18 +21,20 @@ from zmqbroker.commands import (
     Piece,
     ProducerOpened,
     Published,
+    PublishedAll,
     Result,
     Roster,
+    RouteChanged,
     ScheduleChanged,
 )
-from zmqbroker.errors import MalformedFrame
+from zmqbroker.errors import MalformedFrame, RequestError
 from zmqbroker.server.membership import membership_of
 from zmqbroker.wire import codec
 from zmqbroker.wire.columns import read_groups
-from zmqbroker.wire.frames import Reply
+from zmqbroker.wire.frames import Reply, error_fields
 from zmqbroker.wire.headers import NO_HEADERS, MessageHeaders, decode_message_headers
 
-__all__ = ["PLAIN_COUNT_MAX", "messages_reply", "result_reply", "roster_rows"]
+__all__ = ["PLAIN_COUNT_MAX", "headers_of", "messages_reply", "result_reply", "roster_rows"]
 
 #: Messages in one reply of the plain form: their headers, of 65,535 bytes each, come in its header frame, which has at most
 #: 80 MiB, and `max_bytes` counts bodies only.
@@ -51,15 +55,13 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
                 "confirm": confirm,
             }
             return Reply.SENT, fields | ({"duplicates": result.duplicates} if result.duplicates else {})
+        case PublishedAll():
+            return Reply.ROUTED, {"results": [_routed(name, one) for name, one in result.results], "confirm": confirm}
         case Counted():
             goes_on = {"next": result.next} if result.next else {}
             return Reply.DONE, {"count": result.count, **goes_on, "confirm": confirm}
-        case ChannelChanged():
-            return Reply.CHANGED, {"channel": result.channel, "changed": result.changed, "confirm": confirm}
-        case DefaultsChanged():
-            return Reply.CHANGED, {"pattern": result.pattern, "changed": result.changed, "confirm": confirm}
-        case ScheduleChanged():
-            return Reply.CHANGED, {"schedule": result.name, "changed": result.changed, "confirm": confirm}
+        case ChannelChanged() | DefaultsChanged() | ScheduleChanged() | RouteChanged() | BindingChanged():
+            return Reply.CHANGED, {**_changed(result), "changed": result.changed, "confirm": confirm}
         case Acked():
             return Reply.ACKED, {"count": result.count, "confirm": confirm}
         case HandedOver():
@@ -78,6 +80,29 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
             return Reply.MEMBERS, {"index": result.index, "members": roster_rows(result)}
         case _:
             raise AssertionError(f"no client waits for {result!r}")
+
+
+def _changed(result: Changed) -> dict[str, str]:
+    """What has changed, by its kind."""
+    match result:
+        case ChannelChanged():
+            return {"channel": result.channel}
+        case DefaultsChanged():
+            return {"pattern": result.pattern}
+        case ScheduleChanged():
+            return {"schedule": result.name}
+        case RouteChanged():
+            return {"route": result.name}
+        case BindingChanged():
+            return {"binding": result.source}
+
+
+def _routed(destination: str, result: Published | RequestError) -> dict[str, Any]:
+    """What became of a message at one stored destination."""
+    if isinstance(result, RequestError):
+        return {"destination": destination, **error_fields(result)}
+    stored = {"sequence": result.first_sequence, "count": result.count, "time_unix_ns": result.time_unix_ns}
+    return {"destination": destination, **stored, "duplicate": result.duplicate}
 
 
 def roster_rows(roster: Roster) -> list[dict[str, Any]]:
@@ -154,7 +179,7 @@ def _plain(pieces: Sequence[Piece], frames: list[bytes]) -> tuple[dict[str, Any]
         contents = codec.decode_batch(frame)
         groups = read_groups(frame, contents.header)
         for number, body in enumerate(contents.bodies):
-            headers = _headers(contents.headers[number]) if contents.headers else NO_HEADERS
+            headers = headers_of(contents.headers[number]) if contents.headers else NO_HEADERS
             origin = {"origin": _origin(piece.origin, number)} if piece.origin is not None else {}
             compressed = {"compressed": True} if contents.header.flags & 1 else {}
             sender = {"client_id": headers.client_id, "trace": headers.trace}
@@ -179,7 +204,7 @@ def _plain(pieces: Sequence[Piece], frames: list[bytes]) -> tuple[dict[str, Any]
     return {"messages": messages}, bodies
 
 
-def _headers(packed: bytes) -> MessageHeaders:
+def headers_of(packed: bytes) -> MessageHeaders:
     """A producer's headers, which the broker never checked: what cannot be read counts as none."""
     try:
         return decode_message_headers(packed)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zmqbroker.commands import ReceiveKey
+from zmqbroker.commands import Destination, ReceiveKey
+from zmqbroker.wire.send_requests import Send, SendBatch
 
-__all__ = ["Pending", "PendingSends", "Route", "Waiter"]
+__all__ = ["Pending", "PendingSends", "Route", "Routed", "Waiter"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -19,6 +20,14 @@ class Route:
 
 
 @dataclass(slots=True, frozen=True)
+class Routed:
+    """A message on its way to several destinations."""
+
+    destinations: tuple[Destination, ...]  # in order, and no route among them
+    message: Send | SendBatch
+
+
+@dataclass(slots=True, frozen=True)
 class Pending:
     """A request of a client that waits for its reply."""
 
@@ -28,6 +37,7 @@ class Pending:
     key: ReceiveKey | None = None  # set for a RECEIVE: its messages come as a delivery
     plain: bool = False  # a RECEIVE that wants bodies instead of batch frames
     received_ns: int = 0  # when a send came that asks for its timeline, by the monotonic clock; 0: it does not ask
+    routed: Routed | None = None  # a send to several destinations: those that nobody stores are served when it is answered
     silent: bool = False  # a send with `confirm` none: nobody waits, and no answer leaves
 
     @property

@@ -33,6 +33,14 @@ class Connections:
     def __len__(self) -> int:
         return len(self._table)
 
+    def __contains__(self, routing_id: bytes) -> bool:
+        return routing_id in self._table
+
+    def client_id(self, routing_id: bytes) -> str:
+        """What the client behind a connection calls itself; empty when it said nothing, or is forgotten."""
+        connection = self._table.get(routing_id)
+        return connection.client_id if connection is not None else ""
+
     def heard(self, routing_id: bytes, now_ns: int) -> Connection:
         """The connection behind a routing id, with a session of its own making when it is new."""
         connection = self._table.get(routing_id)

@@ -99,6 +99,30 @@ class ClientPort:
     def send(self, routing_id: bytes, frames: Frames) -> bool:
         """Send or keep one reply; False when the client is gone or over its bound, and the reply is dropped."""
         self._unsure = True
+        refused = self._offer(routing_id, frames)
+        self.dropped += refused != 0
+        return not refused
+
+    def send_all(self, messages: Sequence[list[bytes]]) -> None:
+        """Send or keep replies, [routing id, frames …] each, as `send` does."""
+        self.dropped += len(self.offer_all(messages))
+
+    def offer_all(self, messages: Sequence[Sequence[bytes]]) -> list[tuple[int, int]]:
+        """Send or keep messages as `send_all`, but say which were refused and why: places and the numbers of errors.
+
+        EHOSTUNREACH: the client is gone. ENOBUFS: what is kept for it is at its bound.
+        """
+        self._unsure = True
+        sent = 0 if self._outboxes else self._io.send_all(messages)
+        refused = []
+        for place in range(sent, len(messages)):
+            routing_id, *frames = messages[place]
+            if fault := self._offer(routing_id, frames):
+                refused.append((place, fault))
+        return refused
+
+    def _offer(self, routing_id: bytes, frames: Frames) -> int:
+        """Send or keep one message; 0, or why it is neither."""
         if routing_id in self._outboxes:
             return self._keep(routing_id, frames)
         refused = self._io.send([routing_id, *frames])
@@ -106,26 +130,16 @@ class ClientPort:
             return self._keep(routing_id, frames)
         if refused:
             _expect_gone(refused)
-            self.dropped += 1
-            return False
-        return True
+        return refused
 
-    def send_all(self, messages: Sequence[list[bytes]]) -> None:
-        """Send or keep replies, [routing id, frames …] each, as `send` does."""
-        self._unsure = True
-        sent = 0 if self._outboxes else self._io.send_all(messages)
-        for routing_id, *frames in messages[sent:]:
-            self.send(routing_id, frames)
-
-    def _keep(self, routing_id: bytes, frames: Frames) -> bool:
+    def _keep(self, routing_id: bytes, frames: Frames) -> int:
         size = sum(len(frame) for frame in frames)
         kept = self._outbox_bytes.get(routing_id, 0)
         if kept + size > OUTBOX_BYTES_MAX:
-            self.dropped += 1
-            return False
+            return zmq.ENOBUFS
         self._outboxes.setdefault(routing_id, deque()).append(frames)
         self._outbox_bytes[routing_id] = kept + size
-        return True
+        return 0
 
     def flush(self) -> None:
         """Try the kept replies again."""

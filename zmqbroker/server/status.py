@@ -81,6 +81,7 @@ def node_fields(node: Node) -> dict[str, Any]:
             "budget_bytes": config.storage.log_budget_bytes,
             "limit_bytes": node.log_room.limit_bytes,
         },
+        "realtime": {"subscriptions": node.realtime.interest.count},
         "counters": dict(node.counters),
         "durations": node.durations.fields(),
     }

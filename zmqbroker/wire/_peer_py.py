@@ -60,6 +60,11 @@ class PeerKind(IntEnum):
     FORWARD_REPLY = 5
     SNAPSHOT = 6
     SNAPSHOT_ACK = 7
+    INTEREST = 8
+    EVENTS = 9
+    CALL = 10
+    ANSWER = 11
+    CANCEL = 12
 
 
 class Envelope(NamedTuple):

@@ -8,13 +8,17 @@ from typing import Any, NamedTuple
 
 from zmqbroker.commands import (
     CREATE_ON_USE,
+    EVENTS,
+    EVENTS_STORE,
     STARTS,
     Ack,
     ChannelSettings,
     Close,
     CreateChannel,
+    DeleteBinding,
     DeleteChannel,
     DeleteMessages,
+    DeleteRoute,
     DeleteSchedule,
     Extend,
     Manage,
@@ -31,7 +35,10 @@ from zmqbroker.commands import (
     Reject,
     Requeue,
     ResetConsumer,
+    RoutingRule,
+    SetBinding,
     SetDefaults,
+    SetRoute,
     Settle,
     TakeAudit,
     Tick,
@@ -40,6 +47,7 @@ from zmqbroker.commands import (
     settings_said,
 )
 from zmqbroker.wire.batch import CHANNEL_SIZE_MAX
+from zmqbroker.wire.destinations import DESTINATIONS_SIZE_MAX
 from zmqbroker.wire.frames import U64_MAX
 from zmqbroker.wire.queue_requests import REASON_SIZE_MAX, explicit_settings
 from zmqbroker.wire.requests import SESSION_SIZE
@@ -58,6 +66,7 @@ SmallCommand = (
     | DeleteSchedule
     | OpenConsumer
     | ResetConsumer
+    | RoutingRule
     | Close
     | Tick
     | Trim
@@ -80,6 +89,15 @@ def _is_session(value: object) -> bool:
 
 def _is_channel(value: object) -> bool:
     return type(value) is str and 1 <= len(value) <= CHANNEL_SIZE_MAX
+
+
+def _is_source(value: object) -> bool:
+    """A prefix, and a pattern of names."""
+    return type(value) is str and value.startswith((f"{EVENTS}:", f"{EVENTS_STORE}:")) and len(value) <= 2 * CHANNEL_SIZE_MAX
+
+
+def _is_list(value: object) -> bool:
+    return type(value) is str and 1 <= len(value) <= DESTINATIONS_SIZE_MAX
 
 
 def _is_channel_or_empty(value: object) -> bool:
@@ -178,7 +196,9 @@ def _settle(kind: Callable[..., Settle]) -> Callable[..., Settle]:
     return made
 
 
-def _plain_items(command: Purge | Redrive | DeleteChannel | SetDefaults | DeleteSchedule | ResetConsumer) -> list[Any]:
+def _plain_items(
+    command: Purge | Redrive | DeleteChannel | SetDefaults | DeleteSchedule | ResetConsumer | RoutingRule,
+) -> list[Any]:
     return [getattr(command, field.name) for field in fields(command)]
 
 
@@ -271,6 +291,10 @@ SHAPES: dict[type[SmallCommand], Shape] = {
     DeleteSchedule: Shape(22, (_is_channel,), _plain_items, DeleteSchedule),
     OpenConsumer: Shape(23, (*_PLACE, _is_bool, _is_session, is_u64, _is_settings), _open_items, _open),
     ResetConsumer: Shape(24, _PLACE, _plain_items, ResetConsumer),
+    SetRoute: Shape(25, (_is_channel, _is_list), _plain_items, SetRoute),
+    DeleteRoute: Shape(26, (_is_channel,), _plain_items, DeleteRoute),
+    SetBinding: Shape(27, (_is_source, _is_list), _plain_items, SetBinding),
+    DeleteBinding: Shape(28, (_is_source,), _plain_items, DeleteBinding),
 }
 SHAPE_OF_TYPE: dict[int, tuple[str, Shape]] = {shape.type: (kind.__name__, shape) for kind, shape in SHAPES.items()}
 

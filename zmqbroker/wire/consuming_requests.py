@@ -110,7 +110,8 @@ def _read_ack(fields: Fields) -> AckRequest:
     return AckRequest(read_channel_name(fields), read_receipts(fields), flag(fields, "forward"))
 
 
-def _read_open_producer(fields: Fields) -> OpenProducerRequest:
+def read_open_producer(fields: Fields) -> OpenProducerRequest:
+    """An OPEN_PRODUCER on one channel. Raises InvalidRequest or InvalidChannel."""
     producer = integer(fields, "producer", None, 1, SEQUENCE_MAX)
     return OpenProducerRequest(read_channel_name(fields), producer, flag(fields, "forward"))
 
@@ -131,7 +132,6 @@ def _read_close(fields: Fields) -> CloseRequest:
 CONSUMING_REQUESTS: dict[int, Callable[[Fields], ConsumingRequest]] = {
     Request.RECEIVE: _read_receive,
     Request.ACK: _read_ack,
-    Request.OPEN_PRODUCER: _read_open_producer,
     Request.STATS: _read_stats,
     Request.CLOSE: _read_close,
 }

@@ -1,8 +1,8 @@
 """The payload of a Raft entry: a time stamp and commands, as the leader builds it and every node applies it.
 
-Publish commands carry the producer's batch frame as it came, hand-overs several of them; the others are small msgpack arrays.
-Writing checks what reading will check, so that nothing is replicated which a node could not apply. An empty payload (a new
-leader's first entry) is no entry in this sense and is refused. Source: docs/PROTOCOL.md §9.
+Publish commands carry the producer's batch frame as it came, hand-overs and PublishAll several of them; the others are small
+msgpack arrays. Writing checks what reading will check, so that nothing is replicated which a node could not apply. An empty
+payload (a new leader's first entry) is no entry in this sense and is refused. Source: docs/PROTOCOL.md §9.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from zmqbroker.wire.columns import read_ids, read_runs
 from zmqbroker.wire.command_shapes import SHAPE_OF_TYPE, SHAPES, SmallCommand, fits, is_u64
 from zmqbroker.wire.frames import pack, shown, unpack
 from zmqbroker.wire.hand_overs import HAND_OVER, HandOverFrames, hand_over_head, read_hand_over
+from zmqbroker.wire.publish_all import PUBLISH_ALL, PublishAllFrames, publish_all_head, read_publish_all
 
 __all__ = ["COMMANDS_MAX", "ENTRY_FORMAT", "MACHINE_VERSION", "Addable", "DecodedEntry", "EntryBuilder", "decode_entry"]
 
@@ -26,7 +27,7 @@ MACHINE_VERSION = 4
 COMMANDS_MAX = 65_535
 
 #: Every command but Publish, as it is written.
-Addable = SmallCommand | HandOverFrames
+Addable = SmallCommand | HandOverFrames | PublishAllFrames
 
 #: format, machine version, number of commands, time_unix_ns
 _ENTRY = struct.Struct("<HHIQ")
@@ -88,12 +89,15 @@ class EntryBuilder:
         self._frames.append(len(self._parts) - 1)
 
     def add(self, command: Addable) -> None:
-        """Append any other command; frames of a hand-over are such as `add_publish` takes.
+        """Append any other command; frames of several batches are such as `add_publish` takes.
 
         Raises LocalProtocolError when full, or when a value is out of its range.
         """
-        if isinstance(command, HandOverFrames):
-            self._append(HAND_OVER, 0, hand_over_head(command), *command.frames)
+        if isinstance(command, HandOverFrames | PublishAllFrames):
+            if isinstance(command, HandOverFrames):
+                self._append(HAND_OVER, 0, hand_over_head(command), *command.frames)
+            else:
+                self._append(PUBLISH_ALL, 0, publish_all_head(command), *command.frames)
             self._frames += range(len(self._parts) - len(command.frames), len(self._parts))
             return
         shape = SHAPES[type(command)]
@@ -160,6 +164,8 @@ def _decode_command(data: bytes, position: int) -> tuple[Command, int]:
         return _decode_publish(data, start, size, expects=flags == _EXPECTS), end
     if kind == HAND_OVER:
         return read_hand_over(data, start, size), end
+    if kind == PUBLISH_ALL:
+        return read_publish_all(data, start, size), end
     if kind not in SHAPE_OF_TYPE:
         raise MalformedFrame(f"command type {kind} at offset {position} is not known")
     name, shape = SHAPE_OF_TYPE[kind]

@@ -112,9 +112,23 @@ class Request(IntEnum):
     CREATE_SCHEDULE = 0x1E
     DELETE_SCHEDULE = 0x1F
     LIST_SCHEDULES = 0x20
+    SUBSCRIBE = 0x21
+    UNSUBSCRIBE = 0x22
+    GRANT = 0x23
+    PUBLISH = 0x24
+    CALL = 0x25
+    RESPOND = 0x26
+    CANCEL = 0x27
+    CACHE_STATS = 0x28
     READ = 0x29
     OPEN_CONSUMER = 0x2A
     RESET_CONSUMER = 0x2B
+    SET_ROUTE = 0x2C
+    DELETE_ROUTE = 0x2D
+    LIST_ROUTES = 0x2E
+    SET_BINDING = 0x2F
+    DELETE_BINDING = 0x30
+    LIST_BINDINGS = 0x31
 
 
 class Reply(IntEnum):
@@ -139,8 +153,19 @@ class Reply(IntEnum):
     HANDED_OVER = 0x9B
     DEFAULTS = 0x9D
     SCHEDULES = 0xA0
+    SUBSCRIBED = 0xA1
+    UNSUBSCRIBED = 0xA2
+    EVENTS = 0xA3
+    PUBLISHED = 0xA4
+    ANSWER = 0xA5
+    CALLED = 0xA6
+    CANCELLED = 0xA7
+    CACHE = 0xA8
     EVENTS_READ = 0xA9
     CONSUMER = 0xAA
+    ROUTED = 0xAC
+    ROUTES = 0xAE
+    BINDINGS = 0xB1
     ERROR = 0xFF
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from zmqbroker.commands import Ack, HandOver, Publish, Receipt
@@ -13,7 +14,7 @@ from zmqbroker.wire.command_shapes import SHAPES, is_u64
 from zmqbroker.wire.frames import pack, shown, unpack
 from zmqbroker.wire.send_requests import HAND_OVER_BATCHES_MAX
 
-__all__ = ["HAND_OVER", "HandOverFrames", "hand_over_head", "read_hand_over"]
+__all__ = ["HAND_OVER", "HandOverFrames", "are_sizes", "hand_over_head", "read_batches", "read_hand_over"]
 
 #: Type of the command.
 HAND_OVER = 19
@@ -30,11 +31,12 @@ class HandOverFrames(NamedTuple):
     frames: tuple[bytes, ...]  # `codec.read_batch` accepted them, checksums included
 
 
-def _is_sizes(value: object) -> bool:
+def are_sizes(value: object) -> bool:
+    """True for the sizes of as many frames as one command may have."""
     return type(value) is list and 1 <= len(value) <= HAND_OVER_BATCHES_MAX and all(map(is_u64, value))
 
 
-_CHECKS = (*SHAPES[Ack].checks, _is_sizes)
+_CHECKS = (*SHAPES[Ack].checks, are_sizes)
 
 
 def _fits(items: object) -> bool:
@@ -70,11 +72,15 @@ def read_hand_over(data: bytes, start: int, size: int) -> HandOver:
     session, channel, receipts, sizes = items
     if position + sum(sizes) != end:
         raise MalformedFrame(f"batches of HandOver at offset {start} end at {position + sum(sizes)}, it ends at {end}")
+    return HandOver(session, channel, tuple(Receipt(*receipt) for receipt in receipts), read_batches(data, position, sizes))
+
+
+def read_batches(data: bytes, position: int, sizes: Sequence[int], expected_sequence: int | None = None) -> tuple[Publish, ...]:
+    """The batches whose frames, of these sizes, lie from data[position] on, unverified. Raises MalformedFrame."""
     batches: list[Publish] = []
-    for batch_size in sizes:
-        header = codec.read_batch(data, position, batch_size, verify=False)
-        batches.append(
-            Publish(header, position, batch_size, runs=read_runs(data, position, header), ids=read_ids(data, position, header))
-        )
-        position += batch_size
-    return HandOver(session, channel, tuple(Receipt(*receipt) for receipt in receipts), tuple(batches))
+    for size in sizes:
+        header = codec.read_batch(data, position, size, verify=False)
+        runs, ids = read_runs(data, position, header), read_ids(data, position, header)
+        batches.append(Publish(header, position, size, runs=runs, ids=ids, expected_sequence=expected_sequence))
+        position += size
+    return tuple(batches)

@@ -13,8 +13,10 @@ from typing import Any
 from zmqbroker.commands import (
     ChannelSettings,
     CreateChannel,
+    DeleteBinding,
     DeleteChannel,
     DeleteMessages,
+    DeleteRoute,
     DeleteSchedule,
     Extend,
     Manage,
@@ -24,7 +26,10 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    RoutingRule,
+    SetBinding,
     SetDefaults,
+    SetRoute,
     Settle,
     UpdateChannel,
     settings_said,
@@ -87,7 +92,7 @@ LIST_MAX = 1000
 
 Fields = Mapping[str, Any]
 #: Commands that are requests as they are.
-Managed = Manage | SetDefaults | DeleteSchedule
+Managed = Manage | SetDefaults | DeleteSchedule | RoutingRule
 
 
 @dataclass(slots=True, frozen=True)
@@ -100,7 +105,7 @@ class SettleRequest:
 
 @dataclass(slots=True, frozen=True)
 class ManageRequest:
-    """PURGE, DELETE_MESSAGES, REDRIVE, CREATE_CHANNEL, UPDATE_CHANNEL, DELETE_CHANNEL, SET_DEFAULTS or DELETE_SCHEDULE."""
+    """PURGE, DELETE_MESSAGES, REDRIVE, or what makes, changes or deletes a channel, or a rule for several of them."""
 
     command: Managed
     forward: bool = False
@@ -363,6 +368,10 @@ COMMAND_CODES: dict[type[Settle | Managed], Request] = {
     DeleteChannel: Request.DELETE_CHANNEL,
     SetDefaults: Request.SET_DEFAULTS,
     DeleteSchedule: Request.DELETE_SCHEDULE,
+    SetRoute: Request.SET_ROUTE,
+    DeleteRoute: Request.DELETE_ROUTE,
+    SetBinding: Request.SET_BINDING,
+    DeleteBinding: Request.DELETE_BINDING,
 }
 
 

@@ -13,6 +13,14 @@ from typing import Any
 
 from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
 from zmqbroker.wire.batch import BODY_SIZE_MAX, Buffer
+from zmqbroker.wire.call_requests import (
+    CALL_REQUESTS,
+    AnyCallRequest,
+    CacheStatsRequest,
+    CallRequest,
+    CancelRequest,
+    RespondRequest,
+)
 from zmqbroker.wire.consuming_requests import (
     CONSUMER_PRIORITY_MAX,
     CONSUMING_REQUESTS,
@@ -47,6 +55,25 @@ from zmqbroker.wire.queue_requests import (
     fields_of_command,
     reply_to,
 )
+from zmqbroker.wire.realtime_requests import (
+    REALTIME_REQUESTS,
+    GrantRequest,
+    PublishRequest,
+    RealtimeRequest,
+    SubscribeRequest,
+    UnsubscribeRequest,
+)
+from zmqbroker.wire.routing_requests import (
+    ROUTING_REQUESTS,
+    ListBindings,
+    ListRoutes,
+    OpenProducers,
+    RoutedSend,
+    fields_of_open_producers,
+    fields_of_routed,
+    read_any_send,
+    read_any_send_batch,
+)
 from zmqbroker.wire.rule_requests import (
     RULE_REQUESTS,
     CreateScheduleRequest,
@@ -61,8 +88,6 @@ from zmqbroker.wire.send_requests import (
     Send,
     SendBatch,
     read_hand_over,
-    read_send,
-    read_send_batch,
 )
 from zmqbroker.wire.store_requests import STORE_REQUESTS, OpenConsumerRequest, ReadRequest, ResetConsumerRequest, StoreRequest
 
@@ -72,31 +97,45 @@ __all__ = [
     "RECEIVE_SIZE_MAX",
     "SESSION_SIZE",
     "AckRequest",
+    "AnyCallRequest",
     "AnyRequest",
     "AuditRequest",
     "BackupRequest",
+    "CacheStatsRequest",
+    "CallRequest",
+    "CancelRequest",
     "ChangeMembers",
     "CloseRequest",
     "CreateScheduleRequest",
+    "GrantRequest",
     "HandOverRequest",
     "Hello",
     "Info",
+    "ListBindings",
     "ListChannels",
     "ListDefaults",
+    "ListRoutes",
     "ListSchedules",
     "ManageRequest",
     "OpenConsumerRequest",
     "OpenProducerRequest",
+    "OpenProducers",
     "PeekRequest",
     "Ping",
+    "PublishRequest",
     "ReadRequest",
+    "RealtimeRequest",
     "ReceiveRequest",
     "ResetConsumerRequest",
+    "RespondRequest",
+    "RoutedSend",
     "Send",
     "SendBatch",
     "SettleRequest",
     "StatsRequest",
+    "SubscribeRequest",
     "Transfer",
+    "UnsubscribeRequest",
     "command_of",
     "decode_request",
     "encode_request",
@@ -144,6 +183,12 @@ AnyRequest = (
     | CreateScheduleRequest
     | ListSchedules
     | ListDefaults
+    | RealtimeRequest
+    | AnyCallRequest
+    | RoutedSend
+    | OpenProducers
+    | ListRoutes
+    | ListBindings
     | StoreRequest
 )
 
@@ -167,7 +212,7 @@ def decode_request(command: int, fields: _Fields, bodies: Sequence[Buffer], body
         allowed = f"{least}" if least == most else f"{least} to {most}"
         raise MalformedFrame(f"{Request(command).name} has {len(bodies)} body frames, it must have {allowed}")
     request = reader(fields, bodies)
-    message = request.message if isinstance(request, CreateScheduleRequest) else request
+    message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
     if isinstance(message, Send) and len(message.body) > body_size_max:
         size = len(message.body)
         raise MessageTooLarge(f"a message has {size} bytes, the limit is {body_size_max}", size=size, limit=body_size_max)
@@ -180,6 +225,9 @@ _BODY_COUNTS: dict[int, tuple[int, int]] = {
     Request.SEND_BATCH: (1, 1),
     Request.CREATE_SCHEDULE: (1, 1),
     Request.HAND_OVER: (1, HAND_OVER_BATCHES_MAX),
+    Request.PUBLISH: (1, 1),
+    Request.CALL: (1, 1),
+    Request.RESPOND: (1, 1),
 }
 
 
@@ -199,14 +247,16 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.HELLO: _read_hello,
     Request.PING: _read_ping,
     Request.INFO: _read_info,
-    Request.SEND: read_send,
-    Request.SEND_BATCH: read_send_batch,
+    Request.SEND: read_any_send,
+    Request.SEND_BATCH: read_any_send_batch,
     Request.HAND_OVER: read_hand_over,
     Request.CHANGE_MEMBERS: read_change_members,
     Request.TRANSFER: read_transfer,
     Request.AUDIT: read_audit,
     Request.BACKUP: read_backup,
     Request.CREATE_SCHEDULE: read_create_schedule,
+    **REALTIME_REQUESTS,
+    **CALL_REQUESTS,
 }
 
 
@@ -215,9 +265,8 @@ def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields,
 
 
 _BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (
-    CONSUMING_REQUESTS,
-    QUEUE_REQUESTS,
-    RULE_REQUESTS,
+    *(CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS),
+    ROUTING_REQUESTS,
     STORE_REQUESTS,
 )
 for _readers in _BODILESS:
@@ -247,6 +296,17 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     CreateScheduleRequest: Request.CREATE_SCHEDULE,
     ListSchedules: Request.LIST_SCHEDULES,
     ListDefaults: Request.LIST_DEFAULTS,
+    SubscribeRequest: Request.SUBSCRIBE,
+    UnsubscribeRequest: Request.UNSUBSCRIBE,
+    GrantRequest: Request.GRANT,
+    PublishRequest: Request.PUBLISH,
+    CallRequest: Request.CALL,
+    RespondRequest: Request.RESPOND,
+    CancelRequest: Request.CANCEL,
+    CacheStatsRequest: Request.CACHE_STATS,
+    OpenProducers: Request.OPEN_PRODUCER,
+    ListRoutes: Request.LIST_ROUTES,
+    ListBindings: Request.LIST_BINDINGS,
     ReadRequest: Request.READ,
     OpenConsumerRequest: Request.OPEN_CONSUMER,
     ResetConsumerRequest: Request.RESET_CONSUMER,
@@ -257,6 +317,8 @@ def command_of(request: AnyRequest) -> Request:
     """The command code of a request."""
     if isinstance(request, SettleRequest | ManageRequest):
         return COMMAND_CODES[type(request.command)]
+    if isinstance(request, RoutedSend):
+        return command_of(request.message)
     return _COMMANDS[type(request)]
 
 
@@ -264,6 +326,8 @@ def reply_of(request: AnyRequest) -> int:
     """The command code of the reply that fits a request; as a rule its own with bit 7 set."""
     if isinstance(request, CreateScheduleRequest):
         return Reply.CHANGED
+    if isinstance(request, RoutedSend):
+        return Reply.ROUTED
     if isinstance(request, ResetConsumerRequest):
         return Reply.CONSUMER
     return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
@@ -272,14 +336,13 @@ def reply_of(request: AnyRequest) -> int:
 def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
     """The frames of a request: header, then body frames. Raises LocalProtocolError on what msgpack cannot carry."""
     bodies: list[Buffer] = []
-    if isinstance(request, Send):
-        bodies = [request.body]
-    elif isinstance(request, SendBatch):
-        bodies = [request.batch]
-    elif isinstance(request, HandOverRequest):
-        bodies = [*request.batches]
-    elif isinstance(request, CreateScheduleRequest):
-        bodies = [request.message.body]
+    message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
+    if isinstance(message, Send | CallRequest | RespondRequest):
+        bodies = [message.body]
+    elif isinstance(message, SendBatch | PublishRequest):
+        bodies = [message.batch]
+    elif isinstance(message, HandOverRequest):
+        bodies = [*message.batches]
     return [encode_header(command_of(request), request_id, _fields_of(request)), *bodies]
 
 
@@ -293,6 +356,10 @@ def _fields_of(request: AnyRequest) -> dict[str, Any]:
         return fields_of_command(request.command) | ({"forward": True} if request.forward else {})
     if isinstance(request, CreateScheduleRequest):
         return fields_of_schedule(request)
+    if isinstance(request, RoutedSend):
+        return fields_of_routed(request, _fields_of(request.message))
+    if isinstance(request, OpenProducers):
+        return fields_of_open_producers(request)
     fields: dict[str, Any] = {}
     for name, attribute in request.__dataclass_fields__.items():
         value = getattr(request, name)

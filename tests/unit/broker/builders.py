@@ -21,6 +21,7 @@ from zmqbroker.commands import (
     Plan,
     Publish,
     Published,
+    PublishedAll,
     QueueStats,
     Receipt,
     Receive,
@@ -66,6 +67,9 @@ TINY = MachineLimits(
     schedules_max=2,
     schedule_kept_ms=3_000,
     defaults_max=2,
+    routes_max=2,
+    bindings_max=2,
+    bound_queues_max=3,
     redriven_max=2,
     taken_ready=3,
     taken_records=4,
@@ -157,6 +161,8 @@ def ruled(limits: MachineLimits | None = None, *, channel: str = "c", **settings
 
 def describe(result: Result) -> object:
     """A result in a form that can be compared: errors by type and fields."""
+    if isinstance(result, PublishedAll):
+        return [(channel, describe(one)) for channel, one in result.results]
     return (type(result), result.fields) if isinstance(result, Exception) else result
 
 

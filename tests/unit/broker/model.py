@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from tests.unit.broker.model_handing import HandingOver
+from tests.unit.broker.model_routing import Routing
 from tests.unit.broker.model_rules import ModelSchedule
 from tests.unit.broker.model_state import (
     MILLISECOND,
@@ -34,8 +34,10 @@ from zmqbroker.commands import (
     Counted,
     CreateChannel,
     CreateSchedule,
+    DeleteBinding,
     DeleteChannel,
     DeleteMessages,
+    DeleteRoute,
     DeleteSchedule,
     Extend,
     HandOver,
@@ -43,6 +45,7 @@ from zmqbroker.commands import (
     OpenProducer,
     ProducerOpened,
     Publish,
+    PublishAll,
     Published,
     Purge,
     QueueStats,
@@ -52,7 +55,9 @@ from zmqbroker.commands import (
     Reject,
     Requeue,
     Result,
+    SetBinding,
     SetDefaults,
+    SetRoute,
     Settle,
     Trim,
     UpdateChannel,
@@ -74,7 +79,7 @@ __all__ = ["Model"]
 C = TypeVar("C", bound=Command)
 
 
-class Model(HandingOver):
+class Model(Routing):
     """What a machine with these limits must do."""
 
     def apply(self, index: int, time: int, commands: list[Command]) -> tuple[list[Result], list[Answer]]:
@@ -161,6 +166,10 @@ class Model(HandingOver):
                 return self.on(self.found(command.channel), self.delete, command)
             case HandOver():
                 return self.hand_over(command)
+            case PublishAll():
+                return self.publish_all(command)
+            case SetRoute() | DeleteRoute() | SetBinding() | DeleteBinding():
+                return self.set_routing(command)
             case SetDefaults():
                 return self.set_defaults(command)
             case CreateSchedule():
@@ -203,6 +212,7 @@ class Model(HandingOver):
             return full
         first = self.put(channel, command, messages, duplicates)
         self.to_serve.append(channel)
+        self.feed(command, first)
         return Published(first, header.count, False, self.now, duplicates)
 
     def mismatch(self, command: Publish, last_sequence: int) -> SequenceMismatch:

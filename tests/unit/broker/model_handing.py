@@ -113,11 +113,8 @@ class HandingOver(Movements):
         stale = [[r.assigning, r.first, r.last] for r in command.receipts if not self.has_all(source, command.session, r)]
         if stale:
             return StaleReceipt("", stale=stale, count=0)
-        wanted: Wanted = {}
-        for batch in command.batches:
-            count, size = wanted.get(batch.header.channel, (0, 0))
-            wanted[batch.header.channel] = count + batch.header.count, size + batch.size
-        return self.refused(headers) or self.no_room(source, wanted, len(named)) or self.do_it(source, command, wanted)
+        wanted = self.wanted_by(list(command.batches))
+        return self.refused(headers) or self.no_room(source, wanted, len(named)) or self.do_it(source, command)
 
     def stored(self, header: BatchHeader) -> Published | None:
         channel = self.channels.get(header.channel)
@@ -155,7 +152,7 @@ class HandingOver(Movements):
                 return Duplicate("") if isinstance(refusal, Published) else refusal
         return None
 
-    def no_room(self, source: Channel, wanted: Wanted, leaving: int) -> Result:
+    def no_room(self, source: Channel | None, wanted: Wanted, leaving: int) -> Result:
         new: set[str] = set()
         for name, (count, size) in wanted.items():
             channel = self.channels.get(name)
@@ -189,10 +186,25 @@ class HandingOver(Movements):
         room = len(self.channels) + count <= self.limits.channels_max
         return None if room else Busy("", retry_ms=self.limits.retry_ms)
 
-    def do_it(self, source: Channel, command: HandOver, wanted: Wanted) -> Result:
+    def do_it(self, source: Channel, command: HandOver) -> Result:
         self.to_serve.append(source)
         for receipt in command.receipts:
             source.finish(source.between(receipt.first, receipt.last), "acked")
+        firsts = self.store_all(list(command.batches))
+        sent = tuple((b.header.channel, firsts[place], b.header.count) for place, b in enumerate(command.batches))
+        count = sum(receipt.last - receipt.first + 1 for receipt in command.receipts)
+        return HandedOver(count, sent, False, self.now)
+
+    def wanted_by(self, batches: list[Publish]) -> Wanted:
+        wanted: Wanted = {}
+        for batch in batches:
+            count, size = wanted.get(batch.header.channel, (0, 0))
+            wanted[batch.header.channel] = count + batch.header.count, size + batch.size
+        return wanted
+
+    def store_all(self, batches: list[Publish]) -> list[int]:
+        """Store what nothing refuses; the sequence of the first message of each."""
+        wanted = self.wanted_by(batches)
         for name in wanted:
             self.used(name)
             self.to_serve.append(self.channels[name])
@@ -201,13 +213,17 @@ class HandingOver(Movements):
         for name in [*fits, *(name for name in wanted if name not in fits)]:
             channel = self.channels[name]
             assert self.make_room(channel, *wanted[name]) is None
-            for place, batch in enumerate(command.batches):
+            for place, batch in enumerate(batches):
                 if batch.header.channel == name:
                     if batch.header.producer:
                         self.use(channel, batch.header.producer)
                     duplicates = channel.duplicates(batch.ids)
                     messages = self.messages_of(channel, batch, dict(duplicates))
                     firsts[place] = self.put(channel, batch, messages, duplicates)
-        sent = tuple((b.header.channel, firsts[place], b.header.count) for place, b in enumerate(command.batches))
-        count = sum(receipt.last - receipt.first + 1 for receipt in command.receipts)
-        return HandedOver(count, sent, False, self.now)
+        for place, batch in enumerate(batches):
+            self.feed(batch, firsts[place])
+        return [firsts[place] for place in range(len(batches))]
+
+    def feed(self, command: Publish, first: int) -> None:
+        """Store what a channel has taken where that is bound to."""
+        raise NotImplementedError

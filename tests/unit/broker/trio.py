@@ -145,6 +145,9 @@ class Trio:
             model.schedules[name].row() for name in sorted(model.schedules)
         ]
         assert list(machine.defaults()) == sorted(model.patterns.items())
+        assert list(machine.routes) == sorted(model.routes.items())
+        told = [(binding.source, binding.queues, binding.left_out) for binding in machine.bindings]
+        assert told == model.bindings_told()
         assert (machine.now_unix_ns, machine.trimmed_index) == (model.now, model.trimmed)
 
     def check_due(self) -> None:

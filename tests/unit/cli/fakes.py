@@ -10,14 +10,16 @@ from types import TracebackType
 from typing import Any, cast
 
 from zmqbroker.cli.options import CommandContext, Connect
-from zmqbroker.client import Explained, SendResult
+from zmqbroker.client import DestinationResult, Explained, SendResult
 from zmqbroker.client.message import Origin
 from zmqbroker.commands import ChannelSettings
 from zmqbroker.errors import (
     BrokerError,
+    Busy,
     ChannelExists,
     ChannelNotFound,
     DeadlineExceeded,
+    RouteNotFound,
     ScheduleNotFound,
     UnreadableBody,
 )
@@ -322,6 +324,53 @@ class FakeSchedules:
                 yield {**row, "stored": 7, "skipped": 1}
 
 
+class FakeRoutes:
+    """All routes."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._routes = broker.routes
+
+    async def set(self, name: str, destinations: str) -> bool:
+        """Set one."""
+        changed = self._routes.get(name) != destinations
+        self._routes[name] = destinations
+        return changed
+
+    async def delete(self, name: str) -> None:
+        """Delete one."""
+        if self._routes.pop(name, None) is None:
+            raise RouteNotFound(f"no route is called {name!r}")
+
+    async def list(self, search: str = "") -> AsyncIterator[dict[str, Any]]:
+        """All of them, by name."""
+        for name, destinations in sorted(self._routes.items()):
+            if search in name:
+                yield {"name": name, "destinations": destinations}
+
+
+class FakeBindings:
+    """All bindings; each has left out three messages."""
+
+    def __init__(self, broker: FakeBroker) -> None:
+        self._bindings = broker.bindings
+
+    async def set(self, source: str, queues: str) -> bool:
+        """Set one."""
+        changed = self._bindings.get(source) != queues
+        self._bindings[source] = queues
+        return changed
+
+    async def delete(self, source: str) -> bool:
+        """Delete one."""
+        return self._bindings.pop(source, None) is not None
+
+    async def list(self, search: str = "") -> AsyncIterator[dict[str, Any]]:
+        """All of them, by source."""
+        for source, queues in sorted(self._bindings.items()):
+            if search in source:
+                yield {"source": source, "queues": queues, "left_out": 3}
+
+
 class FakeClient:
     """A client of the fake broker."""
 
@@ -350,6 +399,29 @@ class FakeClient:
         """All schedules."""
         return FakeSchedules(self._broker)
 
+    @property
+    def routes(self) -> FakeRoutes:
+        """All routes."""
+        return FakeRoutes(self._broker)
+
+    @property
+    def bindings(self) -> FakeBindings:
+        """All bindings."""
+        return FakeBindings(self._broker)
+
+    async def send(self, to: str, body: bytes, **options: Any) -> list[DestinationResult]:
+        """Send to every destination; a queue of the name `full` is so, and then nothing is stored anywhere."""
+        self._broker.routed.append((to, body, options))
+        results = []
+        for destination in to.split(";"):
+            if "full" in to:
+                results.append(DestinationResult(destination, error=Busy(f"{destination} waits", retry_ms=1)))
+            elif destination.startswith("events:"):
+                results.append(DestinationResult(destination, subscribers=2))
+            else:
+                results.append(DestinationResult(destination, 7, 5))
+        return results
+
     async def __aenter__(self) -> FakeClient:
         self._broker.open_clients += 1
         return self
@@ -372,6 +444,9 @@ class FakeBroker:
         self.settings: dict[str, dict[str, Any]] = {}  # of channels that were created or used
         self.defaults: dict[str, dict[str, Any]] = {}
         self.schedules: dict[str, dict[str, Any]] = {}
+        self.routes: dict[str, str] = {}
+        self.bindings: dict[str, str] = {}  # queues by source
+        self.routed: list[tuple[str, bytes, dict[str, Any]]] = []
         self.managed: list[tuple[Any, ...]] = []  # what was asked for, with all that was said
         self.rate_window_ms = 0
         self.page = 1_000  # most messages in one answer to a peek

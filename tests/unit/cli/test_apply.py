@@ -117,6 +117,11 @@ def test_apply_that_fails_half_way_tells_what_was_done(
         ),
         (b'[defaults."a"]\ncreate_on_use = 1', ["create_on_use must be true or false: 1"]),
         (b"[queues.a]", ["'queues' is not known"]),
+        (b"routes = 5\nbindings = 5", ["routes must be tables", "bindings must be tables"]),
+        (b"[routes]\n'a b' = 'c'", ["route name 'a b' holds white space"]),
+        (b"[routes]\na = 5", ["routes: 'a' must be a text with a list of destinations: 5"]),
+        (b"[routes]\na = 'b;routes:c'", ["routes: 'a': destination 2 of 2, 'routes:c', is one of routes"]),
+        (b"[bindings]\na = 'events:c'", ["source 'a' must begin with events:", "bindings: 'a': destination 1 of 1"]),
         (b"[channels]\na = 1", ["channel 'a' must be a table"]),
         (b'[channels."a b"]', ["channel name 'a b' holds white space"]),
         (b"[channels.a]\ndealy_ms = 1", ["channel 'a': setting 'dealy_ms' is not known", "the settings are delivery_limit"]),
@@ -182,7 +187,7 @@ def test_export_of_nothing_is_a_file_too(tmp_path: Path, capsys: pytest.CaptureF
     assert run(["export"], FakeBroker().context) == Exit.DONE
     (tmp_path / "none.toml").write_text(capsys.readouterr().out)
     assert run(["apply", str(tmp_path / "none.toml"), "--json"], FakeBroker().context) == Exit.DONE
-    assert json.loads(capsys.readouterr().out) == {"dry_run": False, "defaults": [], "channels": []}
+    assert json.loads(capsys.readouterr().out) == {"dry_run": False, "defaults": [], "channels": [], "rules": []}
 
 
 RULES = """
@@ -237,3 +242,47 @@ def test_export_writes_defaults_and_of_channels_what_they_do_not_say(
     assert run(["apply", str(file)], elsewhere.context) == Exit.DONE
     assert (elsewhere.defaults, elsewhere.settings) == (broker.defaults, broker.settings)
     assert '[channels."orders.eu"]\nmax_messages = 0' in file.read_text()
+
+
+ROUTING = """
+[channels.billing]
+
+[routes]
+audit = "queues:audit.eu;events:audit"
+"zwölf" = "a"
+
+[bindings]
+"events_store:orders.>" = "billing"
+"""
+
+
+def test_apply_and_export_know_routes_and_bindings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broker, elsewhere = FakeBroker(), FakeBroker()
+    broker.routes["zwölf"] = "a"
+    file = tmp_path / "rules.toml"
+    file.write_text(ROUTING, encoding="utf-8")
+    assert run(["apply", str(file), "--dry-run"], broker.context) == Exit.DONE
+    assert (list(broker.routes), broker.bindings) == (["zwölf"], {})
+    assert run(["apply", str(file)], broker.context) == Exit.DONE
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:4] == [
+        "route audit: would be set, audit.eu;events:audit",
+        "route zwölf: unchanged",
+        "binding events_store:orders.>: would be set, billing",
+    ]
+    assert lines[5] == "route audit: set, audit.eu;events:audit"
+    assert (broker.routes, broker.bindings) == (
+        {"audit": "audit.eu;events:audit", "zwölf": "a"},
+        {"events_store:orders.>": "billing"},
+    )
+    assert run(["apply", str(file), "--json"], broker.context) == Exit.DONE
+    rules = json.loads(capsys.readouterr().out)["rules"]
+    assert [(row["kind"], row["name"], row["action"]) for row in rules] == [
+        ("route", "audit", "unchanged"),
+        ("route", "zwölf", "unchanged"),
+        ("binding", "events_store:orders.>", "unchanged"),
+    ]
+    assert run(["export"], broker.context) == Exit.DONE
+    file.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert run(["apply", str(file)], elsewhere.context) == Exit.DONE
+    assert (elsewhere.routes, elsewhere.bindings) == (broker.routes, broker.bindings)

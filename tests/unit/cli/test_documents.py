@@ -19,7 +19,7 @@ SECTION = TEXT.partition("## Queues and channels by command\n")[2].partition("\n
 COMMANDS = [shlex.split(line, comments=True)[1:] for line in SECTION.splitlines() if line.startswith("zmqbroker ")]
 
 
-@pytest.mark.parametrize("noun", ["queue", "channel", "schedule"])
+@pytest.mark.parametrize("noun", ["queue", "channel", "schedule", "route", "binding"])
 def test_operations_every_command_of_a_noun_is_shown(noun: str) -> None:
     group = application.commands[noun]
     assert isinstance(group, click.Group)
@@ -47,5 +47,8 @@ def test_operations_every_setting_is_explained() -> None:
 def test_operations_file_of_channels_is_understood() -> None:
     shown = SECTION.partition("```toml\n")[2].partition("```")[0]
     assert read_file("shown", shown.encode()) == Declared(
-        {"orders.>": {"max_messages": 100_000}}, {"orders": {"delivery_limit": 5, "dead_letter": "orders.dead"}}
+        {"orders.>": {"max_messages": 100_000}},
+        {"orders": {"delivery_limit": 5, "dead_letter": "orders.dead"}},
+        {"audit": "audit.eu;events:audit"},
+        {"events_store:orders.>": "billing"},
     )

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import (
     CreateChannel,
+    DeleteBinding,
     DeleteChannel,
     DeleteMessages,
+    DeleteRoute,
     DeleteSchedule,
     Nack,
     Purge,
@@ -17,16 +19,26 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    RoutingRule,
+    SetBinding,
     SetDefaults,
+    SetRoute,
     Settle,
     UpdateChannel,
 )
-from zmqbroker.errors import ChannelExists, ChannelNotFound, InvalidRequest, ScheduleNotFound, StaleReceipt
+from zmqbroker.errors import ChannelExists, ChannelNotFound, InvalidRequest, RouteNotFound, ScheduleNotFound, StaleReceipt
 from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.compression import mark_compressed
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.queue_requests import Managed, settings_fields
-from zmqbroker.wire.requests import CreateScheduleRequest, ListChannels, ListSchedules, PeekRequest
+from zmqbroker.wire.requests import (
+    CreateScheduleRequest,
+    ListBindings,
+    ListChannels,
+    ListRoutes,
+    ListSchedules,
+    PeekRequest,
+)
 
 if TYPE_CHECKING:
     from tests.unit.client.fakes import FakeBroker, FakeChannel
@@ -87,7 +99,7 @@ def _settle(broker: FakeBroker, channel: FakeChannel, command: Settle, to: str, 
 
 
 def manage(broker: FakeBroker, command: Managed) -> Reply3:
-    """PURGE, DELETE_MESSAGES, REDRIVE, CREATE_CHANNEL, UPDATE_CHANNEL, DELETE_CHANNEL, SET_DEFAULTS, DELETE_SCHEDULE."""
+    """What is done with whole channels, and rules for several of them."""
     broker.managed.append(command)
     if isinstance(command, SetDefaults):
         changed = broker.defaults.get(command.pattern, {}) != command.settings
@@ -99,6 +111,8 @@ def manage(broker: FakeBroker, command: Managed) -> Reply3:
         return Reply.CHANGED, {"schedule": command.name, "changed": True, "confirm": "quorum"}, []
     if isinstance(command, CreateChannel):
         return _create(broker, command)
+    if isinstance(command, RoutingRule):
+        return set_routing(broker, command)
     channel = _found(broker, command.channel)
     match command:
         case Purge():
@@ -123,6 +137,43 @@ def manage(broker: FakeBroker, command: Managed) -> Reply3:
             changed = True
             del broker.channels[command.channel]
     return Reply.CHANGED, {"channel": command.channel, "changed": changed, "confirm": "quorum"}, []
+
+
+def set_routing(broker: FakeBroker, command: RoutingRule) -> Reply3:
+    """SET_ROUTE, DELETE_ROUTE, SET_BINDING and DELETE_BINDING."""
+    if isinstance(command, SetBinding | DeleteBinding):
+        wanted = command.queues if isinstance(command, SetBinding) else None
+        changed = broker.bindings.get(command.source) != wanted
+        _put(broker.bindings, command.source, wanted)
+        return Reply.CHANGED, {"binding": command.source, "changed": changed, "confirm": "quorum"}, []
+    if isinstance(command, DeleteRoute) and command.name not in broker.routes:
+        raise RouteNotFound(f"no route is called {command.name!r}")
+    wanted = command.destinations if isinstance(command, SetRoute) else None
+    changed = broker.routes.get(command.name) != wanted
+    _put(broker.routes, command.name, wanted)
+    return Reply.CHANGED, {"route": command.name, "changed": changed, "confirm": "quorum"}, []
+
+
+def _put(rules: dict[str, str], name: str, wanted: str | None) -> None:
+    rules.pop(name, None)
+    if wanted is not None:
+        rules[name] = wanted
+
+
+def list_routes(broker: FakeBroker, request: ListRoutes) -> Reply3:
+    """LIST_ROUTES, in pages of `broker.page` at most."""
+    names = sorted(name for name in broker.routes if name > request.after and request.search in name)
+    count = min(request.count_max, broker.page)
+    rows = [{"name": name, "destinations": broker.routes[name]} for name in names[:count]]
+    return Reply.ROUTES, {"routes": rows, "more": len(names) > count}, []
+
+
+def list_bindings(broker: FakeBroker, request: ListBindings) -> Reply3:
+    """LIST_BINDINGS, in pages of `broker.page` at most."""
+    names = sorted(name for name in broker.bindings if name > request.after and request.search in name)
+    count = min(request.count_max, broker.page)
+    rows = [{"source": name, "queues": broker.bindings[name], "left_out": 0} for name in names[:count]]
+    return Reply.BINDINGS, {"bindings": rows, "more": len(names) > count}, []
 
 
 def _finish(channel: FakeChannel, sequences: set[int]) -> int:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.unit.client import fake_channels, fake_handing
+from tests.unit.client import fake_channels, fake_handing, fake_routing
+from tests.unit.client.fake_events import FakeEvents
 from zmqbroker.commands import ChannelSettings, Run, Said, Settle
 from zmqbroker.errors import (
     Busy,
@@ -35,22 +36,30 @@ from zmqbroker.wire.requests import (
     ChangeMembers,
     CloseRequest,
     CreateScheduleRequest,
+    GrantRequest,
     HandOverRequest,
     Hello,
     Info,
+    ListBindings,
     ListChannels,
     ListDefaults,
+    ListRoutes,
     ListSchedules,
     ManageRequest,
     OpenProducerRequest,
+    OpenProducers,
     PeekRequest,
     Ping,
+    PublishRequest,
     ReceiveRequest,
+    RoutedSend,
     Send,
     SendBatch,
     SettleRequest,
     StatsRequest,
+    SubscribeRequest,
     Transfer,
+    UnsubscribeRequest,
     decode_request,
 )
 
@@ -155,6 +164,9 @@ class FakeBroker:
         self.settled: list[Settle] = []
         self.managed: list[Managed] = []
         self.defaults: dict[str, Said] = {}
+        self.routes: dict[str, str] = {}
+        self.bindings: dict[str, str] = {}  # queues by source
+        self.published: list[tuple[str, bytes]] = []  # events
         self.schedules: dict[str, CreateScheduleRequest] = {}
         self.page = 1000  # channels in one CHANNELS, sequences that one REDRIVE looks at
         self.posted: list[Send] = []  # what came without a confirm
@@ -184,6 +196,10 @@ class FakeBroker:
                 return self._receive(request, request_id, session, reply_to)
             case HandOverRequest():
                 return _framed(request_id, fake_handing.hand_over(self, request, session))
+            case OpenProducers():
+                return _framed(request_id, fake_routing.open_producers(self, request))
+            case RoutedSend():
+                return _framed(request_id, fake_routing.send(self, request))
             case SettleRequest():
                 return _framed(request_id, fake_channels.settle(self, request.command, session))
             case ManageRequest():
@@ -273,6 +289,7 @@ class FakeNode:
         self.seen: list[AnyRequest] = []
         self.changed_members: list[dict[str, Any]] = []  # what a change of the members is answered with
         self.sessions: dict[Any, bytes] = {}  # by connection
+        self.events = FakeEvents()
         self._broker = broker
 
     def handle(self, connection: Any, frames: Sequence[Any]) -> list[tuple[Any, list[bytes]]]:
@@ -285,7 +302,7 @@ class FakeNode:
         except RequestError as error:
             answer = [encode_error(request_id, error)]
         answers = [] if answer is None else [(connection, answer)]
-        return answers + self._broker.served_now()
+        return answers + self.events.pushed_now() + self._broker.served_now()
 
     def _serve(self, request: AnyRequest, request_id: int, connection: Any) -> list[bytes] | None:
         match request:
@@ -294,6 +311,8 @@ class FakeNode:
                     raise self.hello_errors.pop(0)
                 self.sessions[connection] = request.session or b""
                 return [encode_header(Reply.WELCOME, request_id, self.hello_fields)]
+            case SubscribeRequest() | UnsubscribeRequest() | GrantRequest() | PublishRequest():
+                return self.events.serve(request, request_id, connection)
             case Ping():
                 fields = {"node": self.endpoint, "leader": self.leader, "leader_term": self.leader_term}
                 return [encode_header(Reply.PONG, request_id, fields)]
@@ -309,6 +328,10 @@ class FakeNode:
                 return _framed(request_id, fake_channels.list_schedules(self._broker, request))
             case ListDefaults():
                 return _framed(request_id, fake_channels.list_defaults(self._broker))
+            case ListRoutes():
+                return _framed(request_id, fake_channels.list_routes(self._broker, request))
+            case ListBindings():
+                return _framed(request_id, fake_channels.list_bindings(self._broker, request))
         if self.leader != self.endpoint:
             raise NotLeader("ask the leader", leader=self.leader)
         if not self.majority:

@@ -11,7 +11,8 @@ import pytest
 from tests.unit.client.fakes import FakeBroker, busy
 from tests.unit.client.servers import FakeServer, run, until
 from zmqbroker.client import Client, Message, SendResult, SyncClient, Transaction
-from zmqbroker.client.handing import IDLE_MAX, UNDER_WAY_MAX
+from zmqbroker.client.handing import UNDER_WAY_MAX
+from zmqbroker.client.idle_producers import IDLE_MAX
 from zmqbroker.commands import Run
 from zmqbroker.errors import (
     BrokerError,
@@ -217,7 +218,7 @@ def test_transaction_that_was_certainly_refused_has_used_no_numbers() -> None:
 
 
 def test_producers_that_are_not_used_are_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zmqbroker.client.handing.IDLE_MAX", 2)
+    monkeypatch.setattr("zmqbroker.client.idle_producers.IDLE_MAX", 2)
 
     async def test(client: Client, _server: FakeServer) -> None:
         channels = ["a", "b", "c", "c", "b", "a"]

@@ -150,14 +150,18 @@ SHARED = {
     Reply.CHANGED: {
         *(Request.UPDATE_CHANNEL, Request.DELETE_CHANNEL),
         *(Request.SET_DEFAULTS, Request.CREATE_SCHEDULE, Request.DELETE_SCHEDULE),
+        *(Request.SET_ROUTE, Request.DELETE_ROUTE, Request.SET_BINDING, Request.DELETE_BINDING),
     },
     Reply.CONSUMER: {Request.RESET_CONSUMER},
 }
 
+#: Replies to requests that are answered otherwise as a rule.
+SECOND = {Reply.ROUTED}
+
 
 def test_reply_codes_are_request_codes_with_bit_7_but_for_those_that_several_requests_share() -> None:
     assert all(reply & 0x80 for reply in Reply)
-    answered = {int(reply) & 0x7F for reply in Reply if reply is not Reply.ERROR}
+    answered = {int(reply) & 0x7F for reply in Reply if reply not in {Reply.ERROR, *SECOND}}
     assert answered == {int(request) for request in Request} - set().union(*SHARED.values())
 
 

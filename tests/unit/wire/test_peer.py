@@ -104,7 +104,7 @@ def test_peer_fields_that_msgpack_cannot_carry_are_refused() -> None:
         (by_hand(b"")[:63], "a peer frame of 63 bytes is shorter than 64"),
         (by_hand(b"", magic=b"ZBP2"), "a peer frame begins with b'ZBP2' and not with b'ZBP1'"),
         (by_hand(b"", kind=0), "kind 0 of a peer frame is not defined"),
-        (by_hand(b"", kind=8), "kind 8 of a peer frame is not defined"),
+        (by_hand(b"", kind=99), "kind 99 of a peer frame is not defined"),
         (by_hand(b"", reserved=1), "the reserved field of a peer frame is 1, it must be 0"),
     ],
 )
