@@ -170,7 +170,7 @@ def measure(directory: Path, chosen: argparse.Namespace) -> Row:
     found: Row = {name: {key: median(row[key] for row in several) for key in several[0]} for name, several in rows.items()}
     for kind in ("reader", "durable"):
         one, many = (found[f"{kind}-{count}"]["leader_cpu_s_per_million"] for count in (1, chosen.readers))
-        found[f"{kind}s_to_one"] = round(many / one, 2)
+        found[f"{kind}s_to_one"] = round(many / max(one, 0.01), 2)  # a run that is short has spent no step of the clock
     return {**found, "rounds": rows}
 
 

@@ -146,7 +146,9 @@ class Store:
         rate_limit: int | None = ...,
         on_gap: Callable[[Gap], object] | None = ...,
         max_bytes: int = ...,
-    ) -> Subscription: ...
+    ) -> Subscription:
+        """Keep the position here."""
+
     @overload
     def subscribe(
         self,
@@ -162,7 +164,9 @@ class Store:
         exclusive: bool = ...,
         credit: int = ...,
         visibility_ms: int = ...,
-    ) -> Durable: ...
+    ) -> Durable:
+        """Have the broker keep the position, for one reader."""
+
     @overload
     def subscribe(
         self,
@@ -177,7 +181,9 @@ class Store:
         ack: Acks = ...,
         credit: int = ...,
         visibility_ms: int = ...,
-    ) -> Durable: ...
+    ) -> Durable:
+        """The same for a group."""
+
     def subscribe(
         self,
         *,
@@ -205,20 +211,13 @@ class Store:
         it is behind.
         """
         place = start_of(start, sequence, time_unix_ns, time_delta_ms)
-        if consumer and group:
-            raise LocalProtocolError(f"consumer is {consumer!r} and group {group!r}: a group is a consumer that is shared")
-        if rate_limit is not None and rate_limit < 1:
-            raise LocalProtocolError(f"rate_limit is {rate_limit}, it must be at least 1 event a second")
+        _check_subscribe(consumer, group, ack, rate_limit, on_gap)
         if not consumer and not group:
             cursor = Cursor(self.channel, place, _EVENTS_MAX, max_bytes, rate_limit)
             return Subscription(self._driver, self.channel, cursor, self._timeout_ms, self._book.consumers, on_gap)
-        if ack not in ("auto", "explicit"):
-            raise LocalProtocolError(f"ack is {ack!r}, allowed is 'auto' or 'explicit'")
-        if on_gap is not None:
-            raise LocalProtocolError("on_gap is for readers without a name: a durable consumer counts what it missed")
         queue = self.consumer(consumer or group)
         if rate_limit is not None:
-            credit = min(credit, max(rate_limit // 5, 2))
+            credit = min(credit, max(rate_limit // 5, 2))  # what waits here is a fifth of a second's
         inner = queue.consume(credit=credit, visibility_ms=visibility_ms, max_bytes=max_bytes)
         shared = {"exclusive": exclusive and not group, "auto": ack == "auto"}
         return Durable(self._driver, queue, inner, place, self._timeout_ms, rate_limit=rate_limit, **shared)
@@ -269,3 +268,18 @@ def _check_name(what: str, name: str) -> None:
     """Raises InvalidChannel when this cannot name a store, or a consumer."""
     if rule := name_rule(name):
         raise InvalidChannel(f"{what} name {shown(name)} {rule}")
+
+
+def _check_subscribe(consumer: str, group: str, ack: str, rate_limit: int | None, on_gap: object) -> None:
+    """Raises LocalProtocolError when no reader can be so."""
+    fault = ""
+    if consumer and group:
+        fault = f"consumer is {consumer!r} and group {group!r}: a group is a consumer that is shared"
+    elif ack not in ("auto", "explicit"):
+        fault = f"ack is {ack!r}, allowed is 'auto' or 'explicit'"
+    elif rate_limit is not None and rate_limit < 1:
+        fault = f"rate_limit is {rate_limit}, it must be at least 1 event a second"
+    elif on_gap is not None and (consumer or group):
+        fault = "on_gap is for readers without a name: a durable consumer counts what it missed"
+    if fault:
+        raise LocalProtocolError(fault)

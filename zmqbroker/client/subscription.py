@@ -67,6 +67,8 @@ class Subscription:
                 self._ask()
                 self._change.clear()
                 await self._change.wait()
+            if self._error is not None:
+                raise self._error
         except BaseException:
             await self.close()
             raise

@@ -71,11 +71,17 @@ class SyncStore:
     @overload
     def subscribe(
         self, *, on_gap: Callable[[Gap], object] | None = ..., **options: Unpack[ReadSubscribeOptions]
-    ) -> SyncSubscription: ...
+    ) -> SyncSubscription:
+        """Keep the position here."""
+
     @overload
-    def subscribe(self, *, consumer: str, exclusive: bool = ..., **options: Unpack[DurableOptions]) -> SyncDurable: ...
+    def subscribe(self, *, consumer: str, exclusive: bool = ..., **options: Unpack[DurableOptions]) -> SyncDurable:
+        """Have the broker keep the position, for one reader."""
+
     @overload
-    def subscribe(self, *, group: str, **options: Unpack[DurableOptions]) -> SyncDurable: ...
+    def subscribe(self, *, group: str, **options: Unpack[DurableOptions]) -> SyncDurable:
+        """The same for a group."""
+
     def subscribe(self, **options: Any) -> SyncSubscription | SyncDurable:
         """An iterator over events from one place on, which begins with this call. Options are those of `Store.subscribe`.
 

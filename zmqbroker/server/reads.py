@@ -140,7 +140,7 @@ class Reads:
         place = _Place(
             request.channel,
             begin(known, request, time.time_ns()),
-            min(request.count_max, PLAIN_COUNT_MAX) if request.plain else request.count_max,
+            _count_max(request),
             min(request.size_max, ANSWER_BYTES_MAX),
             request.incarnation or (store.incarnation if store is not None else 0),
             request.plain,
@@ -340,6 +340,13 @@ def _store(machine: Machine, place: _Place) -> EventsStore | None:
         raise PositionGone(text, first=first)
     check_kept(store, place.first)
     return store if place.first < store.next_sequence else None
+
+
+def _count_max(request: ReadRequest) -> int:
+    """How many events are wanted at most."""
+    if request.key:
+        return 1
+    return min(request.count_max, PLAIN_COUNT_MAX) if request.plain else request.count_max
 
 
 def _nothing(machine: Machine, place: _Place) -> _Packed:

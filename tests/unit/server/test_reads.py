@@ -142,8 +142,8 @@ def test_read_of_a_key_is_its_newest_event() -> None:
     hall.submit(CreateChannel(STORE, ChannelSettings(keep_latest=True)))
     for key in ("a", "b", "a", "b"):
         hall.publish(key=key)
-    hall.ask(1, start="last", key="a", count_max=1)
-    hall.ask(2, start="last", key="c", count_max=1)
+    hall.ask(1, start="last", key="a")
+    hall.ask(2, start="last", key="c")
     hall.ask(3, start="sequence", value=1)  # its key has a newer one: that is no gap
     assert hall.told() == [(1, [(3, 3)], 4), (2, [], 5), (3, [(3, 3), (4, 4)], 5)]
 
@@ -214,7 +214,8 @@ def test_reader_that_comes_later_is_answered_with_the_same_reading_until_the_sta
     assert hall.told() == [(number, [(1, 5)], 6) for number in (1, 2, 3)]
 
 
-def test_repeat_of_a_read_takes_its_place() -> None:
+def test_repeat_of_a_read_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAITS_PER_CONNECTION_MAX", 1)
     hall = Hall()
     hall.ask(1, wait_ms=1000)
     hall.ask(1, wait_ms=1000)

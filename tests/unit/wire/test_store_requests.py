@@ -121,7 +121,6 @@ BAD_STARTS: list[tuple[dict[str, Any], str]] = [
     ({"start": "new", "value": 1}, "field value is 1 with start 'new'"),
     ({"start": "time_delta_ms", "value": 315_576_000_001}, "allowed with start 'time_delta_ms' is 0 to 315576000000"),
     ({"start": "time", "value": -1}, "field value is -1"),
-    ({"start": "time", "value": 2**64}, "field value is 18446744073709551616"),
     ({"start": "time", "value": "now"}, "field value must be an integer: 'now'"),
 ]
 #: And of the names of consumers, and of readers.
