@@ -178,12 +178,14 @@ class Realtime:
         for uid in self.interest.silent(now_ns - SILENT_NS):
             self.node_gone(uid)
         self.announce()
+        self.events.report_losses()
         self._tell_all(announcement_fields(self.interest.own.stand()))
 
     def node_gone(self, uid: bytes) -> None:
         """Another node is gone; if it is not, it is heard again within a second."""
         self.interest.forget(uid)
         self.calls.node_gone(uid)
+        self.events.forget(uid)
 
     def _tell_all(self, fields: dict[str, Any]) -> None:
         for peer in self._members():
