@@ -58,6 +58,7 @@ PURE = (
     "client/routing.py",
     "client/search.py",
     "client/home.py",
+    "client/call_values.py",
 )
 IMPURE_MODULES = {
     "asyncio",

@@ -139,11 +139,11 @@ class Node:
         self._go_on(pump=self._drain_peers(time.monotonic_ns()))
 
     def _go_on(self, *, pump: bool = True) -> None:
-        """What follows from what came, from clients, other nodes or the log; without `pump` there was nothing for the groups."""
+        """What follows from what came, from clients, other nodes or the log; without `pump` nothing was for the groups."""
         self.realtime.calls.flush()
         if pump:
             self._pump()
-        self.realtime.announce()
+            self.realtime.announce()
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()
