@@ -13,21 +13,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import BatchHeader, RealtimeKind, Want
-from zmqbroker.errors import InvalidChannel, InvalidRequest, MalformedFrame, Unsupported
+from zmqbroker.errors import MalformedFrame
 from zmqbroker.realtime import HERE, Audience, Share, Subscription
+from zmqbroker.server.admission import check_events
 from zmqbroker.server.event_frames import missed_frames, push_frames
+from zmqbroker.server.event_losses import EventLosses
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import U64_MAX, flag, integer, shown
 from zmqbroker.wire.peer import PeerKind
-from zmqbroker.wire.realtime_requests import name_fault
 
 if TYPE_CHECKING:
     from zmqbroker.server.realtime import Realtime
 
-__all__ = ["EVENT_COLUMNS", "Events"]
-
-#: Columns of a batch of events: ids and headers. The others say what becomes of a message in a queue.
-EVENT_COLUMNS = 0x0003
+__all__ = ["Events"]
 
 #: A group, and which messages of a batch are for it.
 Given = tuple[Audience, Share]
@@ -53,6 +51,7 @@ class Events:
 
     def __init__(self, realtime: Realtime, body_size_max: int) -> None:
         self._realtime, self._body_size_max = realtime, body_size_max
+        self._losses = EventLosses()
 
     # --- from a publisher ------------------------------------------------------------------------------------------------
 
@@ -62,7 +61,7 @@ class Events:
         Raises what `codec.read_batch` raises, InvalidChannel, InvalidRequest, or Unsupported.
         """
         header = codec.read_batch(frame, body_size_max=self._body_size_max)
-        _check(header)
+        check_events(header)
         return self.hand_out(frame, header)
 
     def hand_out(self, frame: bytes, header: BatchHeader) -> tuple[int, int]:
@@ -123,13 +122,26 @@ class Events:
             fields = {"time_unix_ns": batch.time_unix_ns, "everyone": everyone and position == 0, "groups": rows}
             if not self._realtime.tell(PeerKind.EVENTS, uid, fields, [batch.part(share)]):
                 self._realtime.count("events_unsent", share[1] - share[0])
+                if fields["everyone"]:
+                    self._losses.add(uid, batch.name, batch.count)
                 return [one for _, left in messages[position:] for one in left]
         return None
+
+    def report_losses(self) -> None:
+        """Tell other nodes how many events did not leave for them."""
+        self._losses.report(lambda uid, rows: self._realtime.tell(PeerKind.EVENTS, uid, {"lost": rows}))
+
+    def forget(self, uid: bytes) -> None:
+        """Another node is gone."""
+        self._losses.forget(uid)
 
     # --- from another node -----------------------------------------------------------------------------------------------
 
     def on_peer(self, fields: dict[str, Any], frames: Sequence[bytes]) -> None:
-        """Hand out what was published at another node. Raises MalformedFrame or InvalidRequest."""
+        """Hand out what was published at another node, or count what was lost on its way. Raises RequestError."""
+        if "lost" in fields:
+            self._count_lost(fields["lost"])
+            return
         groups = fields.get("groups", [])
         if len(frames) != 1 or not isinstance(groups, list):
             raise MalformedFrame(f"EVENTS have {len(frames)} batches and groups {shown(groups)}")
@@ -146,6 +158,17 @@ class Events:
                         self._deliver_group(batch, audience, (0, batch.count))
                 case _:
                     raise MalformedFrame(f"a group of EVENTS is [pattern, group]: {shown(row)}")
+
+    def _count_lost(self, rows: object) -> None:
+        for row in rows if isinstance(rows, list) else [rows]:
+            match row:
+                case [str(name), int(count)] if count > 0:
+                    for subscription in self._realtime.interest.find(RealtimeKind.EVENTS, name).members:
+                        subscription.missed += count
+                        self._realtime.count("events_missed", count)
+                        self.tell_missed(subscription)
+                case _:
+                    raise MalformedFrame(f"lost of EVENTS is a list of [name, count]: {shown(row)}")
 
     # --- to subscriptions here -------------------------------------------------------------------------------------------
 
@@ -196,14 +219,3 @@ class Events:
     def tell_missed(self, subscription: Subscription) -> None:
         """Tell a client what it has missed without waiting for the next event."""
         self._realtime.push([missed_frames(subscription)])
-
-
-def _check(header: BatchHeader) -> None:
-    if fault := name_fault(header.channel):
-        raise InvalidChannel(fault)
-    if header.producer:
-        raise InvalidRequest(f"producer of a batch of events is {header.producer}: events are not stored and have none")
-    if header.columns & ~EVENT_COLUMNS:
-        raise Unsupported(
-            f"columns of a batch of events are {header.columns:#x}, allowed are {EVENT_COLUMNS:#x}: id and headers"
-        )

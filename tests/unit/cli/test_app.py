@@ -125,6 +125,7 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
         "restore",
         "verify",
         "log",
+        "events",
     }
     assert set(application.commands) == ours
 
