@@ -20,6 +20,7 @@ from zmqbroker.client.session import Answer, Session
 from zmqbroker.commands import CreateSchedule, HandOver, NewSchedule, Publish, PublishAll
 from zmqbroker.errors import MalformedFrame, RemoteProtocolError, RequestError
 from zmqbroker.raft.messages import Entry, Membership, Message, MessageType, Snapshot
+from zmqbroker.realtime import Interest
 from zmqbroker.server.snapshot_transfer import read_chunk
 from zmqbroker.wire import _codec_py, _peer_py, _sends_py, codec, peer, requests, sends
 from zmqbroker.wire.columns import read_runs
@@ -27,6 +28,7 @@ from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Request, decode_header
 from zmqbroker.wire.hand_overs import HandOverFrames
 from zmqbroker.wire.headers import MessageHeaders, decode_message_headers, encode_message_headers
+from zmqbroker.wire.interest import announcement_fields, read_announcement
 from zmqbroker.wire.membership import decode_members, decode_membership, encode_membership, members_from_wire
 from zmqbroker.wire.peer import ENVELOPE_SIZE, Envelope, PeerKind
 from zmqbroker.wire.publish_all import PublishAllFrames
@@ -245,6 +247,11 @@ def _run_peer(data: bytes) -> None:
     fields = peer.decode_fields(frames[0])
     if envelope.kind == PeerKind.SNAPSHOT:
         read_chunk(fields, frames[1:])
+    if envelope.kind == PeerKind.INTEREST:
+        told = read_announcement(fields)
+        if read_announcement(announcement_fields(told)) != told:
+            raise MissedTwin(f"{told!r} is another one when it was written and read again")
+        Interest(bytes(16)).hear(envelope.sender_uid, told, 0)
     for name in ("founders", "members"):
         if name in fields:
             members_from_wire(fields[name])

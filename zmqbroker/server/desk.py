@@ -14,7 +14,7 @@ from zmqbroker.errors import (
     RequestError,
     UnknownCommand,
 )
-from zmqbroker.server import operators
+from zmqbroker.server import event_runs, operators
 from zmqbroker.server.admission import pending_of
 from zmqbroker.server.event_sends import is_event_send, serve_event_send
 from zmqbroker.server.inquiries import Inquiries, Inquiry
@@ -66,9 +66,19 @@ class Desk:
         while position < len(messages):
             if group is not None and group.leading:
                 position = self._take_sends(group, messages, position, now_ns)
+            position = self._take_events(messages, position, now_ns)
             if position < len(messages):
                 self.handle(messages[position], now_ns)
                 position += 1
+
+    def _take_events(self, messages: list[list[bytes]], position: int, now_ns: int) -> int:
+        """Publish the simple PUBLISHes from `position` on, a batch for each name; where the first other message is."""
+        position, runs, clients = event_runs.gather(messages, position, self._node.config.limits.message_bytes_max)
+        for routing_id in clients:
+            self.connections.heard(routing_id, now_ns)
+        for run in runs:
+            self._node.realtime.events.publish(run.joined())
+        return position
 
     def _take_sends(self, group: Group, messages: list[list[bytes]], position: int, now_ns: int) -> int:
         """Publish the plain SENDs from `position` on, a batch for each channel; where the first other message is."""

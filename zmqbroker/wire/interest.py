@@ -27,7 +27,7 @@ def announcement_fields(told: Announcement) -> dict[str, Any]:
 
 def read_announcement(fields: Mapping[str, Any]) -> Announcement:
     """The announcement in the fields of an INTEREST. Raises MalformedFrame or InvalidRequest."""
-    run, rows = binary(fields, "run", RUN_SIZE), fields.get("wants", [])
+    run, rows, pieces = binary(fields, "run", RUN_SIZE), fields.get("wants", []), integer(fields, "pieces", 0, 0, U32_MAX)
     if run is None:
         raise MalformedFrame("an INTEREST does not say which run of its node it is of")
     if not isinstance(rows, list):
@@ -36,8 +36,8 @@ def read_announcement(fields: Mapping[str, Any]) -> Announcement:
         run,
         integer(fields, "version", None, 0, U64_MAX),
         tuple(map(_row, rows)),
-        integer(fields, "piece", 0, 0, U32_MAX),
-        integer(fields, "pieces", 0, 0, U32_MAX),
+        integer(fields, "piece", 0, 0, max(0, pieces - 1)),
+        pieces,
         flag(fields, "ask"),
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.unit.client import fake_channels, fake_handing, fake_routing
+from tests.unit.client.fake_events import FakeEvents
 from zmqbroker.commands import ChannelSettings, Run, Said, Settle
 from zmqbroker.errors import (
     Busy,
@@ -35,6 +36,7 @@ from zmqbroker.wire.requests import (
     ChangeMembers,
     CloseRequest,
     CreateScheduleRequest,
+    GrantRequest,
     HandOverRequest,
     Hello,
     Info,
@@ -48,13 +50,16 @@ from zmqbroker.wire.requests import (
     OpenProducers,
     PeekRequest,
     Ping,
+    PublishRequest,
     ReceiveRequest,
     RoutedSend,
     Send,
     SendBatch,
     SettleRequest,
     StatsRequest,
+    SubscribeRequest,
     Transfer,
+    UnsubscribeRequest,
     decode_request,
 )
 
@@ -284,6 +289,7 @@ class FakeNode:
         self.seen: list[AnyRequest] = []
         self.changed_members: list[dict[str, Any]] = []  # what a change of the members is answered with
         self.sessions: dict[Any, bytes] = {}  # by connection
+        self.events = FakeEvents()
         self._broker = broker
 
     def handle(self, connection: Any, frames: Sequence[Any]) -> list[tuple[Any, list[bytes]]]:
@@ -296,7 +302,7 @@ class FakeNode:
         except RequestError as error:
             answer = [encode_error(request_id, error)]
         answers = [] if answer is None else [(connection, answer)]
-        return answers + self._broker.served_now()
+        return answers + self.events.pushed_now() + self._broker.served_now()
 
     def _serve(self, request: AnyRequest, request_id: int, connection: Any) -> list[bytes] | None:
         match request:
@@ -305,6 +311,8 @@ class FakeNode:
                     raise self.hello_errors.pop(0)
                 self.sessions[connection] = request.session or b""
                 return [encode_header(Reply.WELCOME, request_id, self.hello_fields)]
+            case SubscribeRequest() | UnsubscribeRequest() | GrantRequest() | PublishRequest():
+                return self.events.serve(request, request_id, connection)
             case Ping():
                 fields = {"node": self.endpoint, "leader": self.leader, "leader_term": self.leader_term}
                 return [encode_header(Reply.PONG, request_id, fields)]

@@ -28,12 +28,15 @@ class Loop:
 
 
 class Port:
-    """A port without messages, one of whose clients does not read."""
+    """A port without messages, one of whose clients does not read; the peers' side has none either."""
 
     blocked = True
     flushed = 0
 
     def drain(self, _count_max: int) -> list[list[bytes]]:
+        return []
+
+    def receive(self, _count_max: int, _now_ns: int) -> list[Any]:
         return []
 
     def readable(self) -> bool:
@@ -43,26 +46,11 @@ class Port:
         self.flushed += 1
 
 
-class Network:
-    """The side of the peers: they say nothing and take everything."""
-
-    blocked = False
-
-    def receive(self, _count_max: int, _now_ns: int) -> list[Any]:
-        return []
-
-    def readable(self) -> bool:
-        return False
-
-    def flush(self) -> None:
-        """Nothing waits."""
-
-
 def node_with(log: MemoryLog, loop: Loop, port: Port) -> Node:
     """A node without peers."""
     parts: dict[str, Any] = {
         "formation": None,
-        "network": Network(),
+        "network": port,
         "port": port,
         "log": log,
         "state": MemoryState(),
@@ -99,15 +87,15 @@ def test_node_client_that_does_not_read_costs_one_timer_however_many_passes_ther
     node = node_with(MemoryLog(), loop, port)
     for _ in range(5):
         node._pass()
-    assert (port.flushed, len(loop.later)) == (5, 1)
+    assert (port.flushed, len(loop.later)) == (2 * 5, 1)  # as both sides
     loop.later.pop()()
     assert len(loop.soon) == 1
     loop.soon.pop()()
-    assert (port.flushed, len(loop.later)) == (6, 1)
+    assert (port.flushed, len(loop.later)) == (2 * 6, 1)
     port.blocked = False
     loop.later.pop()()
     loop.soon.pop()()
-    assert (port.flushed, loop.later) == (6, [])
+    assert (port.flushed, loop.later) == (2 * 6, [])
 
 
 class Answers(Port):

@@ -195,6 +195,7 @@ def test_announcement_comes_back_from_its_fields() -> None:
         ({"run": RUN}, InvalidRequest, "field version is missing"),
         ({"run": RUN, "version": 1, "wants": 5}, MalformedFrame, "wants of an INTEREST are no list: 5"),
         ({"run": RUN, "version": 1, "piece": -1}, InvalidRequest, "field piece is -1"),
+        ({"run": RUN, "version": 1, "piece": 2, "pieces": 2}, InvalidRequest, "field piece is 2, allowed is 0 to 1"),
         ({"run": RUN, "version": 1, "pieces": "1"}, InvalidRequest, "field pieces must be an integer"),
         ({"run": RUN, "version": 1, "ask": 1}, InvalidRequest, "field ask must be true or false"),
         *(
