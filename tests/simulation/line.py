@@ -59,12 +59,17 @@ class Line:
         self._sessions: set[bytes] = set()  # of readers
 
     def applied(self, node: int, machine: Machine, commands: Sequence[Command], applied: Applied) -> None:
-        """An entry was applied for the first time."""
-        for command, result in zip(commands, applied.results, strict=True):
-            self._command(machine.applied_index, command, result)
+        """An entry was applied for the first time. A receive that is repeated before an ack of the same entry is no fault."""
+        told = list(zip(commands, applied.results, strict=True))
+        for command, result in told:
+            if isinstance(command, Publish):
+                self._published(machine.applied_index, command, result)
         for delivery in applied.deliveries:
             if delivery.channel in self.acked:
                 self._delivered(node, delivery)
+        for command, result in told:
+            if isinstance(command, Ack) and command.channel in self.acked and isinstance(result, Acked | StaleReceipt):
+                self._acked(command, result)
 
     def rest(self, commands: Sequence[Command], applied: Applied) -> tuple[list[Command], Applied]:
         """The entry without what is of stores: it is for the ledger of all other channels."""
@@ -100,16 +105,16 @@ class Line:
             return command.session in self._sessions
         return isinstance(command, OpenConsumer) or (isinstance(command, Ack) and command.channel in self.acked)
 
-    def _command(self, index: int, command: Command, result: Result) -> None:
-        if isinstance(command, Publish) and isinstance(result, Published) and command.header.channel == STORE:
-            if not result.duplicate:
-                for place in range(result.count):
-                    self.bodies[result.first_sequence + place] = index, command.position, place
-        elif isinstance(command, Ack) and command.channel in self.acked and isinstance(result, Acked | StaleReceipt):
-            stale = {Receipt(*one) for one in result.fields["stale"]} if isinstance(result, StaleReceipt) else set()
-            for receipt in command.receipts:
-                if receipt not in stale:
-                    self.acked[command.channel].update(range(receipt.first, receipt.last + 1))
+    def _published(self, index: int, command: Publish, result: Result) -> None:
+        if command.header.channel == STORE and isinstance(result, Published) and not result.duplicate:
+            for place in range(result.count):
+                self.bodies[result.first_sequence + place] = index, command.position, place
+
+    def _acked(self, command: Ack, result: Acked | StaleReceipt) -> None:
+        stale = {Receipt(*one) for one in result.fields["stale"]} if isinstance(result, StaleReceipt) else set()
+        for receipt in command.receipts:
+            if receipt not in stale:
+                self.acked[command.channel].update(range(receipt.first, receipt.last + 1))
 
     def _delivered(self, node: int, delivery: Delivery) -> None:
         name, before = delivery.channel, 0

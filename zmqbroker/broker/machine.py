@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from zmqbroker.broker.audit import Audit
 from zmqbroker.broker.claims import Active, Assignment
@@ -68,7 +67,7 @@ from zmqbroker.commands import (
     Waiting,
     is_consumer,
 )
-from zmqbroker.errors import Busy
+from zmqbroker.errors import Busy, RequestError
 
 __all__ = ["Applied", "Machine"]
 
@@ -187,10 +186,13 @@ class Machine(State):
 
     def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
         name, key = command.channel, command.key
+        queue: Queue | RequestError
         if refusal := unreceivable(self._channels, name, key.session, key.consumer):
             return refusal
-        find = self._channels.find if is_consumer(name) else partial(self._channels.find_or_create, moment=moment)
-        queue = find(name, command.incarnation)
+        if is_consumer(name):  # which is opened, and not made by its use
+            queue = self._channels.find(name, command.incarnation)
+        else:
+            queue = self._channels.find_or_create(name, command.incarnation, moment)
         if not isinstance(queue, Queue):
             return queue
         answer = queue.receive(command, moment)

@@ -26,6 +26,7 @@ from zmqbroker.commands import (
     Said,
     UpdateChannel,
     completed,
+    is_consumer,
     settings_said,
 )
 from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
@@ -104,7 +105,7 @@ def _delete(queue: Queue, sequences: tuple[tuple[int, int], ...]) -> int:
 
 
 def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment, served: Served) -> Result:
-    """Oldest first. A message that came from nowhere stays, unless it is said where it is to go.
+    """Oldest first. A message that came from nowhere, or from a consumer of an events store, stays, unless it is said where to.
 
     It is through when so many were moved as were wanted, or when there are no more; otherwise the result says where to go on.
     """
@@ -118,7 +119,7 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
         origin = batch.value.origin
         if command.origin and (origin is None or origin.channel != command.origin):
             continue
-        to = command.to or (origin.channel if origin is not None else "")
+        to = command.to or (origin.channel if origin is not None and not is_consumer(origin.channel) else "")
         room = command.count_max - count if command.count_max else batch.last - batch.first + 1
         if to in ("", queue.name) or not (last := _last_waiting(queue, max(batch.first, command.first), batch.last, room)):
             continue

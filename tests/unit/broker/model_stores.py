@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tests.unit.broker.model import Model
-from tests.unit.broker.model_rules import ModelSchedule
 from tests.unit.broker.model_state import Answer, Channel, Hold, Message, Part
 from zmqbroker.broker import MachineLimits
 from zmqbroker.commands import (
@@ -22,6 +21,7 @@ from zmqbroker.commands import (
     Command,
     ConsumerOpened,
     CreateChannel,
+    CreateSchedule,
     DeleteChannel,
     DeleteMessages,
     HandOver,
@@ -190,15 +190,15 @@ class StoreModel(Model):
             return InvalidRequest("") if self.is_delayed_event(command) else None
         if isinstance(command, CreateChannel | UpdateChannel) and self.contradiction(command):
             return InvalidRequest("")
+        if isinstance(command, CreateSchedule) and command.name not in self.schedules:
+            delayed = InvalidRequest("") if self.is_delayed_event(command.message) else None
+            return self.unsendable(command.message.header.channel) or delayed
         if isinstance(command, UpdateChannel | CreateChannel | Redrive | Purge | DeleteMessages):
             return self.unmanageable(command)
         return None
 
     def is_delayed_event(self, command: Publish) -> bool:
         return self.kind(command.header.channel) is ModelStore and any(run.delay_ms for run in command.runs)
-
-    def send(self, schedule: ModelSchedule) -> bool:
-        return not self.is_delayed_event(schedule.command.message) and super().send(schedule)
 
     def unsendable(self, name: str) -> RequestError | None:
         return Unsupported("") if MARK in name else None

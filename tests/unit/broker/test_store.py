@@ -115,6 +115,8 @@ def test_event_with_a_delay_is_refused_and_named() -> None:
     node = Node()
     assert "delay_ms 5" in str(node.result(event(3, runs=(Run(2), Run(1, delay_ms=5)))))
     assert node.machine.store(STORE) is None
+    delayed = scheduled(channel=STORE, runs=(Run(1, delay_ms=5),), every_ms=1000)
+    assert "make a schedule" in str(node.result(delayed))
 
 
 def test_what_is_requeued_into_a_store_has_no_earlier_time_than_what_is_there() -> None:
