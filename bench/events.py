@@ -83,7 +83,7 @@ def _our_subscriber(endpoint: str, count: int, size: int, told: Told) -> None:
     context.destroy(linger=0)
 
 
-def our_round(cluster: Cluster, count: int, size: int, subscribers: int) -> Row:
+def our_round(cluster: Cluster, count: int, size: int, subscribers: int, batch: int) -> Row:
     """Deliveries per second, and what the nodes spent. Raises BenchError when anything was lost."""
     endpoints = [node.endpoint for node in cluster.nodes.values()]
     context = Context()
@@ -98,9 +98,9 @@ def our_round(cluster: Cluster, count: int, size: int, subscribers: int) -> Row:
         wait_until(lambda: known(0), 30, "nobody is left of the last round")
         with _subscribers(_our_subscriber, [endpoints[n % NODES] for n in range(subscribers)], count, size) as told:
             wait_until(lambda: known(subscribers), 30, "all subscribers are known")
-            frames = encode_request(1, PublishRequest(encode_batch(NAME.encode(), [b"x" * size] * BURST)))
+            frames = encode_request(1, PublishRequest(encode_batch(NAME.encode(), [b"x" * size] * batch)))
             io, began = ZmqIo(publisher.socket), time.perf_counter()
-            for _ in range(count // BURST):
+            for _ in range(count // batch):
                 while io.send(frames):
                     publisher.socket.poll(SILENCE_MS, zmq.POLLOUT)
             return _row(told, subscribers, count, began)
@@ -207,7 +207,7 @@ def measure(directory: Path, chosen: argparse.Namespace) -> Row:
             node.start()
         with _nats_core(servers.binaries["nats"], directory) as ports:
             for number in range(chosen.rounds):
-                ours, theirs = our_round(cluster, *shape), nats_round(ports, *shape)
+                ours, theirs = our_round(cluster, *shape, chosen.batch), nats_round(ports, *shape)
                 ratio = round(ours["deliveries_per_s"] / theirs["deliveries_per_s"], 3)
                 rounds.append({"round": number + 1, "load": os.getloadavg()[0], "ours": ours, "nats": theirs, "ratio": ratio})
     finally:
@@ -226,6 +226,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=100_000, help=f"in all; a multiple of {BURST}")
     parser.add_argument("--size", type=int, default=128, help="of a body, in bytes")
     parser.add_argument("--subscribers", type=int, default=10)
+    parser.add_argument("--batch", type=int, default=BURST, help="messages of one batch frame of ours; 1: a PUBLISH each")
     parser.add_argument("--rounds", type=int, default=5)
     parser.set_defaults(volume="ephemeral")
     return run_single("events", "one publisher to many subscribers, beside NATS core", parser, measure)

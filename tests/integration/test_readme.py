@@ -18,7 +18,10 @@ from tests.processes import Cluster, Node
 from zmqbroker.wire.frames import Reply, Request
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-CLIENT, BARE = (str(found) for found in re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+PROGRAMS = [str(found) for found in re.findall(r"```python\n(.*?)```", README, re.DOTALL)]
+CLIENT, BARE, EVENTS = (
+    next(program for program in PROGRAMS if sign in program) for sign in ("client.queue(", "zmq.Context()", "client.events(")
+)
 URL, ENDPOINT, CHANNEL = "zmqbroker://127.0.0.1:5590", "tcp://127.0.0.1:5590", '"orders"'
 #: Where the bare program goes over from sending to receiving.
 RECEIVING = "fields, bodies = ask(0x06"
@@ -68,6 +71,12 @@ def test_python_program_sends_receives_and_acks(trio: Cluster, which: str) -> No
     with zmqbroker.SyncClient(trio.url) as client:
         stats = client.queue(channel).stats()
     assert (stats["depth"], stats["acked"]) == (0, 2)
+
+
+def test_python_program_publishes_and_subscribes(trio: Cluster) -> None:
+    name = unique_channel()
+    program = EVENTS.replace(URL, trio.url).replace('"orders.', f'"{name}.')
+    assert run(program, "-W", "error") == f"{name}.new b'hello' {{'region': 'eu'}} 0\n"
 
 
 @pytest.mark.parametrize("which", NODES)

@@ -80,28 +80,30 @@ def refused_channel(channels: Channels, totals: Totals, source: Queue | None = N
     return channels.refusal(sum(channels.named(name) is None for name in made))
 
 
-def store_all(channels: Channels, batches: Sequence[Publish], totals: Totals, moment: Moment, served: Served) -> list[int]:
-    """Store batches that nothing refuses; the sequence of the first message of each. Nobody is served."""
+def store_all(
+    channels: Channels, batches: Sequence[Publish], totals: Totals, moment: Moment, served: Served
+) -> list[Published]:
+    """Store batches that nothing refuses; the result of each. Nobody is served."""
     targets: dict[str, Queue] = {}
     for name in totals:
         target = channels.find_or_create(name, ANY_INCARNATION, moment)
         assert isinstance(target, Queue), "it was asked before whether there is room for another channel"
         targets[name] = target
         served.add(target)
-    firsts: dict[int, int] = {}  # by place of the batch
+    stored: dict[int, Published] = {}  # by place of the batch
     # Dead letters of one channel may go to another one of these, and no bound keeps them out: what needs no room comes first.
     for name in sorted(totals, key=lambda name: overflows(targets[name], *totals[name], 0)):
         full = make_room(channels, targets[name], *totals[name], moment, served)
         assert full is None, "it was asked before whether there is room"
         for place, batch in enumerate(batches):
             if batch.header.channel == name:
-                firsts[place] = _store(targets[name], batch, moment)
+                stored[place] = _store(targets[name], batch, moment)
     for place, batch in enumerate(batches):  # room that was asked for is not given to others before
-        feed(channels, batch, firsts[place], moment, moment, served)
-    return [firsts[place] for place in range(len(batches))]
+        feed(channels, batch, stored[place], moment, moment, served)
+    return [stored[place] for place in range(len(batches))]
 
 
-def _store(target: Queue, batch: Publish, moment: Moment) -> int:
+def _store(target: Queue, batch: Publish, moment: Moment) -> Published:
     if batch.header.producer:
         answer = target.producers.check(batch.header)
         assert answer is None, "the producer was asked before"

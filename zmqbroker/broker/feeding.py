@@ -5,9 +5,8 @@ Source: `bindings` for what a queue does that has no room; docs/PROTOCOL.md §3,
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from zmqbroker.broker.bindings import Binding
 from zmqbroker.broker.channels import Channels
 from zmqbroker.broker.managing import make_room
 from zmqbroker.broker.moving import OVERFLOW, Served
@@ -30,67 +29,67 @@ def publish_and_feed(
     result = publish(channels, command, moment, deliveries, frame)
     if len(channels.bindings) and isinstance(result, Published) and not result.duplicate:
         served = Served()
-        feed(channels, command, result.first_sequence, moment, frame or moment, served)
+        feed(channels, command, result, moment, frame or moment, served)
         deliveries += served.deliver(moment)
     return result
 
 
-def feed(channels: Channels, command: Publish, first: int, moment: Moment, frame: Moment, served: Served) -> None:
-    """Store a batch that a channel has taken, from the sequence `first` on, in the queues that are bound to that.
+def feed(channels: Channels, command: Publish, published: Published, moment: Moment, frame: Moment, served: Served) -> None:
+    """Store a batch that a channel has taken in the queues that are bound to that, without what was a duplicate there.
 
-    `frame` names the entry with its frame. Who waits there is served by the caller.
+    `frame` names the entry with its frame. Who waits in the queues is served by the caller.
     """
     header = command.header
     if not len(channels.bindings) or not is_store(header.channel):
         return
     # Numbers of a producer are those of the store.
     command = replace(command, header=replace(header, producer=0, base_sequence=0))
+    fed = _Fed(command, published, moment, frame, served)
     for name, binding in channels.bindings.fed(EVENTS_STORE, header.channel.removeprefix(STORE_PREFIX)).items():
-        _feed_one(channels, name, binding, command, first, moment, frame, served)
+        if fed.count and not _feed_one(channels, name, fed):
+            channels.bindings.leave_out(binding, fed.count)
 
 
-def _feed_one(
-    channels: Channels,
-    name: str,
-    binding: Binding,
-    command: Publish,
-    first: int,
-    moment: Moment,
-    frame: Moment,
-    served: Served,
-) -> None:
-    queue = channels.find_or_create(name, ANY_INCARNATION, moment)
+@dataclass(slots=True, frozen=True)
+class _Fed:
+    """A batch that an events store has taken, on its way to queues."""
+
+    command: Publish
+    published: Published
+    moment: Moment
+    frame: Moment
+    served: Served
+
+    @property
+    def count(self) -> int:
+        """Messages of it that the store has stored."""
+        return self.published.count - len(self.published.duplicates)
+
+
+def _feed_one(channels: Channels, name: str, fed: _Fed) -> bool:
+    """Whether a queue takes the batch, or a channel for its dead letters."""
+    queue = channels.find_or_create(name, ANY_INCARNATION, fed.moment)
     if not isinstance(queue, Queue):
-        channels.bindings.leave_out(binding, command.header.count)
-        return
-    if _take(channels, queue, command, first, moment, frame, served):
-        return
+        return False
+    if _take(channels, queue, fed, BOUND):
+        return True
     dead_letter = queue.settings.dead_letter
-    target = channels.find_or_create(dead_letter, ANY_INCARNATION, moment) if dead_letter else None
-    if isinstance(target, Queue):
-        _take(channels, target, command, first, moment, frame, served, OVERFLOW)
-    else:
-        channels.bindings.leave_out(binding, command.header.count)
+    target = channels.find_or_create(dead_letter, ANY_INCARNATION, fed.moment) if dead_letter else None
+    return isinstance(target, Queue) and _take(channels, target, fed, OVERFLOW)
 
 
-def _take(
-    channels: Channels,
-    queue: Queue,
-    command: Publish,
-    first: int,
-    moment: Moment,
-    frame: Moment,
-    served: Served,
-    reason: str = BOUND,
-) -> bool:
+def _take(channels: Channels, queue: Queue, fed: _Fed, reason: str) -> bool:
     """Store the batch in a queue; False when that has no room, which is not asked of one for dead letters."""
-    duplicates = duplicates_of(queue, command)
-    records = records_for(command, queue.settings, frame, duplicates)
+    command, moment = fed.command, fed.moment
+    duplicates = tuple(sorted({**dict(duplicates_of(queue, command)), **dict(fed.published.duplicates)}.items()))
+    records = records_for(command, queue.settings, fed.frame, duplicates)
     count, size = sum(record.live for record, _ in records), sum(record.share_bytes for record, _ in records)
-    if reason == BOUND and records and make_room(channels, queue, count, size, moment, served) is not None:
+    if reason == BOUND and records and make_room(channels, queue, count, size, moment, fed.served) is not None:
         return False
     for record, _ in records:
-        record.origin = Origin(command.header.channel, first + record.low, 0, reason)
+        record.origin = Origin(command.header.channel, fed.published.first_sequence + record.low, 0, reason)
     append(queue, command, records, duplicates, moment)
-    served.add(queue)
+    if not queue.settings.dedup_window_ms:  # else it has counted them
+        queue.counters.deduplicated += len(duplicates)
+    fed.served.add(queue)
     return True

@@ -109,11 +109,10 @@ def _carry_out(
     served.add(source)
     count = sum(source.finish(source.let_go(receipt.first, receipt.last)) for receipt in command.receipts)
     source.counters.acked += count
-    firsts = store_all(channels, command.batches, totals, moment, served)
+    stored = store_all(channels, command.batches, totals, moment, served)
     deliveries += served.deliver(moment)
-    sent = tuple(
-        (batch.header.channel, first, batch.header.count) for batch, first in zip(command.batches, firsts, strict=True)
-    )
+    pairs = zip(command.batches, stored, strict=True)
+    sent = tuple((batch.header.channel, published.first_sequence, published.count) for batch, published in pairs)
     return HandedOver(count, sent, False, moment.now_unix_ns)
 
 

@@ -74,10 +74,11 @@ def publish(
     return Published(first, header.count, False, moment.now_unix_ns, duplicates)
 
 
-def store(queue: Queue, command: Publish, moment: Moment) -> int:
-    """Store a batch that nothing refuses; the sequence of its first message. Nobody is served."""
+def store(queue: Queue, command: Publish, moment: Moment) -> Published:
+    """Store a batch that nothing refuses. Nobody is served."""
     duplicates = duplicates_of(queue, command)
-    return append(queue, command, records_for(command, queue.settings, moment, duplicates), duplicates, moment)
+    first = append(queue, command, records_for(command, queue.settings, moment, duplicates), duplicates, moment)
+    return Published(first, command.header.count, False, moment.now_unix_ns, duplicates)
 
 
 def duplicates_of(queue: Queue, command: Publish) -> Duplicates:

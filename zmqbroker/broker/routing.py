@@ -61,12 +61,9 @@ def _outcome(
     if first is not None:
         return [_as_well(*first) if error is None else error for error in refusals]
     served = Served()
-    sequences = store_all(channels, batches, totals_of(batches), moment, served)
+    published = store_all(channels, batches, totals_of(batches), moment, served)
     deliveries += served.deliver(moment)
-    return [
-        Published(sequence, batch.header.count, False, moment.now_unix_ns)
-        for batch, sequence in zip(batches, sequences, strict=True)
-    ]
+    return published
 
 
 def _refusal(channels: Channels, batch: Publish) -> RequestError | None:

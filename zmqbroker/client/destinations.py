@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -53,6 +53,7 @@ class DestinationResult(NamedTuple):
     sequence: int = 0  # its number there, from 1; 0 where it is not stored
     time_unix_ns: int = 0  # when it was stored
     duplicate: bool = False  # True: an earlier attempt of the same send had brought it there
+    duplicate_of: int = 0  # sequence of the message with the same id that is stored in its place; 0: it is stored itself
     subscribers: int | None = None  # of events: who are known to get it; None of what is stored
     error: RequestError | None = None  # why it did not get there; of what is stored, either all have one or none
 
@@ -157,6 +158,17 @@ def _result(row: Any) -> DestinationResult:
             "time_unix_ns": int(time_unix_ns),
             "duplicate": bool(duplicate),
         }:
-            return DestinationResult(destination, sequence, time_unix_ns, duplicate)
+            return DestinationResult(destination, sequence, time_unix_ns, duplicate, _duplicate_of(row))
         case _:
             raise RemoteProtocolError(f"ROUTED has what is no result of a destination: {row!r}")
+
+
+def _duplicate_of(row: Mapping[str, Any]) -> int:
+    """The sequence of the message that is stored in the place of the only one that was sent; 0: there is none."""
+    match row.get("duplicates", []):
+        case []:
+            return 0
+        case [[0, int(sequence)]]:
+            return sequence
+        case duplicates:
+            raise RemoteProtocolError(f"ROUTED tells duplicates {duplicates!r} of 1 message")

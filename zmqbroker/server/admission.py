@@ -12,9 +12,13 @@ from zmqbroker.wire.batch import COLUMNS_SERVED, Buffer
 from zmqbroker.wire.columns import add_columns
 from zmqbroker.wire.frames import channel_fault
 from zmqbroker.wire.headers import encode_message_headers
+from zmqbroker.wire.realtime_requests import name_fault
 from zmqbroker.wire.send_requests import NO_CONFIRM, HandOverRequest
 
-__all__ = ["admit_batch", "admit_hand_over", "batch_of", "pending_of"]
+__all__ = ["EVENT_COLUMNS", "admit_batch", "admit_hand_over", "batch_of", "check_events", "pending_of"]
+
+#: Columns of a batch of events: ids and headers. The others say what becomes of a message in a queue.
+EVENT_COLUMNS = 0x0003
 
 
 def admit_batch(batch: Buffer, body_size_max: int) -> BatchHeader:
@@ -52,6 +56,18 @@ def admit_hand_over(request: HandOverRequest, limits: LimitsConfig, groups: int)
     if len({header.producer == 0 for header in headers}) > 1:
         raise InvalidRequest("some batches of a hand-over have a producer and others none: all have one, or none has")
     return frames, headers
+
+
+def check_events(header: BatchHeader) -> None:
+    """Raises InvalidChannel, InvalidRequest or Unsupported for a batch that cannot be published."""
+    if fault := name_fault(header.channel):
+        raise InvalidChannel(fault)
+    if header.producer:
+        raise InvalidRequest(f"producer of a batch of events is {header.producer}: events are not stored and have none")
+    if header.columns & ~EVENT_COLUMNS:
+        raise Unsupported(
+            f"columns of a batch of events are {header.columns:#x}, allowed are {EVENT_COLUMNS:#x}: id and headers"
+        )
 
 
 def pending_of(request: requests.AnyRequest, route: Route, request_id: int, session: bytes, now_ns: int) -> Pending:

@@ -103,6 +103,12 @@ class CallDesk:
         self._responding.responders.gone(routing_id, unreached)
         self._calling.end(self._calling.calls.caller_gone(routing_id))
 
+    def fields(self) -> dict[str, int]:
+        """What NODE tells of calls."""
+        hits, misses, answers, size_bytes = self._calling.cache.stats()
+        cache = {"cache_hits": hits, "cache_misses": misses, "cache_answers": answers, "cache_bytes": size_bytes}
+        return {"under_way": len(self._calling.calls), **cache}
+
     # --- from other nodes ------------------------------------------------------------------------------------------------
 
     def on_peer(self, kind: PeerKind, node: bytes, fields: dict[str, Any], frames: Sequence[bytes], now_ns: int) -> None:

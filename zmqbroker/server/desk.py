@@ -15,7 +15,7 @@ from zmqbroker.errors import (
     RequestError,
     UnknownCommand,
 )
-from zmqbroker.server import operators
+from zmqbroker.server import event_runs, operators
 from zmqbroker.server.admission import pending_of
 from zmqbroker.server.calls import is_call
 from zmqbroker.server.event_sends import is_event_send, serve_event_send
@@ -63,8 +63,12 @@ class Desk:
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
-    def handle_all(self, messages: list[list[bytes]], now_ns: int) -> None:
-        """Serve what clients of this node sent, in order; plain SENDs next to each other become batches."""
+    def handle_all(self, messages: list[list[bytes]], now_ns: int) -> bool:
+        """Serve what clients of this node sent, in order; plain SENDs next to each other become batches.
+
+        Whether there was anything but calls and answers to calls.
+        """
+        others = False
         group = self._node.groups.get(DATA_GROUP)
         position = 0
         while position < len(messages):
@@ -72,16 +76,28 @@ class Desk:
             if len(message) > 2 and is_call(message[-2]) and self._take_call(message, now_ns):
                 position += 1
                 continue
+            others = True
             began = position
             if group is not None and group.leading:
                 position = self._take_sends(group, messages, position, now_ns)
+            position = self._take_events(messages, position, now_ns)
             if position == began:
                 self.handle(message, now_ns)
                 position += 1
+        return others
 
     def _take_call(self, message: list[bytes], now_ns: int) -> bool:
         """Serve a CALL or a RESPOND, which take a shorter way; False when it has not the frames that it must have."""
         return self._node.realtime.calls.take(message, self.connections.heard(message[0], now_ns).client_id, now_ns)
+
+    def _take_events(self, messages: list[list[bytes]], position: int, now_ns: int) -> int:
+        """Publish the simple PUBLISHes from `position` on, a batch for each name; where the first other message is."""
+        position, runs, clients = event_runs.gather(messages, position, self._node.config.limits.message_bytes_max)
+        for routing_id in clients:
+            self.connections.heard(routing_id, now_ns)
+        for run in runs:
+            self._node.realtime.events.publish(run.joined())
+        return position
 
     def _take_sends(self, group: Group, messages: list[list[bytes]], position: int, now_ns: int) -> int:
         """Publish the plain SENDs from `position` on, a batch for each channel; where the first other message is."""

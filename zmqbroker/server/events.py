@@ -13,21 +13,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import BatchHeader, RealtimeKind, Want
-from zmqbroker.errors import InvalidChannel, InvalidRequest, MalformedFrame, Unsupported
+from zmqbroker.errors import MalformedFrame
 from zmqbroker.realtime import HERE, Audience, Share, Subscription
+from zmqbroker.server.admission import check_events
 from zmqbroker.server.event_frames import missed_frames, push_frames
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import U64_MAX, flag, integer, shown
 from zmqbroker.wire.peer import PeerKind
-from zmqbroker.wire.realtime_requests import name_fault
 
 if TYPE_CHECKING:
     from zmqbroker.server.realtime import Realtime
 
-__all__ = ["EVENT_COLUMNS", "Events"]
-
-#: Columns of a batch of events: ids and headers. The others say what becomes of a message in a queue.
-EVENT_COLUMNS = 0x0003
+__all__ = ["Events"]
 
 #: A group, and which messages of a batch are for it.
 Given = tuple[Audience, Share]
@@ -62,7 +59,7 @@ class Events:
         Raises what `codec.read_batch` raises, InvalidChannel, InvalidRequest, or Unsupported.
         """
         header = codec.read_batch(frame, body_size_max=self._body_size_max)
-        _check(header)
+        check_events(header)
         return self.hand_out(frame, header)
 
     def hand_out(self, frame: bytes, header: BatchHeader) -> tuple[int, int]:
@@ -197,14 +194,3 @@ class Events:
     def tell_missed(self, subscription: Subscription) -> None:
         """Tell a client what it has missed without waiting for the next event."""
         self._realtime.push([missed_frames(subscription)])
-
-
-def _check(header: BatchHeader) -> None:
-    if fault := name_fault(header.channel):
-        raise InvalidChannel(fault)
-    if header.producer:
-        raise InvalidRequest(f"producer of a batch of events is {header.producer}: events are not stored and have none")
-    if header.columns & ~EVENT_COLUMNS:
-        raise Unsupported(
-            f"columns of a batch of events are {header.columns:#x}, allowed are {EVENT_COLUMNS:#x}: id and headers"
-        )

@@ -129,20 +129,20 @@ class Node:
         self._wake_planned = False
         if not self._stopped:
             self._drain_peers(time.monotonic_ns())
-            self._hear_clients()
+            self._desk.handle_all(self._port.drain(DRAIN_COUNT), time.monotonic_ns())
+            self._go_on()
 
     def _hear_clients(self) -> None:
-        self._desk.handle_all(self._port.drain(DRAIN_COUNT), time.monotonic_ns())
-        self._go_on()
+        self._go_on(pump=self._desk.handle_all(self._port.drain(DRAIN_COUNT), time.monotonic_ns()))
 
     def _hear_peers(self) -> None:
-        self._drain_peers(time.monotonic_ns())
-        self._go_on()
+        self._go_on(pump=self._drain_peers(time.monotonic_ns()))
 
-    def _go_on(self) -> None:
-        """What follows from what came, from clients, from other nodes or from the log."""
+    def _go_on(self, *, pump: bool = True) -> None:
+        """What follows from what came, from clients, nodes or the log; without `pump` there was nothing for the groups."""
         self.realtime.calls.flush()
-        self._pump()
+        if pump:
+            self._pump()
         self.realtime.announce()
         if self._desk.serve_reads():
             self._wake()
@@ -164,7 +164,9 @@ class Node:
         self._retry_planned = False
         self._wake()
 
-    def _drain_peers(self, now_ns: int) -> None:
+    def _drain_peers(self, now_ns: int) -> bool:
+        """Take what other nodes sent; whether any of it was for the groups."""
+        others = False
         for item in self.network.receive(DRAIN_COUNT, now_ns):
             if isinstance(item, list):
                 for message in item:
@@ -176,8 +178,11 @@ class Node:
                 self._transfer(item, now_ns)
             elif item[0] in REALTIME_KINDS:
                 self.realtime.on_peer(item, now_ns)
+                continue
             else:
                 self._desk.handle_forwarded(item, now_ns)
+            others = True
+        return others
 
     def _step(self, message: Message) -> None:
         group = self.groups.get(message.group)

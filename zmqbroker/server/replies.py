@@ -102,7 +102,8 @@ def _routed(destination: str, result: Published | RequestError) -> dict[str, Any
     if isinstance(result, RequestError):
         return {"destination": destination, **error_fields(result)}
     stored = {"sequence": result.first_sequence, "count": result.count, "time_unix_ns": result.time_unix_ns}
-    return {"destination": destination, **stored, "duplicate": result.duplicate}
+    duplicates = {"duplicates": result.duplicates} if result.duplicates else {}
+    return {"destination": destination, **stored, "duplicate": result.duplicate, **duplicates}
 
 
 def roster_rows(roster: Roster) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 from zmqbroker.commands import EVENTS_PREFIX, PREFIXES, RealtimeKind
@@ -97,6 +98,7 @@ RealtimeRequest = SubscribeRequest | UnsubscribeRequest | GrantRequest | Publish
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=1024)  # a busy name is in every batch
 def name_fault(name: str, kind: str = "events") -> str | None:
     """Why `name` cannot name what is published or called, as one sentence with rule and name; None when it can."""
     rule = _rule(name)

@@ -212,7 +212,7 @@ class Model(Routing):
             return full
         first = self.put(channel, command, messages, duplicates)
         self.to_serve.append(channel)
-        self.feed(command, first)
+        self.feed(command, first, duplicates)
         return Published(first, header.count, False, self.now, duplicates)
 
     def mismatch(self, command: Publish, last_sequence: int) -> SequenceMismatch:

@@ -190,7 +190,7 @@ class HandingOver(Movements):
         self.to_serve.append(source)
         for receipt in command.receipts:
             source.finish(source.between(receipt.first, receipt.last), "acked")
-        firsts = self.store_all(list(command.batches))
+        firsts = [first for first, _ in self.store_all(list(command.batches))]
         sent = tuple((b.header.channel, firsts[place], b.header.count) for place, b in enumerate(command.batches))
         count = sum(receipt.last - receipt.first + 1 for receipt in command.receipts)
         return HandedOver(count, sent, False, self.now)
@@ -202,8 +202,9 @@ class HandingOver(Movements):
             wanted[batch.header.channel] = count + batch.header.count, size + batch.size
         return wanted
 
-    def store_all(self, batches: list[Publish]) -> list[int]:
-        """Store what nothing refuses; the sequence of the first message of each."""
+    def store_all(self, batches: list[Publish]) -> list[tuple[int, tuple[tuple[int, int], ...]]]:
+        """Store what nothing refuses; of each the sequence of the first message, and its duplicates."""
+        known: dict[int, tuple[tuple[int, int], ...]] = {}
         wanted = self.wanted_by(batches)
         for name in wanted:
             self.used(name)
@@ -217,13 +218,13 @@ class HandingOver(Movements):
                 if batch.header.channel == name:
                     if batch.header.producer:
                         self.use(channel, batch.header.producer)
-                    duplicates = channel.duplicates(batch.ids)
+                    duplicates = known[place] = channel.duplicates(batch.ids)
                     messages = self.messages_of(channel, batch, dict(duplicates))
                     firsts[place] = self.put(channel, batch, messages, duplicates)
         for place, batch in enumerate(batches):
-            self.feed(batch, firsts[place])
-        return [firsts[place] for place in range(len(batches))]
+            self.feed(batch, firsts[place], known[place])
+        return [(firsts[place], known[place]) for place in range(len(batches))]
 
-    def feed(self, command: Publish, first: int) -> None:
+    def feed(self, command: Publish, first: int, known: tuple[tuple[int, int], ...]) -> None:
         """Store what a channel has taken where that is bound to."""
         raise NotImplementedError

@@ -74,9 +74,9 @@ class Routing(HandingOver):
 
     # --- from stores to queues ------------------------------------------------------------------------------------------
 
-    def feed(self, command: Publish, first: int) -> None:
+    def feed(self, command: Publish, first: int, known: tuple[tuple[int, int], ...]) -> None:
         kind, _, name = command.header.channel.partition(":")
-        if kind != "events_store":
+        if kind != "events_store" or len(known) == command.header.count:
             return
         sources = [source for source in self.bound if source.startswith("events_store:")]
         matching = [source for source in sources if fits(source.removeprefix("events_store:"), name)]
@@ -85,22 +85,24 @@ class Routing(HandingOver):
             for queue in self.bound[source]:
                 fed[queue] = fed.get(queue, source)
         for queue, source in fed.items():
-            if not self.takes(queue, command, first):
-                self.left_out[source] += command.header.count
+            if not self.takes(queue, command, first, [place for place, _ in known]):
+                self.left_out[source] += command.header.count - len(known)
 
-    def takes(self, queue: str, command: Publish, first: int) -> bool:
+    def takes(self, queue: str, command: Publish, first: int, known: list[int]) -> bool:
         """Whether the queue has room, or has somewhere to put what has none."""
         channel = self.used(queue)
         if not isinstance(channel, Channel):
             return False
-        if self.take(channel, command, first, "binding"):
+        if self.take(channel, command, first, known, "binding"):
             return True
         target = self.used(channel.settings.dead_letter) if channel.settings.dead_letter else None
-        return isinstance(target, Channel) and self.take(target, command, first, "overflow")
+        return isinstance(target, Channel) and self.take(target, command, first, known, "overflow")
 
-    def take(self, channel: Channel, command: Publish, first: int, reason: str) -> bool:
+    def take(self, channel: Channel, command: Publish, first: int, known: list[int], reason: str) -> bool:
         command = replace(command, header=replace(command.header, producer=0))
-        duplicates = channel.duplicates(command.ids)
+        duplicates = tuple(
+            sorted([*(d for d in channel.duplicates(command.ids) if d[0] not in known), *((p, 0) for p in known)])
+        )
         messages = self.messages_of(channel, command, dict(duplicates))
         fresh = [m for m in messages if m.is_live]
         size = sum(part.share for part in {m.part for m in fresh})
@@ -125,14 +127,17 @@ class Routing(HandingOver):
         together = self.no_room(None, {b.header.channel: (b.header.count, b.size) for b in fresh}, 0) if not first else None
         if any(isinstance(error, UnknownProducer) for error in refusals.values()) and len(fresh) == len(names):
             return UnknownProducer("")
-        stored = {} if first or together else dict(zip([b.header.channel for b in fresh], self.store_all(fresh), strict=True))
+        stored: dict[str, tuple[int, tuple[tuple[int, int], ...]]] = {}
+        if not first and not together:
+            stored = dict(zip([b.header.channel for b in fresh], self.store_all(fresh), strict=True))
         results: list[tuple[str, Published | RequestError]] = []
         for batch in command.batches:
             name = batch.header.channel
             if repeat := done.get(name):
                 results.append((name, repeat))
             elif name in stored:
-                results.append((name, Published(stored[name], batch.header.count, False, self.now)))
+                sequence, duplicates = stored[name]
+                results.append((name, Published(sequence, batch.header.count, False, self.now, duplicates)))
             else:
                 error = refusals[name] or first or together
                 assert isinstance(error, RequestError)

@@ -257,6 +257,23 @@ def test_repeat_of_a_publish_feeds_nothing_again() -> None:
     assert node.stats("a").depth == 1
 
 
+@pytest.mark.parametrize("window_ms", [0, 1000])
+def test_message_that_its_store_knows_feeds_nothing_again(window_ms: int) -> None:
+    node = bound(("events_store:>", "a"))
+    node.entry(CreateChannel(STORE, ChannelSettings(dedup_window_ms=1000)))
+    node.entry(CreateChannel("a", ChannelSettings(dedup_window_ms=window_ms)))
+    node.entry(publish(channel=STORE, ids=[b"1"]), publish(channel=STORE, ids=[b"1"]))
+    node.entry(publish(3, channel=STORE, ids=[b"2", b"1", b""]))
+    delivery = node.delivery(receive(9, channel="a"))
+    assert [origin and origin.sequence for origin in origins(delivery)] == [1, 3, 5]
+    stats = node.stats("a")
+    assert (stats.depth, stats.deduplicated, stats.last_sequence) == (3, 1, 4)
+    assert told(node.result(PublishAll((publish(channel=STORE, ids=[b"2"]), publish(channel="b", ids=[b"2"])))))[STORE] == (
+        Published(6, 1, False, node.now_unix_ns, ((0, 3),))
+    )
+    assert node.stats("a").depth == 3
+
+
 def test_schedule_of_a_store_feeds_queues_from_its_own_entry() -> None:
     node = bound(("events_store:>", "a"))
     node.entry(scheduled(channel=STORE, every_ms=1000))

@@ -51,7 +51,7 @@ def send(broker: FakeBroker, request: RoutedSend) -> Reply3:
             results.append(row | {"subscribers": 3, "duplicate": False})
         else:
             told = broker.channel(str(one)).publish(batch_of(replace(message, channel=str(one))), message.expected_sequence)
-            results.append(row | told)
+            results.append(row | told | ({"duplicates": [[0, 9]]} if message.id == "known" else {}))
     return Reply.ROUTED, {"results": results, "confirm": "quorum"}, []
 
 

@@ -70,6 +70,13 @@ def test_send_says_all_that_may_be_said_of_a_message() -> None:
     assert said == {**options, "client_id": "till", "expected_sequence": 0, "body": b"x"}
 
 
+def test_send_of_a_known_id_tells_what_is_stored_in_its_place() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        assert [result.duplicate_of for result in await client.send("a;events:b", b"x", id="known")] == [9, 0]
+
+    run(test)
+
+
 def test_sends_to_one_list_share_a_producer_and_count_on() -> None:
     async def test(client: Client, server: FakeServer) -> None:
         for body in (b"1", b"2", b"3"):
@@ -401,6 +408,8 @@ REPLIES = {
         ({"results": [{**STORED, "destination": 5}]}, lambda client: client.send("a;b", b"x")),
         ({"results": [{**STORED, "sequence": "1"}]}, lambda client: client.send("a;b", b"x")),
         ({"results": [{"destination": "a"}]}, lambda client: client.send("a;b", b"x")),
+        ({"results": [{**STORED, "duplicates": 5}]}, lambda client: client.send("a;b", b"x")),
+        ({"results": [{**STORED, "duplicates": [[0, 1], [1, 1]]}]}, lambda client: client.send("a;b", b"x")),
         ({"results": [{"destination": "a", "subscribers": None, "duplicate": False}]}, lambda client: client.send("a", b"x")),
         ({}, lambda client: client.routes.set("r", "a")),
         ({"routes": [], "more": None}, lambda client: anext(client.routes.list())),

@@ -102,6 +102,8 @@ class _Formation:
 class _Network:
     """Carries what a node sends to the inboxes of the others."""
 
+    blocked = False  # nothing waits on its way
+
     def __init__(self, sites: Sites, member: Member) -> None:
         self._sites, self._own = sites, member
         self.inbox: list[Any] = []
