@@ -357,6 +357,33 @@ def test_reader_of_a_store_that_was_deleted_and_made_anew_is_told(trio: Cluster)
     on_store(trio, play)
 
 
+def test_drained_client_ends_its_subscriptions_and_has_acked_what_was_handled(trio: Cluster) -> None:
+    async def play(client: zmqbroker.Client, store: Store) -> None:
+        await fill(store, 20)
+        found: dict[str, list[int]] = {"": [], "billing": []}
+
+        async def follow(own: zmqbroker.Client, name: str) -> None:
+            named = {"consumer": name} if name else {}
+            events = own.store(store.name).subscribe(start="first", **named)  # type: ignore[call-overload]
+            async for event in events:
+                found[name].append(event.sequence)
+                await asyncio.sleep(0.01)
+
+        async with zmqbroker.Client(trio.url) as own:
+            following = [asyncio.create_task(follow(own, name)) for name in found]
+            for _ in range(1000):
+                if all(found.values()):
+                    break
+                await asyncio.sleep(0.01)
+            await own.drain()
+            await asyncio.gather(*following)
+        assert all(0 < len(events) < 20 for events in found.values())
+        (info,) = await store.consumers()
+        assert info.position == len(found["billing"]) + 1
+
+    on_store(trio, play)
+
+
 def test_start_that_is_gone_is_refused_with_the_first_that_is_there(trio: Cluster) -> None:
     async def play(client: zmqbroker.Client, store: Store) -> None:
         await client.channels.create(store.channel, max_messages=3)

@@ -116,6 +116,11 @@ class Consumer(Generic[Received]):
         """By which the broker knows it among the consumers of its session."""
         return self._lanes[0].request.consumer
 
+    @property
+    def stopping(self) -> bool:
+        """True when nothing more is to be taken."""
+        return self._stopping
+
     def __aiter__(self) -> AsyncIterator[Received]:
         return self._iterate()
 

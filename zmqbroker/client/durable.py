@@ -124,6 +124,8 @@ class Durable:
                     yield event
                     if self.auto and self.note(event):
                         await self.settle()
+                    if self._consumer.stopping:
+                        return  # the rest comes again
                 await self.settle()
         finally:
             await self.close()

@@ -233,10 +233,11 @@ class Desk:
         code, fields, bodies = self._inquiries.answer(group, request)
         self.send(pending.route, code, pending.request_id, fields, bodies)
 
-    def serve_reads(self) -> bool:
-        """Once in a pass: answer READs whose events have come; True when more is to be done."""
+    def serve_reads(self) -> float | None:
+        """Once in a pass: answer READs whose events have come; seconds until there is more to be done, None for nothing."""
         group = self._node.groups.get(DATA_GROUP)
-        return group is not None and self.reads.serve(group, time.monotonic_ns())
+        pause_ns = self.reads.serve(group, time.monotonic_ns()) if group is not None else None
+        return None if pause_ns is None else pause_ns / 1e9
 
     # --- requests for the leader -------------------------------------------------------------------------------------
 

@@ -144,8 +144,8 @@ class Node:
         if pump:
             self._pump()
             self.realtime.announce()
-            if self._desk.serve_reads():
-                self._wake()
+            if (pause_s := self._desk.serve_reads()) is not None:
+                self._loop.call_later(pause_s, self._wake)
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()

@@ -3,7 +3,7 @@
 Any node answers from its own committed state; nothing goes through the log and nothing is remembered of a reader but the READ
 that waits. What several wait for at one place is read and encoded once. Entries that the log has in memory are read as they are
 asked for; others are read in turns, one READ in a pass of the loop and a bounded piece of it, so that a reader of old data
-slows producers down by no more than that.
+slows producers down by no more than that, and for no more than half of the time.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ __all__ = ["Reads"]
 
 #: READs that wait at one node, and for one connection: with more, tell who asks to come again.
 WAITS_MAX, WAITS_PER_CONNECTION_MAX = 10_000, 512
-#: Bytes of one answer, but for a first event that is larger: some half a millisecond to copy.
-ANSWER_BYTES_MAX = 2 << 20
+#: Bytes of one answer, but for a first event that is larger: a fraction of a millisecond to copy.
+ANSWER_BYTES_MAX = 1 << 20
 #: Pieces of one answer: each costs a look into the state and a row.
 PIECES_MAX = 512
-#: Bytes of entries that a READ of old data has read in one turn, and entries: each is a read of the disk.
-TURN_BYTES_MAX, TURN_ENTRIES_MAX = 1 << 20, 32
+#: Bytes of entries that a READ of old data has read in one turn, and entries: each is a read of the disk. So long as a turn
+#: took there is none after it: whoever reads old data has half of the node's time at most.
+TURN_BYTES_MAX, TURN_ENTRIES_MAX = 1 << 18, 32
 #: Bytes of old entries that are kept for readers at about the same place: one large entry may be the answer to several READs.
 OLD_BYTES_MAX = 16 << 20
 #: Channels in which somebody waits that are looked at in one pass: some 50 µs; with more they take turns.
@@ -53,6 +54,7 @@ RETRY_MS = 50
 _Who = tuple[bytes, bytes, int]
 Send = Callable[[Route, Sequence[bytes]], None]
 Refuse = Callable[[Pending, RequestError], None]
+Clock = Callable[[], int]
 
 
 class _Place(NamedTuple):
@@ -115,8 +117,12 @@ class _Line:
 class Reads:
     """All READs of one node."""
 
-    def __init__(self, bodies: Bodies, counters: Counter[str], send: Send, refuse: Refuse) -> None:
+    def __init__(
+        self, bodies: Bodies, counters: Counter[str], send: Send, refuse: Refuse, clock: Clock = time.monotonic_ns
+    ) -> None:
         self._bodies, self._counters, self._send, self._refuse = bodies, counters, send, refuse
+        self._clock = clock
+        self._turn_ns = 0  # when the next turn may be
         self._lines: OrderedDict[str, _Line] = OrderedDict()  # by channel, the one looked at longest ago first
         self._turns: OrderedDict[_Who, _Wait] = OrderedDict()  # for old data, in the order of their turns
         self._connections: Counter[tuple[bytes, bytes]] = Counter()  # READs in both, by connection
@@ -185,17 +191,25 @@ class Reads:
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
-    def serve(self, group: Group, now_ns: int) -> bool:
-        """Once in a pass: answer those whose events are there, or whose wait is over; True when more is to be done."""
+    def serve(self, group: Group, now_ns: int) -> int | None:
+        """Once in a pass: answer those whose events are there, or whose wait is over.
+
+        In how many ns more is to be done; None when nothing is, until something is applied.
+        """
         self._note(group.machine)
         if self._unseen:
             self._look(group)
         if now_ns >= self._look_ns:
             self._look_ns = now_ns + LOOK_NS
             self._end_waits(group.machine, now_ns)
-        if self._turns:
+        if self._turns and now_ns >= self._turn_ns:
+            began_ns = self._clock()
             self._take_turn(group)
-        return bool(self._turns or self._unseen)
+            now_ns = self._clock()
+            self._turn_ns = 2 * now_ns - began_ns
+        if self._unseen:
+            return 0
+        return max(self._turn_ns - now_ns, 0) if self._turns else None
 
     def _look(self, group: Group) -> None:
         """Answer those for whom something was applied."""

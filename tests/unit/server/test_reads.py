@@ -37,8 +37,13 @@ class Hall:
         self.answers: list[tuple[bytes, int, dict[str, Any], list[bytes]]] = []  # whose, request id, fields, bodies
         self.refused: list[tuple[int, RequestError]] = []
         self.counters: Counter[str] = Counter()
-        self.reads = Reads(self, self.counters, self.send, self.refuse)  # type: ignore[arg-type]
+        self.reads = Reads(self, self.counters, self.send, self.refuse, self.clock)  # type: ignore[arg-type]
         self.now_ns = 0
+        self.turn_ms = 0  # how long a turn of old data takes
+
+    def clock(self) -> int:
+        self.now_ns += self.turn_ms * MS // 2
+        return self.now_ns
 
     def read(self, group: int, index: int) -> bytes:
         self.read_indexes.append(index)
@@ -76,8 +81,10 @@ class Hall:
         self.reads.ask(self.site.group, request, pending, self.now_ns)
 
     def serve(self, after_ms: int = 0) -> bool:
+        """Whether more is to be done."""
         self.now_ns += after_ms * MS
-        return self.reads.serve(self.site.group, self.now_ns)
+        self.pause_ns = self.reads.serve(self.site.group, self.now_ns)
+        return self.pause_ns is not None
 
     def told(self) -> list[tuple[int, list[tuple[int, int]], int]]:
         """Request id, spans of sequences and `next` of each answer since the last call."""
@@ -276,6 +283,21 @@ def test_old_data_is_read_in_turns_a_bounded_piece_in_a_pass(monkeypatch: pytest
     hall.serve()
     assert hall.told() == [(4, [(1, 1), (2, 2)], 3)]
     assert hall.read_indexes == [*indexes[:2], *indexes[3:5]]  # entries are kept for those who read about there
+
+
+def test_reading_old_data_rests_as_long_as_it_took() -> None:
+    hall = Hall()
+    hall.old.update([hall.publish(), hall.publish()])
+    hall.turn_ms = 6
+    hall.ask(1)
+    hall.ask(2, start="last")
+    assert hall.serve()
+    assert hall.pause_ns == 3 * MS  # it began at 3 ms and ended at 6
+    assert hall.told() == [(1, [(1, 1), (2, 2)], 3)]
+    assert hall.serve(after_ms=2)
+    assert (hall.told(), hall.pause_ns) == ([], MS)
+    assert not hall.serve(after_ms=1)
+    assert hall.told() == [(2, [(2, 2)], 3)]
 
 
 def test_turn_ends_when_it_has_read_so_many_bytes_and_keeps_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
