@@ -194,7 +194,9 @@ def _can_drop(queue: Queue, size: int) -> bool:
     """Whether so many bytes are free when what is ready or parked is dropped: a batch frees its own with its last message."""
     last = 0
     for part in sorted([*queue.ready, *queue.groups.parked]):
-        for batch in queue.batches.overlapping(part.first, part.last):
+        for batch in queue.batches.upward(part.first):
+            if batch.first > part.last:
+                break
             if batch.last <= last:
                 continue  # another part of it is ready, too, and was seen before
             last = batch.last

@@ -10,6 +10,7 @@ from zmqbroker.broker.store import EventsStore
 from zmqbroker.broker.store_consumer import SHARED, Owner, StoreConsumer
 from zmqbroker.commands import (
     ANY_INCARNATION,
+    STARTS,
     ConsumerOpened,
     Delivery,
     OpenConsumer,
@@ -42,7 +43,7 @@ def open_consumer(channels: Channels, command: OpenConsumer, moment: Moment, del
 
 def reset_consumer(channels: Channels, command: ResetConsumer, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Set the position of a consumer anew: what it has taken is forgotten, whoever holds it."""
-    if fault := _unnamed(command):
+    if fault := _fault(command):
         return fault
     consumer = channels.find(command.channel)
     if isinstance(consumer, RequestError):
@@ -56,40 +57,36 @@ def reset_consumer(channels: Channels, command: ResetConsumer, moment: Moment, d
     return _opened(consumer, created=False)
 
 
-def start_of(store: EventsStore, start: str, value: int, now_unix_ns: int) -> int | RequestError:
-    """The sequence that a start means now; that of the next event where there is none, and for "sequence" any above it."""
+def start_of(store: EventsStore, start: str, value: int, now_unix_ns: int) -> int | PositionGone:
+    """The sequence that one of `STARTS` means now; that of the next event where there is none, and any above for "sequence"."""
+    first = store.first_sequence
     match start:
-        case "new":
-            return store.next_sequence
+        case "sequence" if value < first:
+            return PositionGone(
+                f"sequence {value} of {store.name!r} is not kept, the first one that is is {first}", first=first
+            )
+        case "sequence":
+            return value
         case "first":
-            return store.first_sequence
+            return first
         case "last":
             return store.newest() or store.next_sequence
         case "time":
             return store.since(value)
         case "time_delta_ms":
             return store.since(max(now_unix_ns - value * 1_000_000, 0))
-        case "sequence" if value >= store.first_sequence:
-            return value
-        case "sequence" if value > 0:
-            first = store.first_sequence
-            return PositionGone(
-                f"sequence {value} of {store.name!r} is not kept, the first one that is is {first}", first=first
-            )
-    return InvalidRequest(f"start is {start!r} with the value {value}, which is no place in a store")
+        case _:
+            return store.next_sequence
 
 
-def _fault(command: OpenConsumer) -> InvalidRequest | None:
-    if fault := _unnamed(command):
-        return fault
-    text = command.settings.contradiction(command.channel)
+def _fault(command: OpenConsumer | ResetConsumer) -> InvalidRequest | None:
+    """What is wrong with the command, whatever there is."""
+    if not is_store(command.store):
+        return InvalidRequest(f"{command.channel!r} does not name a consumer of an events store")
+    if command.start not in STARTS or (command.start == "sequence" and command.value < 1):
+        return InvalidRequest(f"start is {command.start!r} with the value {command.value}, which is no place in a store")
+    text = command.settings.contradiction(command.channel) if isinstance(command, OpenConsumer) else None
     return None if text is None else InvalidRequest(text)
-
-
-def _unnamed(command: OpenConsumer | ResetConsumer) -> InvalidRequest | None:
-    if is_store(command.store):
-        return None
-    return InvalidRequest(f"{command.channel!r} does not name a consumer of an events store")
 
 
 def _make(channels: Channels, command: OpenConsumer, moment: Moment) -> StoreConsumer | RequestError:

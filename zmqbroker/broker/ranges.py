@@ -196,9 +196,15 @@ class RangeMap(Generic[Value]):
 
     def starting(self, first: int, count: int) -> list[Range[Value]]:
         """The first `count` ranges that end at `first` or later, whole, ascending."""
+        return list(islice(self.upward(first), count))
+
+    def upward(self, first: int) -> Iterator[Range[Value]]:
+        """The same of all, each found when it is asked for; the map must not change meanwhile."""
         below = self._keys.floor(first)
-        found = [self._ranges[below]] if below is not None and self._ranges[below].last >= first else []
-        return [*found, *(self._ranges[key] for key in islice(self._keys.start_from(first + 1), count - len(found)))]
+        if below is not None and self._ranges[below].last >= first:
+            yield self._ranges[below]
+        for key in self._keys.start_from(first + 1):
+            yield self._ranges[key]
 
     def overlaps(self, first: int, last: int) -> bool:
         """True when any sequence of first..last is in a range."""

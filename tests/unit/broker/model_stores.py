@@ -190,6 +190,8 @@ class StoreModel(Model):
             return InvalidRequest("") if self.is_delayed_event(command) else None
         if isinstance(command, CreateChannel | UpdateChannel) and self.contradiction(command):
             return InvalidRequest("")
+        if isinstance(command, OpenConsumer | ResetConsumer) and command.start == "sequence" and command.value == 0:
+            return InvalidRequest("")
         if isinstance(command, CreateSchedule) and command.name not in self.schedules:
             delayed = InvalidRequest("") if self.is_delayed_event(command.message) else None
             return self.unsendable(command.message.header.channel) or delayed
@@ -313,7 +315,7 @@ class StoreModel(Model):
         places = {"new": len(store.messages) + 1, "first": store.first(), "last": last, "time": store.since(command.value)}
         places |= {"time_delta_ms": store.since(instant), "sequence": command.value}
         if command.start == "sequence" and command.value < store.first():
-            return PositionGone("", first=store.first()) if command.value else InvalidRequest("")
+            return PositionGone("", first=store.first())
         return places[command.start]
 
     def take_over(self, consumer: ModelConsumer, owner: tuple[bytes, int]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.unit.broker.builders import ALICE, MILLISECOND, START, Node, handed, publish, receive, ruled, scheduled
 from zmqbroker.broker.peeking import peek
+from zmqbroker.broker.ranges import RangeMap
 from zmqbroker.broker.store import EventsStore
 from zmqbroker.commands import (
     Ack,
@@ -264,6 +266,23 @@ def test_instant_is_found_among_many_records_without_looking_at_all() -> None:
     assert found is not None
     assert (found.first, store_of(node).since(START + 700 * MILLISECOND)) == (700, 700)
     assert len(asked) < 20
+
+
+def test_peek_looks_at_few_of_many_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Node()
+    for _ in range(300):
+        node.entry(event())
+    asked: list[int] = []
+
+    def counted(batches: RangeMap[Any], first: int) -> Iterator[Any]:
+        for batch in upward(batches, first):
+            asked.append(batch.first)
+            yield batch
+
+    upward = RangeMap.upward
+    monkeypatch.setattr(RangeMap, "upward", counted)
+    assert [piece.receipt.first for piece in peek(store_of(node), 7, 0, 3, 1 << 20)] == [7, 8, 9]
+    assert len(asked) < 6
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
