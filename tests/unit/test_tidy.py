@@ -59,6 +59,7 @@ PURE = (
     "client/search.py",
     "client/cursor.py",
     "client/home.py",
+    "client/call_values.py",
 )
 IMPURE_MODULES = {
     "asyncio",

@@ -78,7 +78,7 @@ class Client:
         if events is None:
             if len(self._events) >= _QUEUES_MAX:
                 raise Busy(f"this client uses {_QUEUES_MAX} names of events")
-            events = self._events[name] = Events(name, self._running().home, self._timeout_ms)
+            events = self._events[name] = Events(name, self._running().home, self._book.consumers, self._timeout_ms)
         return events
 
     def store(self, name: str) -> Store:
@@ -159,6 +159,8 @@ class Client:
                     await producer.flush()
                 for queue in list(self._queues.values()):
                     await queue.wait_idle()
+                for events in list(self._events.values()):
+                    await events.wait_idle()
         except TimeoutError:
             pass  # what did not finish in time ends with its own error
         finally:

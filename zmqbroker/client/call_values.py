@@ -18,7 +18,7 @@ class Answer(NamedTuple):
     body: bytes = b""
     metadata: str | None = None
     tags: Mapping[str, str] = {}
-    executed: bool = True  # whether the command was executed; False with an error, unless the responder says otherwise
+    executed: bool = True  # whether the command was executed; of a handler that gives an error it means False
     error: str = ""  # what went wrong, by the responder's words; empty: nothing
     cache_hit: bool = False  # it was kept from an earlier query
     part: int = 1  # of an answer in parts: which one, from 1
@@ -108,8 +108,8 @@ def read_answer(reply: Reply) -> Answer:
     return answer
 
 
-def respond_request(call: int, answer: Answer, *, last: bool) -> RespondRequest:
-    """An answer to a call, or a part of it; a long error is cut."""
+def respond_request(call: int, answer: Answer, *, last: bool, executed: bool = False) -> RespondRequest:
+    """An answer to a call, or a part of it; a long error is cut. With `executed` it was, in spite of an error."""
     error = answer.error.encode(errors="replace")[:ERROR_SIZE_MAX].decode(errors="ignore")
-    executed = None if answer.executed == (not error) else answer.executed
-    return RespondRequest(call, answer.body, answer.metadata, dict(answer.tags) or None, error, executed, last)
+    said = True if error and executed else None if error or answer.executed else False
+    return RespondRequest(call, answer.body, answer.metadata, dict(answer.tags) or None, error, said, last)

@@ -70,9 +70,9 @@ class Request(Called):
             given = given._replace(metadata=metadata, tags=tags or {}, executed=executed)
         self._end(given)
 
-    async def fail(self, error: str, body: Buffer = b"") -> None:
-        """Answer that it went wrong, and how. Raises UnknownCall."""
-        self._end(as_answer(body)._replace(executed=False, error=error or "failed"))
+    async def fail(self, error: str, body: Buffer = b"", *, executed: bool = False) -> None:
+        """Answer that it went wrong, and how; `executed`: it was done all the same. Raises UnknownCall."""
+        self._end(as_answer(body)._replace(error=error or "failed"), executed=executed)
 
     async def send_part(self, body: Buffer | Answer) -> None:
         """Answer in part, and wait until that was sent. Raises UnknownCall or DeadlineExceeded."""
@@ -80,9 +80,9 @@ class Request(Called):
         self._check(given)
         await self._home.give(respond_request(self.call, given, last=False), max(1, self.remaining_ms))
 
-    def _end(self, answer: Answer) -> None:
+    def _end(self, answer: Answer, *, executed: bool = False) -> None:
         self._check(answer)
-        request = respond_request(self.call, answer, last=True)
+        request = respond_request(self.call, answer, last=True, executed=executed)
         self._over = True
         self._owner.ended(self)
         self._home.say(request)

@@ -45,9 +45,9 @@ class SyncRequest(Called):
         """Answer, once; or, after parts, end."""
         self._client.run(self._request.answer(body, **options))
 
-    def fail(self, error: str, body: Buffer = b"") -> None:
-        """Answer that it went wrong, and how."""
-        self._client.run(self._request.fail(error, body))
+    def fail(self, error: str, body: Buffer = b"", *, executed: bool = False) -> None:
+        """Answer that it went wrong, and how; `executed`: it was done all the same."""
+        self._client.run(self._request.fail(error, body, executed=executed))
 
     def send_part(self, body: Buffer | Answer) -> None:
         """Answer in part, and wait until that was sent."""

@@ -29,7 +29,7 @@ from zmqbroker.wire.call_frames import (
     encode_target,
 )
 from zmqbroker.wire.call_requests import TIMEOUT_MS_MAX, CallHead, call_head
-from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, encode_error, request_id_of, unpack_map
+from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, encode_error, unpack_map
 
 __all__ = ["Calling"]
 
@@ -73,7 +73,7 @@ class Calling:
         if (size := len(body)) > self._body_size_max:
             limit = self._body_size_max
             raise MessageTooLarge(f"a message has {size} bytes, the limit is {limit}", size=size, limit=limit)
-        request_id = request_id_of(header)
+        request_id = int.from_bytes(header[4:_FIELDS_AT], "little")
         if head.cache_key and (kept := self.cache.get(head.channel, head.cache_key, now_ns)) is not None:
             items, answer = kept
             self._post.to_client([*way, answer_frame(request_id, items, 1, last=True, cache_hit=True), answer])

@@ -146,11 +146,11 @@ class CallDesk:
         now_ns = self._now_ns
         while True:
             self._responding.settle(now_ns)
-            refused = self._post.send_to_clients()
-            self._drop(refused)
-            unsent = self._post.send_calls()
-            for node, calls in unsent:
-                self._calling.unsent(node, calls, now_ns)
+            if refused := self._post.send_to_clients():
+                self._drop(refused)
+            if unsent := self._post.send_calls():
+                for node, calls in unsent:
+                    self._calling.unsent(node, calls, now_ns)
             if not refused and not unsent:
                 break
         self._post.send_to_nodes()

@@ -139,13 +139,13 @@ class Node:
         self._go_on(pump=self._drain_peers(time.monotonic_ns()))
 
     def _go_on(self, *, pump: bool = True) -> None:
-        """What follows from what came, from clients, nodes or the log; without `pump` there was nothing for the groups."""
+        """What follows from what came, from clients, other nodes or the log; without `pump` nothing was for the groups."""
         self.realtime.calls.flush()
         if pump:
             self._pump()
-        self.realtime.announce()
-        if (pause_s := self._desk.serve_reads()) is not None:
-            self._loop.call_later(pause_s, self._wake)
+            self.realtime.announce()
+            if (pause_s := self._desk.serve_reads()) is not None:
+                self._loop.call_later(pause_s, self._wake)
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()
@@ -300,7 +300,7 @@ class Node:
         for group in self.groups.values():
             self._succession.leader_lost(group.core, member)
         if (peer := self.network.peer_of(member)) is not None:
-            self.realtime.node_gone(peer.uid)
+            self.realtime.forget(peer.uid)
 
     # --- once a second -----------------------------------------------------------------------------------------------
 

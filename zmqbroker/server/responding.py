@@ -93,6 +93,8 @@ class Responding:
     def settle(self, now_ns: int) -> None:
         """Make frames of what is to be sent."""
         responders = self.responders
+        if not (responders.pushes or responders.withdrawals or responders.reports):
+            return
         for push in responders.pushes:
             deadline_unix_ns, items, body = push.asked.payload
             remaining_ms = max(0, (push.asked.deadline_ns - now_ns) // _MS)
