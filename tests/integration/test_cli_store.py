@@ -1,18 +1,42 @@
-"""Events stores by command as a user goes through them, on three real nodes, each command at any of them."""
+"""Events stores by command as a user goes through them, on three real nodes, each command at any of them.
+
+The commands run in this process: that they do so in one of their own is shown by the tests of queues.
+"""
 
 from __future__ import annotations
 
+import io
+import sys
+from types import SimpleNamespace
+
 import pytest
 
-from tests.integration.test_cli_queues import Commands, sequences
+from tests.integration.test_cli_queues import Commands as CommandsAsProcesses
+from tests.integration.test_cli_queues import sequences
 from tests.integration.wild import unique_channel
 from tests.processes import Cluster
+from zmqbroker.cli.app import run
 from zmqbroker.cli.exits import Exit
 
 
+class Commands(CommandsAsProcesses):
+    """The command line, without a process for each."""
+
+    def __init__(self, cluster: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(cluster)
+        self._capsys, self._monkeypatch = capsys, monkeypatch
+
+    def status(self, *arguments: str, data: bytes = b"") -> tuple[int, str, str]:
+        self._urls = [*self._urls[1:], self._urls[0]]
+        self._monkeypatch.setenv("ZMQBROKER_URL", self._urls[0])
+        self._monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(data)))
+        status = run(arguments)
+        return status, *self._capsys.readouterr()
+
+
 @pytest.fixture
-def commands(trio: Cluster) -> Commands:
-    return Commands(trio)
+def commands(trio: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
+    return Commands(trio, capsys, monkeypatch)
 
 
 def test_events_are_published_read_and_read_again(commands: Commands) -> None:

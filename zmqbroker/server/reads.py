@@ -44,6 +44,8 @@ PIECES_MAX = 512
 TURN_BYTES_MAX, TURN_ENTRIES_MAX = 1 << 18, 32
 #: Bytes of old entries that are kept for readers at about the same place: one large entry may be the answer to several READs.
 OLD_BYTES_MAX = 16 << 20
+#: Bytes of answers that are kept for others who want the same, until something is applied.
+KEPT_BYTES_MAX = 8 << 20
 #: Channels in which somebody waits that are looked at in one pass: some 50 µs; with more they take turns.
 LOOKED_AT = 256
 #: So often it is looked whose wait is over, in ns; waits end so much late.
@@ -126,7 +128,8 @@ class Reads:
         self._lines: OrderedDict[str, _Line] = OrderedDict()  # by channel, the one looked at longest ago first
         self._turns: OrderedDict[_Who, _Wait] = OrderedDict()  # for old data, in the order of their turns
         self._connections: Counter[tuple[bytes, bytes]] = Counter()  # READs in both, by connection
-        self._answers: dict[_Place, _Packed] = {}  # made of the state at `_stamp`
+        self._answers: dict[_Place, _Packed] = {}  # made of the state at `_stamp`, at most KEPT_BYTES_MAX and one more
+        self._answers_bytes = 0
         self._stamp: tuple[int, int] = (0, 0)  # of the state that was looked at last: which machine, applied index
         self._unseen = 0  # the first so many lines are to be looked at since something was applied
         self._old: OrderedDict[tuple[int, int], bytes] = OrderedDict()  # payloads of old entries, at most OLD_BYTES_MAX
@@ -187,7 +190,7 @@ class Reads:
         stamp = id(machine), machine.applied_index
         if stamp != self._stamp:
             self._stamp, self._unseen = stamp, len(self._lines)
-            self._answers.clear()
+            self._forget_answers()
 
     # --- out ---------------------------------------------------------------------------------------------------------
 
@@ -326,8 +329,15 @@ class Reads:
         following = pieces[-1].receipt.last + 1 if pieces else store.next_sequence  # else all that was there is gone
         count = sum(piece.receipt.last - piece.receipt.first + 1 for piece in pieces)
         packed = _Packed(_packed({**fields, "next": following, **_extent(store)}), frames, count)
+        if self._answers_bytes >= KEPT_BYTES_MAX:
+            self._forget_answers()
         self._answers[place] = packed
+        self._answers_bytes += len(packed.fields) + sum(map(len, frames))
         return packed
+
+    def _forget_answers(self) -> None:
+        self._answers.clear()
+        self._answers_bytes = 0
 
     def _put(self, wait: _Wait, packed: _Packed) -> None:
         self._counters["events_read"] += packed.count

@@ -221,6 +221,15 @@ def test_reader_that_comes_later_is_answered_with_the_same_reading_until_the_sta
     assert hall.told() == [(number, [(1, 5)], 6) for number in (1, 2, 3)]
 
 
+def test_answers_that_are_kept_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_BYTES_MAX", 1)
+    hall = Hall()
+    indexes = [hall.publish(), hall.publish()]
+    for sequence in (1, 1, 2, 2, 1):
+        hall.ask(start="sequence", value=sequence, count_max=1)
+    assert hall.read_indexes == [indexes[0], indexes[1], indexes[0]]
+
+
 def test_repeat_of_a_read_takes_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "WAITS_PER_CONNECTION_MAX", 1)
     hall = Hall()
