@@ -256,6 +256,25 @@ def test_request_answered_twice_or_late_is_refused_by_name(trio: Cluster) -> Non
     run(test)
 
 
+def test_responder_that_is_cancelled_answers_what_it_has_with_an_error(trio: Cluster) -> None:
+    async def test() -> None:
+        async with zmqbroker.Client(node_url(trio, 0)) as caller, zmqbroker.Client(node_url(trio, 1)) as responder:
+            name, begun = unique_channel(), asyncio.Event()
+
+            async def handler(request: Request) -> None:
+                if request.body == b"stay":
+                    begun.set()
+                    await asyncio.Event().wait()
+
+            async with responding(responder.command(name), handler, concurrency=2):
+                await call_when_known(caller.command(name), b"")
+                calls = [asyncio.create_task(caller.command(name).call(b"stay", timeout_ms=60_000)) for _ in range(2)]
+                await begun.wait()
+            assert [(await call).error for call in calls] == ["the responder has stopped"] * 2
+
+    run(test)
+
+
 def test_call_under_way_on_a_connection_that_breaks_has_an_unknown_outcome_and_is_not_repeated(trio: Cluster) -> None:
     async def test() -> None:
         async with zmqbroker.Client(node_url(trio, 0)) as caller, zmqbroker.Client(node_url(trio, 1)) as responder:

@@ -163,6 +163,7 @@ class CallDesk:
         if now_ns - self._probed_ns >= PROBE_NS:
             self._probe()
             self._probed_ns = now_ns
+        self._post.try_again()
         self.flush()
 
     def _drop(self, refused: Sequence[tuple[bytes, int, Push | None]]) -> None:
