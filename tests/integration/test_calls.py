@@ -20,6 +20,7 @@ import pytest
 import zmq
 
 import zmqbroker
+from bench.calls import CHANNEL, answering, call, responder
 from tests.integration.wild import unique_channel
 from tests.processes import Cluster, wait_until
 from tests.raw import Answer as Reply
@@ -419,6 +420,13 @@ def answers(call: Callable[[], bool]) -> bool:
         return call()
     except NoResponder:
         return False
+
+
+def test_benchmark_of_calls_gets_an_answer_to_each(trio: Cluster) -> None:
+    with answering(responder, node_of(trio, 1)), Raw(node_of(trio, 0)) as raw:
+        wait_until(lambda: raw.ask(Ask.CALL, {"kind": "commands", "channel": CHANNEL}, [b""]).command == Code.ANSWER, 20, "one")
+        _, took_ns = call(node_of(trio, 0), 100, 8, b"x" * 128)
+    assert len(took_ns) == 100
 
 
 # --- the command line ------------------------------------------------------------------------------------------------
