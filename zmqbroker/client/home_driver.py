@@ -7,6 +7,7 @@ what a full pipe refuses waits in order, and whoever publishes waits with it. It
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -55,6 +56,7 @@ class HomeDriver:
     ) -> None:
         self.client_id = client_id
         self.closed = False
+        self._process_id = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._context = context
         self._home = Home(seeds, session, client_id, new_id, random)
@@ -158,7 +160,11 @@ class HomeDriver:
         self._subscribers.pop(number, None)
 
     def check_usable(self) -> None:
-        """Raises LocalProtocolError after close."""
+        """Raises LocalProtocolError in a forked child and after close."""
+        if os.getpid() != self._process_id:
+            raise LocalProtocolError(
+                f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
+            )
         if self.closed:
             raise LocalProtocolError("this client is closed")
 

@@ -153,6 +153,17 @@ def test_drained_client_has_published_all_and_ends_iterations() -> None:
     run(test)
 
 
+def test_forked_child_must_make_its_own_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        source = client.events("a")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "getpid", lambda: 1)
+            with pytest.raises(LocalProtocolError, match=r"a forked process \(1\) must make its own"):
+                await source.publish(b"1")
+
+    run(test)
+
+
 def test_number_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(client: Client, server: FakeServer) -> None:
         monkeypatch.setattr("zmqbroker.client.aio._QUEUES_MAX", 1)

@@ -196,7 +196,7 @@ def test_node_that_is_gone_or_begins_another_run_takes_its_calls_with_it(trio: S
     call(trio, one)
     call(trio, three, client=b"other")
     first, second = came(two, b"r")
-    one.realtime.forget(two.uid)
+    one.realtime.node_gone(two.uid)
     two.realtime.calls.hear_run(three.uid, b"another run")
     two.realtime.calls.hear_run(three.uid, b"another run")
     settle(trio)

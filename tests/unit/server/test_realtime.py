@@ -277,7 +277,7 @@ def test_events_that_did_not_leave_for_a_node_are_missed_by_its_subscribers(trio
     assert two.pushed(b"member") == []
     trio.sweep(3)
     assert two.pushed(b"all") == []
-    one.realtime.forget(three.uid)
+    one.realtime.node_gone(three.uid)
     trio.broken.clear()
     trio.sweep(4)
     assert three.pushed(b"all") == []
