@@ -32,7 +32,7 @@ from bench.single import run_single
 from tests.processes import Cluster, free_ports, wait_until
 from zmqbroker.server.zmqio import ZmqIo
 from zmqbroker.wire.codec import encode_batch
-from zmqbroker.wire.requests import GrantRequest, PublishRequest, SubscribeRequest, encode_request
+from zmqbroker.wire.requests import GrantRequest, PublishRequest, SubscribeRequest, UnsubscribeRequest, encode_request
 
 __all__ = ["measure", "nats_round", "our_round"]
 
@@ -80,6 +80,8 @@ def _our_subscriber(endpoint: str, count: int, size: int, told: Told) -> None:
             granted = taken_bytes
             connection.post(GrantRequest(1, taken + CREDIT, taken_bytes + CREDIT_BYTES))
     told.put((time.perf_counter(), taken))
+    for number in (1, 2):  # else the node notices by its silence that it is gone
+        connection.ask(UnsubscribeRequest(number))
     context.destroy(linger=0)
 
 

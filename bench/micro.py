@@ -20,11 +20,13 @@ from statistics import median
 from typing import Any
 
 from bench.load import BenchError
-from bench.micro_cases import CASES
+from bench.micro_cases import CASES as PATH_CASES
+from bench.micro_stores import CASES as STORE_CASES
 from bench.single import run_single
 
-__all__ = ["halves", "measure", "take"]
+__all__ = ["CASES", "halves", "measure", "take"]
 
+CASES = {**PATH_CASES, **STORE_CASES}
 HALVES = {"compiled": "0", "pure": "1"}  # ZMQBROKER_PURE
 #: A case is repeated for this long, what is outside its figure included, and for this many steps at least.
 CASE_NS, STEPS_MIN = 500_000_000, 5

@@ -72,7 +72,7 @@ cdef enum:
     ENTRY_TYPE_AT = 24
     REJECT = 1
     # One more than the highest member.
-    KINDS = 10
+    KINDS = 13
     TYPES = 16
     ENTRY_TYPES = 3
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from zmqbroker.client import Client, Message, Rejected, SendResult, SyncClient
+    from zmqbroker.client import Answer, Client, Message, Rejected, SendResult, SyncClient
 
-__all__ = ["Client", "Message", "Rejected", "SendResult", "SyncClient"]
+__all__ = ["Answer", "Client", "Message", "Rejected", "SendResult", "SyncClient"]
 
 
 def __getattr__(name: str) -> Any:

@@ -235,7 +235,22 @@ REQUESTS: list[AnyRequest] = [
     requests.GrantRequest(1, 2000, 33_554_432),
     requests.PublishRequest(BATCHES[0]),
     requests.PublishRequest(BATCHES[0], True),
+    requests.CallRequest("commands", "job", b"hello"),
+    requests.CallRequest("queries", "price", b"", 500, 0, "a-1", "m", {"eu": "yes"}, "till-1", "00-4bf9", "eur", 60_000),
+    requests.CallRequest("queries", "price", b"", deadline_unix_ns=1_700_000_000_000_000_000),
+    requests.RespondRequest(2**61 + 5, b"hello"),
+    requests.RespondRequest(2**61 + 5, b"hello", "m", {"eu": "yes"}, executed=False, last=False),
+    requests.RespondRequest(2**61 + 5, b"", error="no such price"),
+    requests.CancelRequest(7),
+    requests.CacheStatsRequest(),
+    requests.CacheStatsRequest("price"),
     *ROUTING,
+    requests.ReadRequest("events_store:orders"),
+    requests.ReadRequest("events_store:orders", "sequence", 42, 1024, 1 << 20, 10_000, "", 655, forward=True),
+    requests.ReadRequest("events_store:orders", "last", key="customer-7", plain=True),
+    requests.OpenConsumerRequest("events_store:orders>billing", "first", exclusive=True, consumer=3),
+    requests.OpenConsumerRequest("events_store:orders>workers", "time_delta_ms", 60_000, forward=True),
+    requests.ResetConsumerRequest("events_store:orders>billing", "time", 1_700_000_000_000_000_000),
 ]
 
 

@@ -23,6 +23,15 @@ from zmqbroker.raft.messages import Entry, Membership, Message, MessageType, Sna
 from zmqbroker.realtime import Interest
 from zmqbroker.server.snapshot_transfer import read_chunk
 from zmqbroker.wire import _codec_py, _peer_py, _sends_py, codec, peer, requests, sends
+from zmqbroker.wire.call_frames import (
+    decode_answers,
+    decode_calls,
+    decode_cancels,
+    decode_target,
+    encode_answers,
+    encode_calls,
+    encode_cancels,
+)
 from zmqbroker.wire.columns import read_runs
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Request, decode_header
@@ -155,7 +164,9 @@ def _run_columns(data: bytes) -> None:
 
 
 def _entry_samples() -> list[bytes]:
-    whole = [bytes.fromhex(_GOLDEN[kind]["data"]) for kind in ("entry", "queue_entry", "audit_entry", "routing_entry")]
+    whole = [
+        bytes.fromhex(_GOLDEN[kind]["data"]) for kind in ("entry", "queue_entry", "audit_entry", "store_entry", "routing_entry")
+    ]
     return whole + [_built(data, one) for data in whole for one in range(len(decode_entry(data).commands))]
 
 
@@ -235,6 +246,20 @@ def _seal_payloads(head: bytearray, payloads: list[bytearray]) -> None:
             position, number = position + 32, number + 1
 
 
+def _run_table(kind: PeerKind, table: bytes, bodies: list[bytes]) -> None:
+    if kind == PeerKind.CALL:
+        calls = decode_calls(table, bodies)
+        for call in calls:
+            decode_target(call.target)
+        again: tuple[bytes, list[bytes]] = encode_calls(calls)
+    elif kind == PeerKind.ANSWER:
+        again = encode_answers(decode_answers(table, bodies))
+    else:
+        again = encode_cancels(decode_cancels(table)), bodies  # which nobody looks at
+    if kind != PeerKind.ANSWER and again != (table, bodies):  # an answer has three bytes that say nothing
+        raise MissedTwin(f"a table of {kind.name} is another one when it was read and written again")
+
+
 def _run_peer(data: bytes) -> None:
     frames = split_frames(data) or [b""]
     envelope: Any = _same(
@@ -252,6 +277,8 @@ def _run_peer(data: bytes) -> None:
         if read_announcement(announcement_fields(told)) != told:
             raise MissedTwin(f"{told!r} is another one when it was written and read again")
         Interest(bytes(16)).hear(envelope.sender_uid, told, 0)
+    if envelope.kind in (PeerKind.CALL, PeerKind.ANSWER, PeerKind.CANCEL) and isinstance(fields.get("table"), bytes):
+        _run_table(envelope.kind, fields["table"], frames[1:])
     for name in ("founders", "members"):
         if name in fields:
             members_from_wire(fields[name])

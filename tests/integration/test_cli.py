@@ -64,17 +64,18 @@ def test_serve_without_a_configuration_is_one_node_that_keeps_its_data(tmp_path:
         assert process.wait(20) == Exit.DONE
 
 
-def test_dev_demo_without_a_terminal_delivers_messages_and_ends_well(tmp_path: Path) -> None:
+def test_dev_demo_without_a_terminal_shows_all_patterns_and_ends_well(tmp_path: Path) -> None:
     done = run("dev", "--demo", directory=tmp_path)
     said = done.stdout.decode()
     assert done.returncode == Exit.DONE, done.stderr
-    assert "3 messages delivered through 3 nodes" in said
-    assert all(f"sent through node-{number}" in said for number in (1, 2, 3))
+    shown = [line.split("  ")[0] for line in said.splitlines() if line.count("  ") and "node-" in line][-6:]
+    assert shown == ["queue", "events", "events store", "command", "query", "routing"]
+    assert "3 messages sent and received, each through another node, confirmed by quorum" in said
     assert said.count("leader") == 1
     assert said.count("follower") == 2
     again = run("dev", "--demo", directory=tmp_path)
     assert again.returncode == Exit.DONE, again.stderr
-    assert "message 6 confirmed" in again.stdout.decode(), "the first run's data was kept"
+    assert "event 3 'kept for later'" in again.stdout.decode(), "the first run's data was kept"
 
 
 def test_status_shows_every_node_and_what_is_tolerated(trio: Cluster) -> None:

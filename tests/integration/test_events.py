@@ -9,7 +9,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
+import pytest
+
 import zmqbroker
+from bench.events import our_round
 from tests.integration.test_cli import COMMAND, run
 from tests.integration.wild import Wild, unique_channel
 from tests.processes import Cluster, wait_until
@@ -264,3 +267,9 @@ def test_events_confirm_tells_nodes_and_subscribers(trio: Cluster) -> None:
     with clients(trio) as (one, two, _), two.events(name).subscribe(), two.events(name).subscribe(group="g"):
         until_known(one, name, 2)
         assert one.events(name).publish(b"x", confirm=True) == (1, 2)
+
+
+def test_events_benchmark_counts_what_every_subscriber_gets(trio: Cluster) -> None:
+    for batch in (1, 500):
+        row = our_round(trio, 1000, 10, 4, batch)
+        assert row["deliveries_per_s"] == pytest.approx(4000 / row["seconds"], rel=0.01)

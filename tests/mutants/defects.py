@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from tests.mutants import changing, ordering, reading, recycling, replicating, scripts, serving, settling, storing, voting
+from tests.mutants import (
+    changing,
+    ordering,
+    reading,
+    recycling,
+    replicating,
+    scripts,
+    serving,
+    settling,
+    stores,
+    storing,
+    voting,
+)
 from tests.mutants.mutant import FAULTS, Mutant, check
 from tests.simulation import test_crash_images
 from tests.simulation.world import MILLISECOND
@@ -388,5 +400,5 @@ _DISKS = (
 
 MUTANTS: tuple[Mutant, ...] = (
     *(*_ELECTIONS, *_REPLICATION, *_MEMBERSHIP, *_READS, *_STORAGE),
-    *(*_REST, *_OWN, *_FILES, *ordering.MUTANTS, *_DISKS, *settling.MUTANTS),
+    *(*_REST, *_OWN, *_FILES, *ordering.MUTANTS, *_DISKS, *settling.MUTANTS, *stores.MUTANTS),
 )

@@ -16,6 +16,7 @@ from tests.simulation.consumers import Consumer
 from tests.simulation.desk import Answer, Request
 from tests.simulation.disk import ProcessDied
 from tests.simulation.invariants import RaftWatch
+from tests.simulation.line import CONSUMERS, STORE, StoreReader, histories
 from tests.simulation.machine_watch import MachineWatch
 from tests.simulation.network import Network, Packet
 from tests.simulation.node import SimNode
@@ -64,6 +65,7 @@ class Cluster:
         self.rules = rules_of(options, self.channels)
         self.histories = {channel: History() for channel in self.channels if channel not in self.rules}
         self.sightings = Sightings()
+        self.store_histories = histories() if options.store else {}
 
     def boot(self) -> None:
         """Start every node, and the clients."""
@@ -86,9 +88,17 @@ class Cluster:
         self.consumers = [Consumer(self, 21 + n, channels[n % len(channels)]) for n in range(consumers)]
         dead = [rules.settings.dead_letter for rules in self.rules.values() if rules.dead_is_read]
         self.consumers += [Consumer(self, 61 + n, channel) for n, channel in enumerate(dead)]
+        if options.store:
+            self.producers.append(Producer(self, 11, STORE))
+            names = [name for name, count in CONSUMERS.items() for _ in range(count)]
+            self.consumers += [StoreReader(self, 91 + n, name) for n, name in enumerate(names)]
         if self.rules:
             self.admin = Admin(self, 81)
         self.readers = [Reader(self, 41 + n, channels[n % len(channels)]) for n in range(options.readers)]
+
+    def history_of(self, channel: str) -> History | None:
+        """What clients saw of a channel; None of one with rules."""
+        return self.histories.get(channel) or self.store_histories.get(channel)
 
     def reachable(self) -> list[int]:
         """The nodes that clients know."""

@@ -16,7 +16,7 @@ from tests.simulation.desk import Answer
 from tests.simulation.sightings import AckSeen, Seen
 from tests.simulation.world import MILLISECOND
 from zmqbroker.commands import Ack, Extend, Nack, Receipt, Receive, ReceiveKey, Reject, Requeue
-from zmqbroker.errors import InvalidRequest, StaleReceipt
+from zmqbroker.errors import InvalidRequest, RequestError, StaleReceipt
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
 
@@ -46,7 +46,7 @@ class _Got(NamedTuple):
 class Consumer(Client):
     """One consumer of one channel."""
 
-    final = (StaleReceipt, InvalidRequest)
+    final: tuple[type[RequestError], ...] = (StaleReceipt, InvalidRequest)
 
     def __init__(self, cluster: Cluster, id: int, channel: str) -> None:
         super().__init__(cluster, id)
@@ -93,7 +93,7 @@ class Consumer(Client):
         self.world.after(pause, self._receive, generation)
 
     def _record(self, got: _Got) -> None:
-        history = self.cluster.histories.get(self.channel)
+        history = self.cluster.history_of(self.channel)
         if history is None:
             self.cluster.sightings.seen += [Seen(value, self.channel, got.receipt.assigning) for value in got.values]
         else:
@@ -164,7 +164,7 @@ class Consumer(Client):
         return finished
 
     def _acked(self, got: list[_Got], invoke_ns: int) -> None:
-        history = self.cluster.histories.get(self.channel)
+        history = self.cluster.history_of(self.channel)
         for receipt, count, values in got:
             if history is None:
                 self.cluster.sightings.acks += [

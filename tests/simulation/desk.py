@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import Ack, Close, CreateChannel, Delivery, OpenProducer, Receive, Settle, UpdateChannel
+from zmqbroker.commands import Ack, Close, CreateChannel, Delivery, OpenConsumer, OpenProducer, Receive, Settle, UpdateChannel
 from zmqbroker.errors import NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Role, SoftState
 from zmqbroker.server.replies import messages_reply
@@ -26,7 +26,7 @@ __all__ = ["Answer", "ClientCommand", "Request", "SimDesk"]
 
 
 #: What clients ask for beside to store a batch.
-ClientCommand = OpenProducer | Receive | Ack | Settle | Close | CreateChannel | UpdateChannel
+ClientCommand = OpenProducer | OpenConsumer | Receive | Ack | Settle | Close | CreateChannel | UpdateChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ class SimDesk:
         else:
             if isinstance(command, Close):
                 group.end_receives(command)
-            group.submit(command, pending)
+            group.submit(command, None if isinstance(command, OpenConsumer) else pending)
 
     def sweep(self) -> None:
         """Give up sessions that were silent, as server.node does about once a second."""

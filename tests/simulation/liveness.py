@@ -128,7 +128,7 @@ class Ending:
 
     def _drained(self) -> bool:
         cluster = self._cluster
-        if not all(producer.idle for producer in cluster.producers):
+        if not all(producer.idle for producer in cluster.producers) or not cluster.machines.line.is_read:
             return False
         return not any(cluster.machines.messages.channel(channel).live for channel in cluster.channels)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from tests.simulation.invariants import NodeWatch, RaftWatch
+from tests.simulation.line import Line
 from tests.simulation.message_ledger import MessageLedger
 from zmqbroker.broker import Applied, Machine
 from zmqbroker.commands import Command, Publish, Published, Result
@@ -48,6 +49,7 @@ class MachineWatch:
         self._digests: dict[int, bytes] = {}
         self.last_applied = 0  # highest index that anybody applied
         self.messages = MessageLedger(raft.fail)
+        self.line = Line(raft.fail)
         self.batches: dict[tuple[str, int, int], Published] = {}  # (channel, producer, base sequence) -> where it is
 
     def applied(self, watch: NodeWatch, machine: Machine, commands: Sequence[Command], applied: Applied) -> None:
@@ -63,7 +65,8 @@ class MachineWatch:
             for command, result in zip(commands, applied.results, strict=True):
                 if isinstance(command, Publish) and isinstance(result, Published):
                     self._published(watch.id, command, result)
-            self.messages.applied(watch.id, machine, commands, applied)
+            self.line.applied(watch.id, machine, commands, applied)
+            self.messages.applied(watch.id, machine, *self.line.rest(commands, applied))
             if machine.now_unix_ns > self._latest_unix_ns():
                 ahead_ms = (machine.now_unix_ns - self._latest_unix_ns()) // 1_000_000
                 raft.fail("I24", f"replicated time is {ahead_ms} ms ahead of all clocks but one after {index}", watch.id)
@@ -90,6 +93,7 @@ class MachineWatch:
         self._same(watch.id, machine, "I13", "is another than elsewhere")
         if machine.applied_index == self.last_applied:
             self.messages.audit(watch.id, machine)
+            self.line.audit(watch.id, machine)
 
     def flushed(self, node: int, machine: Machine) -> None:
         """A machine's state goes to the store: whoever reads it there must find this one."""

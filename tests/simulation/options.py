@@ -53,6 +53,9 @@ DAMAGE = (
     "bad_sector",  # a sector cannot be read any more
 )
 
+#: Seeds above may have a store: those below are the runs that they were before there were any.
+STORE_SEEDS = 100
+
 _QUIET_SHARE = 0.25
 _DAMAGE_SHARE = 0.5
 _PLAIN_SHARE = 0.35
@@ -99,6 +102,7 @@ class Options:
     faults: tuple[str, ...] = field(default=())
     ruled: float = 0.0  # chance of a channel to have rules: limits, bounds, a dead-letter channel
     treated: float = 0.0  # share of the batches with delays, expirations and priorities, on channels with rules
+    store: bool = False  # there is an events store, with durable consumers
     settled: float = 0.0  # share of the deliveries that are not acked but nacked, rejected, requeued or extended there
 
     @property
@@ -195,6 +199,7 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
         faults = tuple(fault for fault in faults if not fault.startswith(("power_cut", "sync_error", "wipe")))
     if not one_by_one:
         options |= _queues(Chance(seed, 11))
+        options["store"] = seed > STORE_SEEDS and seed % 10 in (4, 6)
     if faults and options["segments"] and cast(int, options["nodes"]) > 2:
         faults += _damage(Chance(seed, 9))
     return Options(**options, **limits, **network, faults=faults)  # type: ignore[arg-type]

@@ -107,7 +107,7 @@ class Producer(Client):
         return finished
 
     def _record(self, batch: _Batch, outcome: Outcome, invoke_ns: int, first: int = 0) -> None:
-        history = self.cluster.histories.get(self.channel)
+        history = self.cluster.history_of(self.channel)
         sends = self.cluster.sightings.sends[self.channel] if history is None else history.sends
         complete_ns = self.world.now_ns if outcome is not Outcome.UNKNOWN else 0
         for n in range(batch.count):

@@ -106,6 +106,13 @@ def test_consumers_short_run_serves_all_of_them(tmp_path: Path) -> None:
     assert len(figures["idle"]["node_percent"]) == 3
 
 
+def test_readers_short_run_has_a_figure_for_each_kind(tmp_path: Path) -> None:
+    arguments = ("--readers", "2", "--events", "400", "--rate", "4000", "--rounds", "1")
+    figures = run_bench("bench.readers", tmp_path, *arguments)
+    assert {"nobody-0", "reader-1", "reader-2", "durable-1", "durable-2"} <= figures.keys()
+    assert figures["reader-2"]["reads_per_batch"] > 0
+
+
 def test_growth_table_has_rates_by_the_first_of_their_axis() -> None:
     points = [{"axis": axis, "point": n, "messages_per_s": rate} for axis, n, rate in (("a", 1, 50), ("a", 9, 25), ("b", 1, 7))]
     assert [point["to_first"] for point in table(points)] == [1, 0.5, 1]

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.micro import halves, take
-from bench.micro_cases import CASES
+from bench.micro import CASES, halves, take
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -57,7 +57,9 @@ PURE = (
     "client/session.py",
     "client/routing.py",
     "client/search.py",
+    "client/cursor.py",
     "client/home.py",
+    "client/call_values.py",
 )
 IMPURE_MODULES = {
     "asyncio",

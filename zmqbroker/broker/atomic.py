@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from zmqbroker.broker.channels import Channels
+from zmqbroker.broker.channels import Channels, unsendable
 from zmqbroker.broker.feeding import feed
 from zmqbroker.broker.managing import lacks_room, make_room, never_fits, overflows, too_full
 from zmqbroker.broker.moving import Served
 from zmqbroker.broker.publishing import store
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
-from zmqbroker.commands import ANY_INCARNATION, Publish, Published
+from zmqbroker.commands import ANY_INCARNATION, Publish, Published, is_consumer
 from zmqbroker.errors import Duplicate, RequestError, UnknownProducer
 
 __all__ = ["Totals", "refused_batch", "refused_channel", "store_all", "totals_of"]
@@ -59,6 +59,8 @@ def refused_channel(channels: Channels, totals: Totals, source: Queue | None = N
     """
     made: set[str] = set()
     for name, (count, size) in totals.items():
+        if is_consumer(name):
+            return unsendable(name)
         target = channels.named(name)
         if target is None:
             refusal = channels.unusable(name) or never_fits(name, channels.defaults.complete(name, {}), count, size)

@@ -6,6 +6,7 @@ A number is given once and never again, so that keys of a deleted channel cannot
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from zmqbroker.broker.bindings import Bindings
 from zmqbroker.broker.claims import Claims
@@ -15,11 +16,13 @@ from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import SortedKeys
 from zmqbroker.broker.records import Moment
+from zmqbroker.broker.store import EventsStore
+from zmqbroker.broker.store_consumer import StoreConsumer
 from zmqbroker.broker.timetable import Agenda
-from zmqbroker.commands import ANY_INCARNATION, Delivery, Said
-from zmqbroker.errors import Busy, ChannelNotFound, RequestError
+from zmqbroker.commands import ANY_INCARNATION, CONSUMER_MARK, Delivery, Said, is_consumer, is_store, store_of
+from zmqbroker.errors import Busy, ChannelNotFound, RequestError, Unsupported
 
-__all__ = ["Channels"]
+__all__ = ["Channels", "unsendable"]
 
 #: Names that a search looks at in one go: some 2 ms, where all of the channels that there may be are some 20 ms.
 _LOOKED_AT = 20_000
@@ -90,7 +93,9 @@ class Channels:
         return queue
 
     def find_or_create(self, name: str, incarnation: int, moment: Moment) -> Queue | RequestError:
-        """The queue of that name, made if need be, and where its use is to make it."""
+        """The queue of that name, which is sent to, made if need be, and where its use is to make it."""
+        if CONSUMER_MARK in name:
+            return unsendable(name)
         queue = self._by_name.get(name)
         if queue is not None and incarnation == ANY_INCARNATION:  # as a rule
             self._touched[queue.number] = queue
@@ -124,15 +129,30 @@ class Channels:
         """A new queue; numbers rise."""
         assert number >= self.next_number
         self.next_number = number + 1
-        queue = Queue(number, name, incarnation, self.limits, self.claims, self.entries, self.agenda)
+        queue = self._made(name, (number, name, incarnation, self.limits, self.claims, self.entries, self.agenda))
         self._by_number[number] = self._by_name[name] = queue
         self._names.add(name)
         return self.touch(number)
 
-    def remove(self, queue: Queue, moment: Moment) -> list[Delivery]:
-        """Delete a queue with all that is in it; those who wait there get nothing."""
+    def _made(self, name: str, parts: tuple[Any, ...]) -> Queue:
+        if is_store(name):
+            return EventsStore(self.touch, *parts)
+        if is_consumer(name):
+            store = self._by_name.get(store_of(name))
+            assert isinstance(store, EventsStore), "a store is there before its consumers, and no shorter than they are"
+            return StoreConsumer(store, *parts)
+        return Queue(*parts)
+
+    def remove(self, queue: Queue) -> list[Delivery]:
+        """Delete a queue with all that is in it, and a store with its consumers; those who wait there get nothing."""
+        deliveries: list[Delivery] = []
+        if isinstance(queue, EventsStore):
+            for number in sorted(queue.consumers):
+                deliveries += self.remove(self.touch(number))
         queue.clear()
-        deliveries = [delivery for waiter in list(queue.waiting) for delivery in queue.end_wait(waiter, moment)]
+        for waiter in list(queue.waiting):  # without a look at who could be served, or be active, instead
+            queue.drop_waiter(waiter)
+            deliveries.append(Delivery(waiter.key, queue.name, ()))
         self.agenda.put(queue.number, None)
         del self._by_number[queue.number], self._by_name[queue.name]
         self._names.remove(queue.name)
@@ -143,3 +163,8 @@ class Channels:
         touched = list(self._touched.values())
         self._touched.clear()
         return touched
+
+
+def unsendable(name: str) -> Unsupported:
+    """The refusal of what is sent to a consumer of an events store."""
+    return Unsupported(f"channel {name!r} is a consumer of an events store: publish to the store")

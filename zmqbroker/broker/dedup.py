@@ -63,9 +63,9 @@ class SeenIds:
         """The sequences of the batches' first messages, ascending."""
         return iter(self._firsts)
 
-    def __len__(self) -> int:
-        """Known ids."""
-        return len(self._by_id)
+    def __bool__(self) -> bool:
+        """True while anything is kept: a batch of duplicates alone has no known id, and is forgotten like any other."""
+        return bool(self._firsts)
 
     def get(self, first: int) -> SeenBatch | None:
         """What is kept of the batch whose first message has that sequence."""

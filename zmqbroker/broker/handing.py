@@ -16,6 +16,7 @@ from zmqbroker.broker.moving import Served
 from zmqbroker.broker.publishing import contradiction
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
+from zmqbroker.broker.store_rules import unreceivable
 from zmqbroker.commands import (
     BatchHeader,
     Delivery,
@@ -34,6 +35,8 @@ def hand_over(channels: Channels, command: HandOver, moment: Moment, deliveries:
     repeated = handed_over(channels, command.channel, command.receipts, [batch.header for batch in command.batches])
     if repeated is not None:
         return repeated
+    if refusal := unreceivable(channels, command.channel, command.session):
+        return refusal
     queue = channels.named(command.channel)
     if queue is None:
         return ChannelNotFound(f"no channel is called {command.channel!r}")

@@ -28,4 +28,7 @@ class MachineLimits:
     bound_queues_max: int = 1_000  # that all bindings name together: what one message can be stored in; some 10 us each
     redriven_max: int = 500  # batches that one redrive looks at; each takes some 20 µs, so a follower's tick is not missed
     moved_max: int = 10_000  # ranges of sequences that moved away, per channel; some 100 bytes each
+    taken_ready: int = 1_024  # events that a store's consumer has ready while somebody waits; 5 ms where each is a record
+    taken_records: int = 1_024  # events that it takes for a receive which needs fewer; the same
+    parked_max: int = 4_096  # events of a consumer that wait for others of their key, when it takes no more; 20 ms
     retry_ms: int = 1_000  # hint of the BUSY answers; waits and channels end slowly, so asking sooner is no use

@@ -26,12 +26,14 @@ from zmqbroker.broker.feeding import publish_and_feed
 from zmqbroker.broker.handing import hand_over
 from zmqbroker.broker.managing import manage
 from zmqbroker.broker.moving import Served
+from zmqbroker.broker.opening import open_consumer, reset_consumer
 from zmqbroker.broker.publishing import open_producer
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.records import Moment
 from zmqbroker.broker.routing import publish_all
 from zmqbroker.broker.settling import give_back, settle
 from zmqbroker.broker.state import State
+from zmqbroker.broker.store_rules import unreceivable
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
     Ack,
@@ -46,12 +48,14 @@ from zmqbroker.commands import (
     Extend,
     HandOver,
     Nack,
+    OpenConsumer,
     OpenProducer,
     Publish,
     PublishAll,
     Receive,
     Reject,
     Requeue,
+    ResetConsumer,
     Result,
     Roster,
     Rule,
@@ -61,8 +65,9 @@ from zmqbroker.commands import (
     Tick,
     Trim,
     Waiting,
+    is_consumer,
 )
-from zmqbroker.errors import Busy
+from zmqbroker.errors import Busy, RequestError
 
 __all__ = ["Applied", "Machine"]
 
@@ -162,6 +167,10 @@ class Machine(State):
             return settle(self._channels, command, moment, deliveries)
         elif isinstance(command, Rule):
             return self._set_rule(command, moment)
+        elif isinstance(command, OpenConsumer):
+            return open_consumer(self._channels, command, moment, deliveries)
+        elif isinstance(command, ResetConsumer):
+            return reset_consumer(self._channels, command, moment, deliveries)
         elif not isinstance(command, Tick):
             return manage(self._channels, command, moment, deliveries)
         return None
@@ -176,7 +185,14 @@ class Machine(State):
         return self._channels.bindings.change(command, moment)
 
     def _receive(self, command: Receive, moment: Moment, deliveries: list[Delivery]) -> Result:
-        queue = self._channels.find_or_create(command.channel, command.incarnation, moment)
+        name, key = command.channel, command.key
+        queue: Queue | RequestError
+        if refusal := unreceivable(self._channels, name, key.session, key.consumer):
+            return refusal
+        if is_consumer(name):  # which is opened, and not made by its use
+            queue = self._channels.find(name, command.incarnation)
+        else:
+            queue = self._channels.find_or_create(name, command.incarnation, moment)
         if not isinstance(queue, Queue):
             return queue
         answer = queue.receive(command, moment)
@@ -189,6 +205,8 @@ class Machine(State):
         return Waiting()
 
     def _ack(self, command: Ack, moment: Moment, deliveries: list[Delivery]) -> Result:
+        if refusal := unreceivable(self._channels, command.channel, command.session):
+            return refusal
         queue = self._channels.find(command.channel)
         if not isinstance(queue, Queue):
             return queue

@@ -10,6 +10,7 @@ from zmqbroker.broker.moving import OVERFLOW, REDRIVEN, Served, dead_letter, mov
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import RangeMap
 from zmqbroker.broker.records import Moment
+from zmqbroker.broker.store_rules import unmanageable
 from zmqbroker.commands import (
     ANY_INCARNATION,
     ChannelChanged,
@@ -24,6 +25,7 @@ from zmqbroker.commands import (
     Result,
     Said,
     UpdateChannel,
+    completed,
     settings_said,
 )
 from zmqbroker.commands.names import STORE_PREFIX
@@ -31,14 +33,13 @@ from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, Invali
 
 __all__ = ["lacks_room", "make_room", "manage", "never_fits", "overflows", "too_full"]
 
-#: What a channel has of which nobody has said anything.
-_USUAL = asdict(ChannelSettings())
-
 
 def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Apply one command; what others get by it is added to `deliveries`."""
     if isinstance(command, CreateChannel | UpdateChannel) and (text := command.settings.contradiction(command.channel)):
         return InvalidRequest(text)
+    if refusal := unmanageable(channels, command):
+        return refusal
     if isinstance(command, CreateChannel):
         return _create(channels, command, moment)
     queue = channels.find(command.channel)
@@ -55,12 +56,13 @@ def manage(channels: Channels, command: Manage, moment: Moment, deliveries: list
         case Redrive():
             result = _redrive(channels, queue, command, moment, served)
         case UpdateChannel():
-            result = ChannelChanged(queue.name, queue.settings != command.settings)
-            queue.settings = command.settings
+            settings = completed(queue.name, settings_said(command.settings, command.explicit), ())
+            result = ChannelChanged(queue.name, queue.settings != settings)
+            queue.change_settings(settings)
             queue.forget_ids(moment.now_unix_ns)
             served.add(queue)
         case _:
-            deliveries += channels.remove(queue, moment)
+            deliveries += channels.remove(queue)
             return ChannelChanged(queue.name, changed=True, deleted=True)
     deliveries += served.deliver(moment)
     return result
@@ -71,7 +73,11 @@ def _create(channels: Channels, command: CreateChannel, moment: Moment) -> Resul
     if queue is None:
         made = channels.create(command.channel, said, moment)
         return ChannelChanged(made.name, changed=True) if isinstance(made, Queue) else made
-    usual = {name: value for name, value in _USUAL.items() if name not in channels.defaults.names(queue.name)}
+    usual = {
+        name: value
+        for name, value in asdict(completed(queue.name, {}, ())).items()
+        if name not in channels.defaults.names(queue.name)
+    }
     differing = _differing(queue.settings, {**usual, **said})
     if not differing:
         return ChannelChanged(queue.name, changed=False)
@@ -99,7 +105,7 @@ def _delete(queue: Queue, sequences: tuple[tuple[int, int], ...]) -> int:
 
 
 def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment, served: Served) -> Result:
-    """Oldest first. A message that came from nowhere, or that a store has brought, stays unless it is said where it is to go.
+    """Oldest first. A message that came from nowhere, or from an events store or its consumer, stays unless it is said where to.
 
     It is through when so many were moved as were wanted, or when there are no more; otherwise the result says where to go on.
     """
@@ -188,7 +194,9 @@ def _can_drop(queue: Queue, size: int) -> bool:
     """Whether so many bytes are free when what is ready or parked is dropped: a batch frees its own with its last message."""
     last = 0
     for part in sorted([*queue.ready, *queue.groups.parked]):
-        for batch in queue.batches.overlapping(part.first, part.last):
+        for batch in queue.batches.upward(part.first):
+            if batch.first > part.last:
+                break
             if batch.last <= last:
                 continue  # another part of it is ready, too, and was seen before
             last = batch.last

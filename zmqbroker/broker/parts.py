@@ -15,6 +15,7 @@ from zmqbroker.broker.producers import Producer, StoredBatch
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
 from zmqbroker.broker.records import BatchRecord
+from zmqbroker.broker.store_consumer import Owner, StoreConsumer
 from zmqbroker.commands import Origin, Receive, ReceiveKey
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "META",
     "MOVED",
     "PARKED",
+    "PLACE",
     "PRODUCER",
     "READERS",
     "READY",
@@ -43,6 +45,7 @@ __all__ = [
 META, CHANNEL, BATCH, READY, ASSIGNMENT, WAITING, PRODUCER, ROSTER, DELAYED, PARKED, SEEN = range(11)
 SCHEDULE, DEFAULTS = 11, 12  # of no channel
 ACTIVE, MOVED = 13, 14
+PLACE = 15
 ROUTE, BINDING = 17, 18  # of no channel
 
 
@@ -136,6 +139,11 @@ def _write_seen(queue: Queue, first: int) -> bytes | None:
     return None if batch is None else pack(*batch)
 
 
+def _write_place(queue: Queue, _id: int) -> bytes | None:
+    assert isinstance(queue, StoreConsumer)
+    return None if queue.is_deleted else pack(*queue.owner, queue.missed)
+
+
 WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     BATCH: _write_batch,
     READY: _write_ready,
@@ -147,6 +155,7 @@ WRITERS: dict[int, Callable[[Queue, int], bytes | None]] = {
     ACTIVE: _write_active,
     PRODUCER: _write_producer,
     SEEN: _write_seen,
+    PLACE: _write_place,
 }
 
 
@@ -223,6 +232,12 @@ def _read_seen(queue: Queue, first: int, values: list[Any]) -> None:
     queue.seen.restore(first, SeenBatch(time_unix_ns, tuple(ids), tuple((place, stored) for place, stored in duplicates)))
 
 
+def _read_place(queue: Queue, _id: int, values: list[Any]) -> None:
+    session, consumer, missed = values
+    assert isinstance(queue, StoreConsumer)
+    queue.restore_place(Owner(session, consumer), missed)
+
+
 READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     BATCH: _read_batch,
     READY: _read_ready,
@@ -234,4 +249,5 @@ READERS: dict[int, Callable[[Queue, int, list[Any]], None]] = {
     ACTIVE: _read_active,
     PRODUCER: _read_producer,
     SEEN: _read_seen,
+    PLACE: _read_place,
 }

@@ -19,6 +19,7 @@ from zmqbroker.commands import (
     Publish,
     Published,
     Result,
+    is_store,
 )
 from zmqbroker.errors import InvalidRequest, SequenceMismatch
 
@@ -106,6 +107,9 @@ def contradiction(command: Publish) -> InvalidRequest | None:
         return InvalidRequest(f"a batch has at least 1 message, this one {header.count}")
     if command.runs and not are_all_of(command.runs, header.count):
         return InvalidRequest(f"the columns do not say something of each of the batch's {header.count} messages once")
+    if is_store(header.channel) and (delay_ms := max((run.delay_ms for run in command.runs), default=0)):
+        text = f"an event of store {header.channel!r} has delay_ms {delay_ms}, and stores have none: make a schedule"
+        return InvalidRequest(text)
     if command.ids and len(command.ids) != header.count:
         return InvalidRequest(f"the ids are not those of the batch's {header.count} messages, they are {len(command.ids)}")
     return None

@@ -158,6 +158,10 @@ class Queue(Backlog):
         super().fall_due(now_unix_ns)
         self.forget_ids(now_unix_ns)
 
+    def change_settings(self, settings: ChannelSettings) -> None:
+        """Treat messages otherwise from now on."""
+        self.settings = settings
+
     def forget_ids(self, now_unix_ns: int) -> None:
         """Forget the ids whose window, which may be another one now, is over."""
         self.seen.forget(now_unix_ns, self.settings.dedup_window_ms)

@@ -10,7 +10,7 @@ the middle alike.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Generic, NamedTuple, TypeVar
 
@@ -111,6 +111,14 @@ class SortedKeys(Generic[Key]):
         chunk = self._chunks[position]
         return chunk[bisect_right(chunk, key) - 1]
 
+    def first_where(self, holds: Callable[[Key], bool]) -> Key | None:
+        """The lowest key for which `holds` is true, which then is so for all above it; it is asked O(log n) times."""
+        position = bisect_left(self._chunks, True, key=lambda chunk: holds(chunk[-1]))
+        if position == len(self._chunks):
+            return None
+        chunk = self._chunks[position]
+        return chunk[bisect_left(chunk, True, key=holds)]
+
     def start_from(self, low: Key) -> Iterator[Key]:
         """The keys from `low` on, ascending; the map must not change meanwhile."""
         position = max(bisect_right(self._lowest, low) - 1, 0)
@@ -176,11 +184,27 @@ class RangeMap(Generic[Value]):
         above = next(self._keys.start_from(low), None)
         return None if above is None else self._ranges[above]
 
+    def floor(self, high: int) -> Range[Value] | None:
+        """The last range that begins at `high` or below."""
+        below = self._keys.floor(high)
+        return None if below is None else self._ranges[below]
+
+    def first_where(self, holds: Callable[[Value], bool]) -> Range[Value] | None:
+        """The first range whose value `holds`, as those of all behind it do; it is asked O(log n) times."""
+        key = self._keys.first_where(lambda key: holds(self._ranges[key].value))
+        return None if key is None else self._ranges[key]
+
     def starting(self, first: int, count: int) -> list[Range[Value]]:
         """The first `count` ranges that end at `first` or later, whole, ascending."""
+        return list(islice(self.upward(first), count))
+
+    def upward(self, first: int) -> Iterator[Range[Value]]:
+        """The same of all, each found when it is asked for; the map must not change meanwhile."""
         below = self._keys.floor(first)
-        found = [self._ranges[below]] if below is not None and self._ranges[below].last >= first else []
-        return [*found, *(self._ranges[key] for key in islice(self._keys.start_from(first + 1), count - len(found)))]
+        if below is not None and self._ranges[below].last >= first:
+            yield self._ranges[below]
+        for key in self._keys.start_from(first + 1):
+            yield self._ranges[key]
 
     def overlaps(self, first: int, last: int) -> bool:
         """True when any sequence of first..last is in a range."""

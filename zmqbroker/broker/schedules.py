@@ -18,11 +18,12 @@ from typing import Any
 
 import msgpack
 
-from zmqbroker.broker.channels import Channels
+from zmqbroker.broker.channels import Channels, unsendable
 from zmqbroker.broker.dirty import Dirty
 from zmqbroker.broker.feeding import publish_and_feed
 from zmqbroker.broker.limits import MachineLimits
 from zmqbroker.broker.parts import SCHEDULE, pack
+from zmqbroker.broker.publishing import contradiction
 from zmqbroker.broker.records import Moment, deadline_after
 from zmqbroker.broker.timetable import Agenda
 from zmqbroker.commands import (
@@ -36,6 +37,7 @@ from zmqbroker.commands import (
     Result,
     Run,
     ScheduleChanged,
+    is_consumer,
 )
 from zmqbroker.errors import Busy, Corruption, InvalidRequest, RequestError, ScheduleExists, ScheduleNotFound
 
@@ -100,6 +102,10 @@ class Schedules:
         there, header = self._by_name.get(command.name), command.message.header
         if there is not None:
             return _repeated(there, command)
+        if is_consumer(header.channel):
+            return unsendable(header.channel)
+        if refusal := contradiction(command.message):
+            return refusal
         if fault := command.plan.fault():
             return InvalidRequest(fault)
         if header.count != 1 or header.producer:

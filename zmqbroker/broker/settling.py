@@ -14,14 +14,17 @@ from zmqbroker.broker.moving import DELIVERY_LIMIT, REQUEUED, Served, dead_lette
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.ranges import Range
 from zmqbroker.broker.records import Moment, deadline_after, instant_after
-from zmqbroker.commands import ANY_INCARNATION, Counted, Delivery, Extend, Nack, Reject, Requeue, Result, Settle
-from zmqbroker.errors import InvalidRequest, RequestError
+from zmqbroker.broker.store_rules import unreceivable
+from zmqbroker.commands import ANY_INCARNATION, Counted, Delivery, Extend, Nack, Reject, Requeue, Result, Settle, is_consumer
+from zmqbroker.errors import InvalidRequest, RequestError, Unsupported
 
 __all__ = ["give_back", "return_all", "settle"]
 
 
 def settle(channels: Channels, command: Settle, moment: Moment, deliveries: list[Delivery]) -> Result:
     """Apply one command; what others get by it is added to `deliveries`."""
+    if refusal := unreceivable(channels, command.channel, command.session):
+        return refusal
     queue = channels.find(command.channel)
     if not isinstance(queue, Queue):
         return queue
@@ -48,6 +51,8 @@ def _target(channels: Channels, queue: Queue, command: Settle, moment: Moment) -
     """Where the messages go. It is made first: where it cannot be, their holder is told so and keeps them."""
     if isinstance(command, Requeue):
         return channels.find_or_create(command.to, ANY_INCARNATION, moment)
+    if isinstance(command, Nack) and command.behind and is_consumer(queue.name):
+        return Unsupported(f"channel {queue.name!r} is a consumer of an events store, where nothing is put behind all others")
     if not isinstance(command, Reject):
         return queue
     if not queue.settings.dead_letter:

@@ -22,6 +22,7 @@ not among the keys: the store keeps it and moves it together with them.
 | 12 defaults | assigning u64 | pattern, {setting: value} |
 | 13 active consumer | number u32, 0 u64 | order, deadline_unix_ns, session, consumer, visibility_ms |
 | 14 moved range | number u32, first u64 | last |
+| 15 place of a consumer of a store | number u32, 0 u64 | session and consumer of the only reader (empty: any), missed |
 | 17 route | assigning u64 | name, destinations |
 | 18 binding | assigning u64 | source, [queue, …], messages left out |
 
@@ -56,6 +57,7 @@ from zmqbroker.broker.parts import (
     META,
     MOVED,
     PARKED,
+    PLACE,
     PRODUCER,
     READERS,
     READY,
@@ -69,6 +71,7 @@ from zmqbroker.broker.parts import (
 )
 from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.schedules import SCHEDULE_KEY
+from zmqbroker.broker.store_consumer import PLACE_ID, StoreConsumer
 from zmqbroker.commands import RECEIPT_ORDINAL_BITS, ChannelSettings, Member, Roster
 from zmqbroker.errors import Corruption
 
@@ -156,6 +159,7 @@ def queue_items(queue: Queue) -> Iterator[tuple[bytes, bytes]]:
         (ACTIVE, (ACTIVE_ID,) if queue.single is not None and queue.single.active is not None else ()),
         (PRODUCER, queue.producers),
         (SEEN, queue.seen),
+        (PLACE, (PLACE_ID,) if isinstance(queue, StoreConsumer) else ()),
     )
     for kind, ids in parts:
         write = WRITERS[kind]
@@ -191,6 +195,7 @@ def _dirty_parts(queue: Queue) -> tuple[tuple[int, Dirty[int]], ...]:
         (ACTIVE, queue.dirty_active),
         (PRODUCER, queue.producers.dirty),
         (SEEN, queue.seen.dirty),
+        *(((PLACE, queue.dirty_place),) if isinstance(queue, StoreConsumer) else ()),
     )
 
 
@@ -241,6 +246,7 @@ _KIND_NAMES = {
     MOVED: "moved range",
     SEEN: "batch of ids",
     ACTIVE: "active consumer",
+    PLACE: "place of a consumer",
 }
 
 

@@ -20,6 +20,8 @@ from zmqbroker.broker.queue import Queue
 from zmqbroker.broker.routes import Routes
 from zmqbroker.broker.routing import stored_all
 from zmqbroker.broker.schedules import Schedule, Schedules
+from zmqbroker.broker.store import EventsStore
+from zmqbroker.broker.store_consumer import StoreConsumer
 from zmqbroker.commands import (
     BatchHeader,
     HandedOver,
@@ -158,6 +160,20 @@ class State:
     def channel(self, name: str) -> Queue | None:
         """A channel, to be looked at only; None when there is none."""
         return self._channels.named(name)
+
+    def store(self, name: str) -> EventsStore | None:
+        """An events store, to be looked at only; None when there is none."""
+        queue = self._channels.named(name)
+        return queue if isinstance(queue, EventsStore) else None
+
+    def consumers(self, store: str) -> list[StoreConsumer]:
+        """The durable consumers of an events store, by name, to be looked at only."""
+        found = self.store(store)
+        return [] if found is None else sorted(found.consumers.values(), key=lambda consumer: consumer.name)
+
+    def creates_on_use(self, name: str) -> bool:
+        """Whether using a channel of that name that is not there makes it."""
+        return self._channels.defaults.creates_on_use(name)
 
     def schedules(self) -> Iterator[Schedule]:
         """All schedules, by name, to be looked at only."""

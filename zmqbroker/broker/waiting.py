@@ -80,6 +80,10 @@ class WaitingReceives:
                 return self.by_order[oldest]
         return None
 
+    def most_needed(self) -> int:
+        """The most messages that any of them needs; 0 when there is none."""
+        return max((need for needs in self._ranked for need in needs), default=0)
+
     def first(self) -> Waiter | None:
         """The oldest one of the highest priority, whatever it needs."""
         for needs in self._ranked:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from zmqbroker.cli import calls
 from zmqbroker.cli.apply import apply, export
 from zmqbroker.cli.backup import backup
 from zmqbroker.cli.bench import bench
@@ -27,6 +28,7 @@ from zmqbroker.cli.route import route
 from zmqbroker.cli.schedule import schedule
 from zmqbroker.cli.serve import serve
 from zmqbroker.cli.status import status
+from zmqbroker.cli.store import store
 from zmqbroker.cli.verify_directory import verify
 from zmqbroker.errors import BrokerError, ConfigError
 
@@ -40,8 +42,8 @@ def application() -> None:
 
 
 for command in (
-    *(serve, dev, status, queue, channel, schedule, events, route, binding, apply, export),
-    *(cluster, bench, backup, restore, verify, log),
+    *(serve, dev, status, queue, store, channel, schedule, events, calls.command, calls.query, route, binding),
+    *(apply, export, cluster, bench, backup, restore, verify, log),
 ):
     application.add_command(command)
 

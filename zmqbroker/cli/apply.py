@@ -17,6 +17,7 @@ from zmqbroker.cli.output import emit_json, emit_line
 from zmqbroker.cli.readable import plain_text
 from zmqbroker.cli.routing_file import AppliedRule, apply_rules, rules_there, written_rules
 from zmqbroker.cli.settings import DEFAULTS, Settings, full_settings
+from zmqbroker.commands import is_consumer
 from zmqbroker.errors import ChannelNotFound
 
 if TYPE_CHECKING:
@@ -143,6 +144,7 @@ def export(context: CommandContext, search: str, url: str, timeout_ms: int) -> N
 
     async def found(client: Client) -> list[str]:
         defaults, channels = await client.channels.list_defaults(), await list_channels(search, client)
+        channels = [row for row in channels if not is_consumer(row["channel"])]
         return [*written_file(defaults, channels), *written_rules(*await rules_there(client))]
 
     text = "\n".join(context.run(url, timeout_ms, found))

@@ -18,20 +18,20 @@ from pathlib import Path
 
 import click
 
+from zmqbroker.cli.demonstration import demonstrate
 from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.local_cluster import FIRST_PORT, Child, NodePlan, lock_directory, plan_nodes, settle_size, start, stop
 from zmqbroker.cli.options import CommandContext, json_option
-from zmqbroker.cli.output import body_text, emit_json, emit_line, note, on_terminal
+from zmqbroker.cli.output import emit_json, emit_line, note, on_terminal
 from zmqbroker.cli.status import ClusterStatus, ask_cluster, show_nodes
 from zmqbroker.errors import BrokerError, NoMajority
 
-__all__ = ["demonstrate", "dev", "trusted_directory"]
+__all__ = ["dev", "trusted_directory"]
 
 #: How long the nodes may take to form a cluster and elect a leader; a slow machine needs a few seconds.
 _READY_TIMEOUT_S = 60
 _POLL_S = 0.1
 _ASK_TIMEOUT_MS = 1_000
-_DEMO_CHANNEL = "demo"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class _ChildEnded(BrokerError):
     "--volume", type=click.Choice(["ephemeral", "persistent"]), help="ephemeral unless the data directory has another."
 )
 @click.option("--fresh", is_flag=True, help="Delete the data of earlier runs first.")
-@click.option("--demo", is_flag=True, help="Send and receive a few messages through different nodes.")
+@click.option("--demo", is_flag=True, help="Use every pattern through different nodes, a line each.")
 @click.option("--exit-after-demo", is_flag=True, help="End after the demo on a terminal too.")
 @json_option
 @click.pass_obj
@@ -200,27 +200,6 @@ async def _until_ready(context: CommandContext, plans: list[NodePlan], children:
     raise NoMajority(f"no leader within {_READY_TIMEOUT_S} s; the nodes say why in {plans[0].log_path.parent}/*.log")
 
 
-async def demonstrate(context: CommandContext, plans: list[NodePlan]) -> list[str]:
-    """Send one message through every node and receive each through the next one; returns what to tell the user."""
-    told = []
-    for number, plan in enumerate(plans):
-        other = plans[(number + 1) % len(plans)]
-        body = f"hello from {plan.name}".encode()
-        async with context.connect(plan.endpoint) as sender, context.connect(other.endpoint) as receiver:
-            result = await sender.queue(_DEMO_CHANNEL).send(body)
-            messages = await receiver.queue(_DEMO_CHANNEL).receive(max=1, wait_ms=10_000)
-            for message in messages:
-                await message.ack()
-                told.append(
-                    f"sent through {plan.name}: message {result.sequence} confirmed by {result.confirm}; "
-                    f"received through {other.name}: {body_text(message.body)!r}"
-                )
-    if len(told) != len(plans):
-        raise NoMajority(f"only {len(told)} of {len(plans)} messages arrived")
-    told.append(f"{len(told)} messages delivered through {len(plans)} nodes")
-    return told
-
-
 def _show_next_steps(plans: list[NodePlan]) -> None:
     """Whole lines, ready to be copied into another terminal, whatever its directory is."""
     path, command = _own_command()
@@ -232,6 +211,10 @@ def _show_next_steps(plans: list[NodePlan]) -> None:
         f"{command} status",
         f"{command} queue send orders 'first message'",
         f"{command} queue receive orders",
+        f"{command} events subscribe 'orders.*'",
+        f"{command} store publish orders 'kept for whoever asks'",
+        f"{command} command respond greet --echo",
+        f"{command} route send 'orders;events:orders.new;events_store:orders' 'to all of them'",
         f"{command} bench",
     ):
         emit_line(f"  {line}")

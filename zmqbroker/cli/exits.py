@@ -32,6 +32,7 @@ _STATUS: tuple[tuple[type[errors.BrokerError], Exit], ...] = (
     (errors.NodeNotFound, Exit.NOTHING_THERE),
     (errors.ScheduleNotFound, Exit.NOTHING_THERE),
     (errors.RouteNotFound, Exit.NOTHING_THERE),
+    (errors.NoResponder, Exit.NOTHING_THERE),
     (errors.RequestError, Exit.REFUSED),
     (errors.RemovedFromCluster, Exit.REFUSED),
     (errors.ConfigError, Exit.USAGE),

@@ -15,7 +15,7 @@ import click
 from zmqbroker.cli.readable import duration_text, exact_size_text, plain_text
 from zmqbroker.commands import CREATE_ON_USE, ChannelSettings
 from zmqbroker.errors import ConfigError, InvalidChannel, InvalidRequest
-from zmqbroker.wire.queue_requests import read_settings
+from zmqbroker.wire.queue_requests import read_given_settings, read_settings
 from zmqbroker.wire.rule_requests import pattern_fault
 
 __all__ = [
@@ -108,15 +108,18 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
     """What is wrong with each setting by itself."""
     faults = [f"setting {name!r} is not known" for name in settings if name not in DEFAULTS]
     for name, value in settings.items():
-        # Each is looked at beside a dead-letter channel, without which one overflow would be wrong, and in no channel.
-        if name in DEFAULTS and (fault := _fault({"dead_letter": "any", name: value}, " ")):
+        if name in DEFAULTS and (fault := _fault({name: value})):
             faults.append(fault if name in fault else f"setting {name}: {fault}")
     return faults
 
 
-def _fault(settings: Settings, channel: str) -> str | None:
+def _fault(settings: Settings, channel: str | None = None) -> str | None:
+    """What is wrong with settings each by itself, and as those of a channel where one is named."""
     try:
-        read_settings({"settings": settings}, channel)
+        if channel is not None:
+            read_settings({"settings": settings}, channel)
+        else:
+            read_given_settings(settings)
     except (InvalidRequest, InvalidChannel) as error:
         return str(error)
     return None

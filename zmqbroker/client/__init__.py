@@ -6,8 +6,10 @@ driver, connection                                    the same with sockets, in 
 aio, queue, producer, confirm, consumer, worker       the names that users of asyncio meet
 acks, settling, receipts, message                     what is done with received messages, and what they are
 transaction, handing                                  acks and sends in one step
-home, home_driver, events                             one connection that stays, for what never enters the log
 destinations, idle_producers                          sends to several destinations
+home, home_driver, events                             one connection that stays, for what never enters the log
+store, subscription, cursor, durable                  events stores and their readers
+commands, calling, requests, call_values              commands and queries over it: calling and responding
 channels, schedules, cluster, route_tables            what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
 """
@@ -15,63 +17,91 @@ sync, sync_queue, sync_producer and other sync_…       the same names for thre
 from __future__ import annotations
 
 from zmqbroker.client.aio import Client
+from zmqbroker.client.call_values import Answer
 from zmqbroker.client.channels import Channels
+from zmqbroker.client.commands import Command, Query
 from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
+from zmqbroker.client.cursor import Gap
 from zmqbroker.client.destinations import DestinationResult
+from zmqbroker.client.durable import Durable
 from zmqbroker.client.events import Event, Events, EventsSubscription, PublishResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
+from zmqbroker.client.requests import Request, Requests
 from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
+from zmqbroker.client.store import ConsumerInfo, Store
+from zmqbroker.client.subscription import Event as StoredEvent
+from zmqbroker.client.subscription import Subscription
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_commands import SyncCommand, SyncQuery, SyncRequest, SyncRequests
 from zmqbroker.client.sync_events import SyncEvents, SyncEventsSubscription
 from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncProducer
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
 from zmqbroker.client.sync_schedules import SyncSchedules
+from zmqbroker.client.sync_store import SyncDurable, SyncStore, SyncSubscription
 from zmqbroker.client.sync_transaction import SyncTransaction
 from zmqbroker.client.transaction import Transaction
 from zmqbroker.client.worker import Rejected
 
 __all__ = [
+    "Answer",
     "BatchConfirm",
     "Bindings",
     "Channels",
     "Client",
+    "Command",
     "Confirm",
     "Consumer",
+    "ConsumerInfo",
     "Content",
     "DestinationResult",
+    "Durable",
     "Event",
     "Events",
     "EventsSubscription",
     "Explained",
+    "Gap",
     "Message",
     "Origin",
     "Producer",
     "PublishResult",
+    "Query",
     "Queue",
     "Rejected",
+    "Request",
+    "Requests",
     "Routes",
     "Schedules",
     "SendResult",
+    "Store",
+    "StoredEvent",
+    "Subscription",
     "SyncBatchConfirm",
     "SyncBindings",
     "SyncChannels",
     "SyncClient",
+    "SyncCommand",
     "SyncConfirm",
     "SyncConsumer",
+    "SyncDurable",
     "SyncEvents",
     "SyncEventsSubscription",
     "SyncMessage",
     "SyncProducer",
+    "SyncQuery",
     "SyncQueue",
+    "SyncRequest",
+    "SyncRequests",
     "SyncRoutes",
     "SyncSchedules",
+    "SyncStore",
+    "SyncSubscription",
     "SyncTransaction",
     "Transaction",
 ]

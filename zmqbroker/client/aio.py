@@ -17,6 +17,7 @@ from typing import Any, Unpack
 from zmqbroker.client.book import Book
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.cluster import Cluster
+from zmqbroker.client.commands import Command, Query
 from zmqbroker.client.destinations import DestinationResult, routed_message
 from zmqbroker.client.driver import Driver
 from zmqbroker.client.events import Events
@@ -24,6 +25,7 @@ from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
 from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
+from zmqbroker.client.store import Store
 from zmqbroker.client.transaction import SendOptions
 from zmqbroker.client.url import DEFAULT_URL, parse_url
 from zmqbroker.errors import BrokerError, Busy, LocalProtocolError
@@ -76,8 +78,20 @@ class Client:
         if events is None:
             if len(self._events) >= _QUEUES_MAX:
                 raise Busy(f"this client uses {_QUEUES_MAX} names of events")
-            events = self._events[name] = Events(name, self._running().home, self._timeout_ms)
+            events = self._events[name] = Events(name, self._running().home, self._book.consumers, self._timeout_ms)
         return events
+
+    def store(self, name: str) -> Store:
+        """The events store of that name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Store(name, self._running(), self._book, self._timeout_ms, self.queue)
+
+    def command(self, name: str) -> Command:
+        """The commands of a name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Command(name, self._running().home, self._book, self._timeout_ms)
+
+    def query(self, name: str) -> Query:
+        """The queries of a name. Must be called inside the event loop. Raises InvalidChannel."""
+        return Query(name, self._running().home, self._book, self._timeout_ms)
 
     async def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""
@@ -145,6 +159,8 @@ class Client:
                     await producer.flush()
                 for queue in list(self._queues.values()):
                     await queue.wait_idle()
+                for events in list(self._events.values()):
+                    await events.wait_idle()
         except TimeoutError:
             pass  # what did not finish in time ends with its own error
         finally:

@@ -47,7 +47,8 @@ class Channels:
         """
         _settings(settings)  # an unknown name is found before anything is asked
         there = (await self._stats(name)).field("settings", dict)
-        return await self._change(UpdateChannel(name, _settings(there | settings)))
+        wanted = there | settings
+        return await self._change(UpdateChannel(name, _settings(wanted), explicit_settings(wanted)))
 
     async def delete(self, name: str) -> None:
         """Delete a channel with all that is in it. Raises ChannelNotFound."""

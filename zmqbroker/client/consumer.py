@@ -111,6 +111,16 @@ class Consumer(Generic[Received]):
         lanes = 1 if credit == 1 else 2
         return (replace(ask, count_max=credit // lanes, wait_ms=_WAIT_MS),) * lanes
 
+    @property
+    def number(self) -> int:
+        """By which the broker knows it among the consumers of its session."""
+        return self._lanes[0].request.consumer
+
+    @property
+    def stopping(self) -> bool:
+        """True when nothing more is to be taken."""
+        return self._stopping
+
     def __aiter__(self) -> AsyncIterator[Received]:
         return self._iterate()
 

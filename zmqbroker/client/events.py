@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import NamedTuple
 
+from zmqbroker.client.consumer import Consuming
 from zmqbroker.client.framing import batch_frame
 from zmqbroker.client.home import Pushed
 from zmqbroker.client.home_driver import HomeDriver
@@ -73,9 +74,9 @@ class _Outgoing(NamedTuple):
 class Events:
     """The events of one name, or of all that match a pattern. Made by `Client.events`."""
 
-    def __init__(self, name: str, home: HomeDriver, timeout_ms: int) -> None:
+    def __init__(self, name: str, home: HomeDriver, active: set[Consuming], timeout_ms: int) -> None:
         self.name = name
-        self._home, self._timeout_ms = home, timeout_ms
+        self._home, self._active, self._timeout_ms = home, active, timeout_ms
         self._open: dict[bool, _Outgoing] = {}  # by whether they are confirmed
         self._sending: set[asyncio.Task[None]] = set()
 
@@ -108,6 +109,10 @@ class Events:
             outgoing = self._begin(confirm, timeout_ms or self._timeout_ms)
         outgoing.parcel.append(message.body, message.id, message.headers)
         return await asyncio.shield(outgoing.sent)
+
+    async def wait_idle(self) -> None:
+        """Wait until nothing is being published any more, whatever becomes of it."""
+        await asyncio.gather(*self._sending, return_exceptions=True)
 
     def _begin(self, confirm: bool, timeout_ms: int) -> _Outgoing:
         """A parcel that is open until the end of this pass, and is then sent."""
@@ -158,7 +163,7 @@ class Events:
             if type(value) is not int or not 1 <= value <= high:
                 raise LocalProtocolError(f"{name} is {value!r}, allowed is 1 to {high}")
         request = SubscribeRequest(0, self.name, "events", group, credit, credit_bytes)
-        return EventsSubscription(self._home, request, self._timeout_ms)
+        return EventsSubscription(self._home, request, self._active, self._timeout_ms)
 
 
 class _Arrived:
@@ -173,8 +178,9 @@ class _Arrived:
 class EventsSubscription:
     """Events of one subscription. It subscribes when it is first used, and again when the connection was lost."""
 
-    def __init__(self, home: HomeDriver, request: SubscribeRequest, timeout_ms: int) -> None:
+    def __init__(self, home: HomeDriver, request: SubscribeRequest, active: set[Consuming], timeout_ms: int) -> None:
         self._home, self._request, self._timeout_ms = home, request, timeout_ms
+        self._active = active  # it is in there from its beginning to its end
         self._number = 0  # 0: not subscribed yet
         self._begin = 0  # how often it began: what came before a reconnect has no credit to give back
         self._stands = asyncio.Event()  # the node has said so, or it has ended
@@ -237,12 +243,19 @@ class EventsSubscription:
             self._give_back(self._arrived.popleft())
         return found
 
-    async def close(self) -> None:
-        """End the subscription; what is here can still be iterated over. May be repeated."""
+    def stop(self) -> None:
+        """End the subscription; what is here can still be iterated over, and then the iteration ends."""
         if not self._ended:
             self._end(None)
             if self._number and not self._home.closed:
                 self._home.unsubscribe(self._number)
+
+    async def wait_closed(self) -> None:
+        """It has no messages that anybody else could get: nothing is to be waited for."""
+
+    async def close(self) -> None:
+        """End the subscription, as `stop` does. May be repeated."""
+        self.stop()
 
     async def __aenter__(self) -> EventsSubscription:
         return await self.wait_ready()
@@ -255,9 +268,11 @@ class EventsSubscription:
     def _start(self) -> None:
         if not self._number and not self._ended:
             self._number = self._home.subscribe(self._request, self)
+            self._active.add(self)
 
     def _end(self, error: BrokerError | None) -> None:
         self._ended, self._error = True, error
+        self._active.discard(self)
         self._stands.set()
         self._came.set()
 

@@ -20,7 +20,7 @@ from zmqbroker.wire.batch import BODY_SIZE_MAX, Buffer
 from zmqbroker.wire.frames import Reply, decode_header
 from zmqbroker.wire.requests import AnyRequest, Hello, Info, Ping, SubscribeRequest, encode_request
 
-__all__ = ["Ended", "Home", "Pushed", "Subscribed"]
+__all__ = ["Ended", "Home", "Part", "Pushed", "Subscribed"]
 
 #: Until a node has told its session timeout, of which a third is the longest silence from here.
 _TIMEOUT_MS = 15_000
@@ -37,6 +37,13 @@ class Ended(NamedTuple):
     token: Any
     answer: Answer | None
     error: BrokerError | None
+
+
+class Part(NamedTuple):
+    """A part of an answer; more will come."""
+
+    token: Any
+    answer: Answer
 
 
 class Subscribed(NamedTuple):
@@ -88,7 +95,7 @@ class Home:
         self._greeting: set[int] = set()  # ids of HELLO, INFO and PING that are unanswered
         self._subscribing: dict[int, int] = {}  # request id of an unanswered SUBSCRIBE -> number of the subscription
         self._subscriptions: dict[int, SubscribeRequest] = {}  # by number
-        self._happened: list[Ended | Subscribed | Pushed] = []
+        self._happened: list[Ended | Part | Subscribed | Pushed] = []
 
     # --- what users want ---------------------------------------------------------------------------------------------------
 
@@ -187,6 +194,8 @@ class Home:
             if error is not None:
                 self._subscriptions.pop(number, None)
             self._happened.append(Subscribed(number, error))
+        elif request_id in self._waiting and error is None and fields.get("last") is False:
+            self._happened.append(Part(self._waiting[request_id].token, Answer(fields, frames[1:])))
         elif request_id in self._waiting:
             self._end(request_id, None if error is not None else Answer(fields, frames[1:]), error)
         else:
@@ -245,7 +254,7 @@ class Home:
         taken, self._frames = self._frames, []
         return taken
 
-    def take_happened(self) -> list[Ended | Subscribed | Pushed]:
+    def take_happened(self) -> list[Ended | Part | Subscribed | Pushed]:
         """What users are to be told, in order."""
         taken, self._happened = self._happened, []
         return taken

@@ -7,6 +7,7 @@ what a full pipe refuses waits in order, and whoever publishes waits with it. It
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import zmq
 
 from zmqbroker.client.answer import Answer
 from zmqbroker.client.connection import Connection
-from zmqbroker.client.home import FOREVER_NS, Ended, Home, Pushed, Subscribed
+from zmqbroker.client.home import FOREVER_NS, Ended, Home, Part, Pushed, Subscribed
 from zmqbroker.client.resolving import address_of
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
@@ -55,6 +56,7 @@ class HomeDriver:
     ) -> None:
         self.client_id = client_id
         self.closed = False
+        self._process_id = os.getpid()
         self._loop = asyncio.get_running_loop()
         self._context = context
         self._home = Home(seeds, session, client_id, new_id, random)
@@ -67,6 +69,7 @@ class HomeDriver:
         self._offering: asyncio.TimerHandle | None = None
         self._offers: deque[tuple[Sequence[Buffer], asyncio.Future[None]]] = deque()  # bounded by those who wait for them
         self._settling = False
+        self._parts: dict[asyncio.Future[Answer], Callable[[Answer], None]] = {}  # of requests under way, who takes parts
         self._numbers = 0  # of subscriptions, ever
         self._subscribers: dict[int, Subscriber] = {}
         self._routes: dict[int, Callable[[Pushed], None]] = {}  # reply code -> who takes what is pushed with it
@@ -87,13 +90,25 @@ class HomeDriver:
         """Have everything that is pushed with a reply code taken by one function, and by no subscriber."""
         self._routes[command] = take
 
-    def submit(self, request: AnyRequest, timeout_ms: int) -> tuple[asyncio.Future[Answer], int]:
-        """Start a request; the future ends with the answer or a BrokerError. Its id comes with it."""
+    def submit(
+        self, request: AnyRequest, timeout_ms: int, on_part: Callable[[Answer], None] | None = None
+    ) -> tuple[asyncio.Future[Answer], int]:
+        """Start a request; the future ends with the answer, or its last part, or a BrokerError. Its id comes with it.
+
+        `on_part` takes the parts before.
+        """
         self.check_usable()
         future: asyncio.Future[Answer] = self._loop.create_future()
+        if on_part is not None:
+            self._parts[future] = on_part
+            future.add_done_callback(self._parts.pop)
         request_id = self._home.request(request, future, time.monotonic_ns() + timeout_ms * 1_000_000)
         self._settle_soon()
         return future, request_id
+
+    def forget(self, request_id: int) -> None:
+        """Nobody waits for the answer to a request any more, if it has not ended yet."""
+        self._home.forget(request_id)
 
     async def ask(self, request: AnyRequest, timeout_ms: int) -> Answer:
         """The answer to a request. Raises BrokerError."""
@@ -133,14 +148,23 @@ class HomeDriver:
         self._settle_soon()
         return self._numbers
 
-    def unsubscribe(self, number: int) -> None:
-        """End a subscription; it is told nothing more."""
-        self._subscribers.pop(number, None)
+    def unsubscribe(self, number: int, *, keep: bool = False) -> None:
+        """End a subscription; it is told nothing more, but with `keep` until `let_go`: what it has may not be over."""
+        if not keep:
+            self.let_go(number)
         if self._home.unsubscribe(number):
             self.say(UnsubscribeRequest(number))
 
+    def let_go(self, number: int) -> None:
+        """Tell a subscriber nothing more."""
+        self._subscribers.pop(number, None)
+
     def check_usable(self) -> None:
-        """Raises LocalProtocolError after close."""
+        """Raises LocalProtocolError in a forked child and after close."""
+        if os.getpid() != self._process_id:
+            raise LocalProtocolError(
+                f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
+            )
         if self.closed:
             raise LocalProtocolError("this client is closed")
 
@@ -247,6 +271,9 @@ class HomeDriver:
             match happened:
                 case Ended():
                     _resolve(happened)
+                case Part():
+                    if (on_part := self._parts.get(happened.token)) is not None:
+                        on_part(happened.answer)
                 case Subscribed():
                     subscriber = self._subscribers.get(happened.number)
                     if subscriber is not None:

@@ -1,6 +1,6 @@
 """What a user sends and gets, as values: results, received messages, and both from and to the bytes on the wire.
 
-Nothing here holds a connection; `Message` of queue.py and `SyncMessage` of sync.py add `ack()`.
+Nothing here holds a connection; `Message` of held.py and `SyncMessage` of sync_queue.py add `ack()`.
 """
 
 from __future__ import annotations
@@ -204,6 +204,8 @@ class Content:
         groups = self.piece.groups
         return groups[self.place] if groups is not None else ""
 
+    key = group  # what it is called where the message is an event
+
     @property
     def metadata(self) -> str | None:
         """The sender's, None for none."""
@@ -286,11 +288,7 @@ def check_channel(name: str) -> None:
 
 
 def encode_message(
-    body: Buffer,
-    id: str | None,
-    headers: MessageHeaders,
-    body_size_max: int,
-    treatment: Treatment = NO_TREATMENT,
+    body: Buffer, id: str | None, headers: MessageHeaders, body_size_max: int, treatment: Treatment = NO_TREATMENT
 ) -> Encoded:
     """A message as batch columns hold it. Raises LocalProtocolError or MessageTooLarge."""
     if not isinstance(body, bytes | bytearray | memoryview):

@@ -5,11 +5,23 @@ What they mean, and their defaults, is said where the asyncio client takes them 
 
 from __future__ import annotations
 
-from typing import TypedDict
+from collections.abc import Mapping
+from typing import Literal, TypedDict
 
 from zmqbroker.wire.compression import Compression
 
-__all__ = ["ConsumeOptions", "HandleOptions", "PeekOptions", "ProducerOptions", "ReceiveOptions"]
+__all__ = [
+    "ConsumeOptions",
+    "DurableOptions",
+    "HandleOptions",
+    "PeekOptions",
+    "ProducerOptions",
+    "PublishOptions",
+    "ReadOptions",
+    "ReadSubscribeOptions",
+    "ReceiveOptions",
+    "StartOptions",
+]
 
 
 class ProducerOptions(TypedDict, total=False):
@@ -63,3 +75,49 @@ class HandleOptions(TypedDict, total=False):
     backoff_ms: int
     backoff_max_ms: int
     priority: int
+
+
+class PublishOptions(TypedDict, total=False):
+    """Of `Store.publish`."""
+
+    key: str
+    id: str | None
+    metadata: str | None
+    tags: Mapping[str, str] | None
+    trace: str | None
+    expiry_ms: int
+    expected_sequence: int | None
+    compression: Compression | None
+    timeout_ms: int | None
+
+
+class StartOptions(TypedDict, total=False):
+    """Where reading events begins: one of these."""
+
+    start: str | None
+    sequence: int | None
+    time_unix_ns: int | None
+    time_delta_ms: int | None
+
+
+class ReadOptions(StartOptions, total=False):
+    """Of `Store.read`."""
+
+    max_bytes: int
+    wait_ms: int
+    timeout_ms: int | None
+
+
+class ReadSubscribeOptions(StartOptions, total=False):
+    """Of `Store.subscribe`, without a name."""
+
+    rate_limit: int | None
+    max_bytes: int
+
+
+class DurableOptions(ReadSubscribeOptions, total=False):
+    """Of `Store.subscribe`, with a name."""
+
+    ack: Literal["auto", "explicit"]
+    credit: int
+    visibility_ms: int

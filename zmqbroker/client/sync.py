@@ -23,11 +23,14 @@ from zmqbroker.client.aio import Client
 from zmqbroker.client.destinations import DestinationResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.queue import Queue
+from zmqbroker.client.store import Store
 from zmqbroker.client.sync_channels import SyncChannels
+from zmqbroker.client.sync_commands import SyncCommand, SyncQuery
 from zmqbroker.client.sync_events import SyncEvents
 from zmqbroker.client.sync_queue import SyncMessage, SyncQueue
 from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
 from zmqbroker.client.sync_schedules import SyncSchedules
+from zmqbroker.client.sync_store import SyncStore
 from zmqbroker.client.transaction import SendOptions
 from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.batch import Buffer
@@ -63,6 +66,7 @@ class SyncClient:
         self._process_id = os.getpid()
         self._client = _LoopClient(self, self._url, self._options)
         self._inner: dict[str, Queue] = {}
+        self._inner_stores: dict[str, Store] = {}
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._serve, name="zmqbroker-client", daemon=True)
         self._thread.start()
@@ -83,6 +87,14 @@ class SyncClient:
             queue = self._inner[name] = self.run(self._make_queue(client, name))
         return queue
 
+    def command(self, name: str) -> SyncCommand:
+        """The commands of a name. Raises InvalidChannel."""
+        return SyncCommand(self, self._current(), name)
+
+    def query(self, name: str) -> SyncQuery:
+        """The queries of a name. Raises InvalidChannel."""
+        return SyncQuery(self, self._current(), name)
+
     def events(self, name: str) -> SyncEvents:
         """The events of a name, or for `subscribe` of a pattern."""
         return SyncEvents(self, name)
@@ -90,6 +102,19 @@ class SyncClient:
     def inner(self) -> Client:
         """The client in the loop of this process, to be used there."""
         return self._current()
+
+    def store(self, name: str) -> SyncStore:
+        """The events store of that name. Raises InvalidChannel."""
+        self.inner_store(name)
+        return SyncStore(self, name)
+
+    def inner_store(self, name: str) -> Store:
+        """The events store in the loop of this process."""
+        client = self._current()
+        store = self._inner_stores.get(name)
+        if store is None:
+            store = self._inner_stores[name] = self.run(self._make_store(client, name))
+        return store
 
     def info(self) -> dict[str, Any]:
         """What a node tells of itself and its cluster (PROTOCOL §7)."""
@@ -195,6 +220,9 @@ class SyncClient:
 
     async def _make_queue(self, client: Client, name: str) -> Queue:
         return client.queue(name)
+
+    async def _make_store(self, client: Client, name: str) -> Store:
+        return client.store(name)
 
     def _serve(self) -> None:
         """The thread: runs the loop until `close` stops it, then ends what is left in it."""

@@ -29,6 +29,7 @@ from zmqbroker.wire.requests import (
     ListSchedules,
     ManageRequest,
     PeekRequest,
+    ReadRequest,
     ReceiveRequest,
     RoutedSend,
     SettleRequest,
@@ -46,13 +47,17 @@ _PATIENCE_ANYWHERE_NS = 1_000 * _MS
 
 
 #: What any node may answer.
-_ANYWHERE = Info | StatsRequest | PeekRequest | ListChannels | ListSchedules | ListDefaults | ListRoutes | ListBindings
+_ANYWHERE = (
+    Info | StatsRequest | PeekRequest | ListChannels | ListSchedules | ListDefaults | ListRoutes | ListBindings | ReadRequest
+)
 
 
 class PlainRequest:
     """One request."""
 
-    __slots__ = ("anywhere", "deadline_ns", "exchange", "patience_ns", "reply", "resume_ns", "spent", "token", "waits")
+    __slots__ = (
+        *("anywhere", "deadline_ns", "exchange", "moves", "patience_ns", "reply", "resume_ns", "spent", "token", "waits"),
+    )
 
     def __init__(self, exchange: Exchange, request: AnyRequest, token: Any, deadline_ns: int) -> None:
         self.exchange = exchange
@@ -60,13 +65,14 @@ class PlainRequest:
         self.token = token
         self.deadline_ns = deadline_ns
         self.resume_ns = FOREVER_NS  # when it goes back to the backlog after a refusal
-        wait_ms = request.wait_ms if isinstance(request, ReceiveRequest) else 0
+        wait_ms = request.wait_ms if isinstance(request, ReceiveRequest | ReadRequest) else 0
         self.waits = wait_ms > 0  # whether the node may take its time with the answer
         kept = isinstance(request, AuditRequest) and request.index > 0
         # Whether any node may answer.
         self.anywhere = isinstance(request, _ANYWHERE) or kept
         self.spent = _spent(request)  # the refusal of a request that an earlier attempt has already done
-        self.patience_ns = _PATIENCE_ANYWHERE_NS if self.anywhere else PATIENCE_NS + wait_ms * _MS
+        self.moves = not self.anywhere or self.waits  # whether it goes where requests go, though it is open elsewhere
+        self.patience_ns = (_PATIENCE_ANYWHERE_NS if self.anywhere else PATIENCE_NS) + wait_ms * _MS
 
     @property
     def due_ns(self) -> int:
@@ -153,9 +159,9 @@ class RequestTable:
                 self._give_up(request)
 
     def redirect(self, target: str) -> None:
-        """Requests go to `target` now: what is open elsewhere, and only a leader answers, goes back to the backlog."""
+        """Requests go to `target` now: what is open elsewhere, and only a leader answers, or waits, goes to the backlog."""
         for request in self._open():
-            if not request.anywhere and request.exchange.endpoint != target:
+            if request.moves and request.exchange.endpoint != target:
                 self._give_up(request)
 
     def review(self, now_ns: int) -> list[PlainRequest]:

@@ -16,6 +16,8 @@ from zmqbroker.commands.channels import (
     Purge,
     Redrive,
     UpdateChannel,
+    dead_letter_fault,
+    has_setting,
 )
 from zmqbroker.commands.cron import CRON_SIZE_MAX, Cron, cron_fault, next_minute, parse_cron
 from zmqbroker.commands.defaults import (
@@ -74,6 +76,7 @@ from zmqbroker.commands.results import (
     Changed,
     ChannelChanged,
     Closed,
+    ConsumerOpened,
     Counted,
     DefaultsChanged,
     Delivery,
@@ -112,6 +115,7 @@ from zmqbroker.commands.settling import (
     Requeue,
     Settle,
 )
+from zmqbroker.commands.stores import STARTS, OpenConsumer, ResetConsumer
 
 __all__ = [
     "ANY_INCARNATION",
@@ -127,6 +131,7 @@ __all__ = [
     "QUEUES",
     "RECEIPT_ORDINAL_BITS",
     "ROUTES",
+    "STARTS",
     "STORE_PREFIX",
     "Ack",
     "Acked",
@@ -140,6 +145,7 @@ __all__ = [
     "Close",
     "Closed",
     "Command",
+    "ConsumerOpened",
     "Counted",
     "CreateChannel",
     "CreateSchedule",
@@ -160,6 +166,7 @@ __all__ = [
     "Member",
     "Nack",
     "NewSchedule",
+    "OpenConsumer",
     "OpenProducer",
     "Origin",
     "Peeked",
@@ -179,6 +186,7 @@ __all__ = [
     "Redrive",
     "Reject",
     "Requeue",
+    "ResetConsumer",
     "Result",
     "Roster",
     "RouteChanged",
@@ -200,7 +208,9 @@ __all__ = [
     "completed",
     "consumer_of",
     "cron_fault",
+    "dead_letter_fault",
     "fits_pattern",
+    "has_setting",
     "is_consumer",
     "is_store",
     "next_minute",

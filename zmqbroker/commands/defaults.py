@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
-from zmqbroker.commands.channels import ChannelSettings
+from zmqbroker.commands.channels import ChannelSettings, dead_letter_fault, has_setting
+from zmqbroker.commands.names import is_store
 
 __all__ = ["CREATE_ON_USE", "Said", "SetDefaults", "completed", "fits_pattern", "rank_of_pattern", "settings_said"]
 
@@ -58,14 +59,19 @@ def completed(channel: str, said: Said, defaults: Iterable[Said]) -> ChannelSett
     """All settings of a channel of which these are said; `defaults` are those of patterns, the most specific one first.
 
     A default that contradicts the channel or what is said of it is left out: a dead-letter channel that is the channel itself,
-    and an overflow into none.
+    an overflow into none, and what a channel of its kind does not have. An events store drops the oldest unless it is told
+    to reject.
     """
     values: dict[str, int | str | bool] = dict(said)
     for more in defaults:
         values = {**more, **values}
     values.pop(CREATE_ON_USE, None)
-    if "dead_letter" not in said and values.get("dead_letter") == channel:
-        del values["dead_letter"]
+    values = {name: value for name, value in values.items() if name in said or has_setting(channel, name)}
+    if is_store(channel) and values.get("overflow") in (None, "dead_letter"):
+        values["overflow"] = "drop_oldest"
+    dead_letter = str(values.get("dead_letter", ""))
+    if "dead_letter" not in said and (dead_letter == channel or dead_letter_fault(channel, dead_letter)):
+        values.pop("dead_letter", None)
     if "overflow" not in said and values.get("overflow") == "dead_letter" and not values.get("dead_letter"):
         del values["overflow"]
     return ChannelSettings(**values)  # type: ignore[arg-type]  # who takes them in has checked each

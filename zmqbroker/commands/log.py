@@ -11,6 +11,7 @@ from zmqbroker.commands.receipts import ANY_INCARNATION, Receipt, ReceiveKey
 from zmqbroker.commands.routes import RoutingRule
 from zmqbroker.commands.schedules import Plan
 from zmqbroker.commands.settling import Settle
+from zmqbroker.commands.stores import OpenConsumer, ResetConsumer
 
 __all__ = [
     "Ack",
@@ -183,5 +184,6 @@ class DeleteSchedule:
 
 
 Rule = SetDefaults | CreateSchedule | DeleteSchedule | RoutingRule
+Consuming = OpenConsumer | ResetConsumer
 Storing = Publish | PublishAll | HandOver
-Command = Storing | OpenProducer | Receive | Ack | Settle | Manage | Rule | Close | Tick | Trim | TakeAudit
+Command = Storing | OpenProducer | Receive | Ack | Settle | Manage | Rule | Consuming | Close | Tick | Trim | TakeAudit

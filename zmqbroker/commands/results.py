@@ -15,6 +15,7 @@ __all__ = [
     "Changed",
     "ChannelChanged",
     "Closed",
+    "ConsumerOpened",
     "Counted",
     "DefaultsChanged",
     "Delivery",
@@ -145,9 +146,19 @@ class Audited:
     index: int
 
 
+@dataclass(slots=True, frozen=True)
+class ConsumerOpened:
+    """The durable consumer is there; it goes on at `position`."""
+
+    position: int  # the lowest sequence that it has not finished; above `last`: it waits for that one
+    created: bool  # False: it was there, and where to start was not looked at
+    first: int  # sequence of the oldest event that its store keeps; one above `last` when there is none
+    last: int  # of the newest event that its store ever had; 0: none
+
+
 Changed = ChannelChanged | DefaultsChanged | ScheduleChanged | RouteChanged | BindingChanged
 Done = Acked | Counted | HandedOver | Changed | Closed | Audited
-Result = Published | PublishedAll | ProducerOpened | Waiting | Done | Roster | RequestError | None
+Result = Published | PublishedAll | ProducerOpened | ConsumerOpened | Waiting | Done | Roster | RequestError | None
 
 
 @dataclass(slots=True, frozen=True)
@@ -223,3 +234,6 @@ class QueueStats:
     delivered_bytes: int = 0  # of batch frames: each message's equal share, at every assignment
     consumers: int = 0  # distinct (session, consumer) that wait or hold messages
     active: tuple[bytes, int] | None = None  # session and consumer that get all messages, where only one may
+    position: int = 0  # of a durable consumer: the lowest sequence that it has not finished
+    unread: int = 0  # the same: sequences of its store that it has not come to
+    missed: int = 0  # the same: sequences that its store did not keep until it came to them, ever

@@ -26,6 +26,10 @@ class Bodies:
             self._last = (group, index), payload
         return payload
 
+    def is_young(self, group: int, index: int) -> bool:
+        """Whether an entry is in memory: to read it is no work for the disk."""
+        return self._log.is_young(group, index)
+
     def _read(self, group: int, index: int) -> bytes:
         try:
             return self._log.read(group, index)

@@ -6,6 +6,7 @@ leader are refused with its endpoint, or passed on when they ask for it.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -16,9 +17,11 @@ from zmqbroker.errors import (
 )
 from zmqbroker.server import event_runs, operators
 from zmqbroker.server.admission import pending_of
+from zmqbroker.server.calls import is_call
 from zmqbroker.server.event_sends import is_event_send, serve_event_send
 from zmqbroker.server.inquiries import Inquiries, Inquiry
 from zmqbroker.server.leading import LeaderRequest, Leading
+from zmqbroker.server.reads import Reads
 from zmqbroker.server.routes import Pending, PendingSends, Route, Waiter
 from zmqbroker.server.sessions import Connections
 from zmqbroker.server.sockets import ClientPort
@@ -56,20 +59,36 @@ class Desk:
         self.connections = Connections(limits.sessions_max, limits.session_timeout_ms * 1_000_000)
         self._inquiries = Inquiries(node, self.connections)
         self.leading = Leading(node)
+        self.reads = Reads(node.bodies, node.counters, self.put, self.refuse)
 
     # --- in ----------------------------------------------------------------------------------------------------------
 
-    def handle_all(self, messages: list[list[bytes]], now_ns: int) -> None:
-        """Serve what clients of this node sent, in order; plain SENDs next to each other become batches."""
+    def handle_all(self, messages: list[list[bytes]], now_ns: int) -> bool:
+        """Serve what clients of this node sent, in order; plain SENDs next to each other become batches.
+
+        Whether there was anything but calls and answers to calls.
+        """
+        others = False
         group = self._node.groups.get(DATA_GROUP)
         position = 0
         while position < len(messages):
+            message = messages[position]
+            if len(message) > 2 and is_call(message[-2]) and self._take_call(message, now_ns):
+                position += 1
+                continue
+            others = True
+            began = position
             if group is not None and group.leading:
                 position = self._take_sends(group, messages, position, now_ns)
             position = self._take_events(messages, position, now_ns)
-            if position < len(messages):
-                self.handle(messages[position], now_ns)
+            if position == began:
+                self.handle(message, now_ns)
                 position += 1
+        return others
+
+    def _take_call(self, message: list[bytes], now_ns: int) -> bool:
+        """Serve a CALL or a RESPOND, which take a shorter way; False when it has not the frames that it must have."""
+        return self._node.realtime.calls.take(message, self.connections.heard(message[0], now_ns).client_id, now_ns)
 
     def _take_events(self, messages: list[list[bytes]], position: int, now_ns: int) -> int:
         """Publish the simple PUBLISHes from `position` on, a batch for each name; where the first other message is."""
@@ -131,7 +150,7 @@ class Desk:
             if isinstance(request, requests.Ping):
                 self._node.heard(session, now_ns)  # the other node answers it; here it keeps the session alive
             elif isinstance(request, Inquiry):
-                self._inquire(request, pending, frames, forwarded=True)
+                self._inquire(request, pending, frames, now_ns, forwarded=True)
             elif is_event_send(request):
                 serve_event_send(self._node, request, pending)
             else:
@@ -143,13 +162,17 @@ class Desk:
     def _dispatch(self, request: requests.AnyRequest, pending: Pending, frames: Sequence[bytes], now_ns: int) -> None:
         node = self._node
         if isinstance(request, Inquiry):
-            self._inquire(request, pending, frames)
+            self._inquire(request, pending, frames, now_ns)
             return
         if is_event_send(request):
             serve_event_send(node, request, pending)
             return
         if isinstance(request, requests.RealtimeRequest):
             node.realtime.serve(request, pending)
+            return
+        if isinstance(request, requests.AnyCallRequest):
+            if (found := node.realtime.calls.serve(request, pending)) is not None:
+                self.send(pending.route, Reply.CACHE, pending.request_id, found)
             return
         match request:
             case requests.Hello():
@@ -194,14 +217,27 @@ class Desk:
             "cluster": self._node.formation.cluster_uid.hex(),
         }
 
-    def _inquire(self, request: Inquiry, pending: Pending, frames: Sequence[bytes], *, forwarded: bool = False) -> None:
+    def _inquire(
+        self, request: Inquiry, pending: Pending, frames: Sequence[bytes], now_ns: int, *, forwarded: bool = False
+    ) -> None:
         """A follower's state may be a tick old: the leader's is told instead when that is asked for and one is known."""
         group = self._node.groups.get(DATA_GROUP)
         passes_on = request.forward and not forwarded and group is not None and not group.leading
         if passes_on and group is not None and self._forward(group, pending, frames):
             return
+        if isinstance(request, requests.ReadRequest):
+            if group is None:
+                raise self._node.not_leading(DATA_GROUP, outcome_unknown=False)
+            self.reads.ask(group, request, pending, now_ns)
+            return
         code, fields, bodies = self._inquiries.answer(group, request)
         self.send(pending.route, code, pending.request_id, fields, bodies)
+
+    def serve_reads(self) -> float | None:
+        """Once in a pass: answer READs whose events have come; seconds until there is more to be done, None for nothing."""
+        group = self._node.groups.get(DATA_GROUP)
+        pause_ns = self.reads.serve(group, time.monotonic_ns()) if group is not None else None
+        return None if pause_ns is None else pause_ns / 1e9
 
     # --- requests for the leader -------------------------------------------------------------------------------------
 
@@ -233,7 +269,10 @@ class Desk:
 
     def send(self, route: Route, code: Reply, request_id: int, fields: dict[str, Any], frames: Iterable[bytes] = ()) -> None:
         """Send one reply to wherever its request came from; a client that is gone gets nothing."""
-        out: Sequence[bytes] = [encode_header(code, request_id, fields), *frames]
+        self.put(route, [encode_header(code, request_id, fields), *frames])
+
+    def put(self, route: Route, out: Sequence[bytes]) -> None:
+        """The same with the frames of the reply."""
         if not route.origin:
             self._port.send(route.routing_id, [b"", *out] if route.delimiter else out)
             return
@@ -271,4 +310,5 @@ class Desk:
     def sweep(self, now_ns: int) -> None:
         """Forget connections that were silent too long and wait for nothing."""
         waiting = {key.session for group in self._node.groups.values() for key in group.receivers}
+        waiting |= self.reads.sessions()
         self.connections.sweep(now_ns, waiting)

@@ -17,6 +17,7 @@ from zmqbroker.errors import MalformedFrame
 from zmqbroker.realtime import HERE, Audience, Share, Subscription
 from zmqbroker.server.admission import check_events
 from zmqbroker.server.event_frames import missed_frames, push_frames
+from zmqbroker.server.event_losses import EventLosses
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import U64_MAX, flag, integer, shown
 from zmqbroker.wire.peer import PeerKind
@@ -50,6 +51,7 @@ class Events:
 
     def __init__(self, realtime: Realtime, body_size_max: int) -> None:
         self._realtime, self._body_size_max = realtime, body_size_max
+        self._losses = EventLosses()
 
     # --- from a publisher ------------------------------------------------------------------------------------------------
 
@@ -121,13 +123,26 @@ class Events:
             fields = {"time_unix_ns": batch.time_unix_ns, "everyone": everyone and position == 0, "groups": rows}
             if not self._realtime.tell(PeerKind.EVENTS, uid, fields, [batch.part(share)]):
                 self._realtime.count("events_unsent", share[1] - share[0])
+                if fields["everyone"]:
+                    self._losses.add(uid, batch.name, batch.count)
                 return [one for _, left in messages[position:] for one in left]
         return None
+
+    def report_losses(self) -> None:
+        """Tell other nodes how many events did not leave for them."""
+        self._losses.report(lambda uid, rows: self._realtime.tell(PeerKind.EVENTS, uid, {"lost": rows}))
+
+    def forget(self, uid: bytes) -> None:
+        """Another node is gone."""
+        self._losses.forget(uid)
 
     # --- from another node -----------------------------------------------------------------------------------------------
 
     def on_peer(self, fields: dict[str, Any], frames: Sequence[bytes]) -> None:
-        """Hand out what was published at another node. Raises MalformedFrame or InvalidRequest."""
+        """Hand out what was published at another node, or count what was lost on its way. Raises RequestError."""
+        if "lost" in fields:
+            self._count_lost(fields["lost"])
+            return
         groups = fields.get("groups", [])
         if len(frames) != 1 or not isinstance(groups, list):
             raise MalformedFrame(f"EVENTS have {len(frames)} batches and groups {shown(groups)}")
@@ -144,6 +159,17 @@ class Events:
                         self._deliver_group(batch, audience, (0, batch.count))
                 case _:
                     raise MalformedFrame(f"a group of EVENTS is [pattern, group]: {shown(row)}")
+
+    def _count_lost(self, rows: object) -> None:
+        for row in rows if isinstance(rows, list) else [rows]:
+            match row:
+                case [str(name), int(count)] if count > 0:
+                    for subscription in self._realtime.interest.find(RealtimeKind.EVENTS, name).members:
+                        subscription.missed += count
+                        self._realtime.count("events_missed", count)
+                        self.tell_missed(subscription)
+                case _:
+                    raise MalformedFrame(f"lost of EVENTS is a list of [name, count]: {shown(row)}")
 
     # --- to subscriptions here -------------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zmqbroker.broker import Machine
 from zmqbroker.broker.peeking import peek
-from zmqbroker.commands import DESTINATION_SEPARATOR
+from zmqbroker.commands import DESTINATION_SEPARATOR, is_consumer
 from zmqbroker.errors import ChannelNotFound
 from zmqbroker.server.rates import Rates
 from zmqbroker.server.replies import PLAIN_COUNT_MAX, messages_reply
@@ -33,9 +33,13 @@ _TOLD = (
     *("sent", "delivered", "acked", "redelivered", "expired", "dead_lettered", "moved", "dropped", "deduplicated"),
     *("size_bytes", "sent_bytes", "delivered_bytes", "oldest_unix_ns"),
 )
+#: And of durable consumers of events stores.
+_TOLD_OF_CONSUMERS = ("position", "unread", "missed")
 
 Listing = requests.ListChannels | requests.ListSchedules | requests.ListDefaults | requests.ListRoutes | requests.ListBindings
-Inquiry = requests.StatsRequest | requests.PeekRequest | Listing
+Answered = requests.StatsRequest | requests.PeekRequest | Listing
+#: READs, which may wait, are answered elsewhere (`reads`).
+Inquiry = Answered | requests.ReadRequest
 
 
 class Inquiries:
@@ -45,7 +49,7 @@ class Inquiries:
         self._node, self._connections = node, connections
         self._rates = Rates()
 
-    def answer(self, group: Group | None, request: Inquiry) -> tuple[Reply, dict[str, Any], list[bytes]]:
+    def answer(self, group: Group | None, request: Answered) -> tuple[Reply, dict[str, Any], list[bytes]]:
         """Code, fields and body frames of the answer. Raises ChannelNotFound."""
         match request:
             case requests.StatsRequest():
@@ -76,6 +80,7 @@ class Inquiries:
             "delivered_per_s": rate.delivered_per_s,
             "rate_window_ms": rate.window_ms,
             "active": None if stats.active is None else self._consumer(*stats.active),
+            **({name: getattr(stats, name) for name in _TOLD_OF_CONSUMERS} if is_consumer(channel) else {}),
             "settings": settings_fields(queue.settings),
             "applied_index": machine.applied_index,
         }

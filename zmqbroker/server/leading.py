@@ -9,14 +9,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from zmqbroker.commands import (
+    CONSUMER_MARK,
     CREATE_ON_USE,
     Ack,
     BatchHeader,
     Close,
     NewSchedule,
+    OpenConsumer,
     OpenProducer,
     Receive,
     ReceiveKey,
+    ResetConsumer,
     SetDefaults,
     TakeAudit,
 )
@@ -47,6 +50,8 @@ LeaderRequest = (
     | requests.ManageRequest
     | requests.CreateScheduleRequest
     | requests.OpenProducerRequest
+    | requests.OpenConsumerRequest
+    | requests.ResetConsumerRequest
     | requests.CloseRequest
     | requests.ChangeMembers
     | requests.Transfer
@@ -54,6 +59,16 @@ LeaderRequest = (
     | requests.RoutedSend
     | requests.OpenProducers
 )
+
+
+def _place_of(
+    request: requests.OpenConsumerRequest | requests.ResetConsumerRequest, session: bytes
+) -> OpenConsumer | ResetConsumer:
+    """What a request about a durable consumer becomes in the log."""
+    store, _, name = request.channel.partition(CONSUMER_MARK)
+    if isinstance(request, requests.ResetConsumerRequest):
+        return ResetConsumer(store, name, request.start, request.value)
+    return OpenConsumer(store, name, request.start, request.value, request.exclusive, session, request.consumer)
 
 
 class Leading:
@@ -88,6 +103,8 @@ class Leading:
                 self.routing.send(group, request, pending)
             case requests.OpenProducers():
                 self.routing.open(group, request, pending)
+            case requests.OpenConsumerRequest() | requests.ResetConsumerRequest():
+                group.submit(_place_of(request, pending.session), pending)
             case requests.CloseRequest():
                 close = Close(pending.session, request.consumer, request.request)
                 group.end_receives(close)

@@ -129,20 +129,23 @@ class Node:
         self._wake_planned = False
         if not self._stopped:
             self._drain_peers(time.monotonic_ns())
-            self._hear_clients()
+            self._desk.handle_all(self._port.drain(DRAIN_COUNT), time.monotonic_ns())
+            self._go_on()
 
     def _hear_clients(self) -> None:
-        self._desk.handle_all(self._port.drain(DRAIN_COUNT), time.monotonic_ns())
-        self._go_on()
+        self._go_on(pump=self._desk.handle_all(self._port.drain(DRAIN_COUNT), time.monotonic_ns()))
 
     def _hear_peers(self) -> None:
-        self._drain_peers(time.monotonic_ns())
-        self._go_on()
+        self._go_on(pump=self._drain_peers(time.monotonic_ns()))
 
-    def _go_on(self) -> None:
-        """What follows from what came, from clients, from other nodes or from the log."""
-        self._pump()
-        self.realtime.announce()
+    def _go_on(self, *, pump: bool = True) -> None:
+        """What follows from what came, from clients, other nodes or the log; without `pump` nothing was for the groups."""
+        self.realtime.calls.flush()
+        if pump:
+            self._pump()
+            self.realtime.announce()
+            if (pause_s := self._desk.serve_reads()) is not None:
+                self._loop.call_later(pause_s, self._wake)
         # More may be waiting than one pass takes, and a send may have swallowed the edge that announces it: look once more.
         if self._port.readable() or self.network.readable():
             self._wake()
@@ -161,7 +164,9 @@ class Node:
         self._retry_planned = False
         self._wake()
 
-    def _drain_peers(self, now_ns: int) -> None:
+    def _drain_peers(self, now_ns: int) -> bool:
+        """Take what other nodes sent; whether any of it was for the groups."""
+        others = False
         for item in self.network.receive(DRAIN_COUNT, now_ns):
             if isinstance(item, list):
                 for message in item:
@@ -173,8 +178,11 @@ class Node:
                 self._transfer(item, now_ns)
             elif item[0] in REALTIME_KINDS:
                 self.realtime.on_peer(item, now_ns)
+                continue
             else:
                 self._desk.handle_forwarded(item, now_ns)
+            others = True
+        return others
 
     def _step(self, message: Message) -> None:
         group = self.groups.get(message.group)
@@ -257,6 +265,7 @@ class Node:
         for group in self.groups.values():
             group.tick(self.disks.short_members)
         now_ns = time.monotonic_ns()
+        self.realtime.calls.tick(now_ns)
         self.disks.tick(self.groups.values(), now_ns, out_of_room=self._pipeline.out_of_room)
         if self.snapshots is not None:
             self.snapshots.tick(now_ns)
@@ -291,7 +300,7 @@ class Node:
         for group in self.groups.values():
             self._succession.leader_lost(group.core, member)
         if (peer := self.network.peer_of(member)) is not None:
-            self.realtime.interest.forget(peer.uid)  # a node that lives tells it again within a second
+            self.realtime.forget(peer.uid)
 
     # --- once a second -----------------------------------------------------------------------------------------------
 

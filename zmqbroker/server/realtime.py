@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zmqbroker.commands import BatchHeader, Want
 from zmqbroker.errors import InvalidRequest, RequestError
 from zmqbroker.realtime import Interest, Subscription
+from zmqbroker.server.calls import CALL_PEER_KINDS, CallDesk
 from zmqbroker.server.events import Events
 from zmqbroker.server.routes import Pending
 from zmqbroker.wire.frames import Reply
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["REALTIME_KINDS", "Realtime"]
 
 #: Kinds of peer frames that are for this module.
-REALTIME_KINDS = frozenset((PeerKind.INTEREST, PeerKind.EVENTS))
+REALTIME_KINDS = frozenset((PeerKind.INTEREST, PeerKind.EVENTS, *CALL_PEER_KINDS))
 #: A node that has told nothing for so long is gone; each tells where it stands about once a second.
 SILENT_NS = 4_000_000_000
 #: A node is asked for its whole interest no more often: the answer to the last time may be on its way.
@@ -55,6 +56,7 @@ class Realtime:
         self._node, self._port, self._connections = node, port, connections
         self.interest = Interest(os.urandom(16))
         self.events = Events(self, node.config.limits.message_bytes_max)
+        self.calls = CallDesk(self, port, node.config.limits)
         self._asked_ns: dict[
             bytes, int
         ] = {}  # node uid -> when it was asked for its whole interest; one item per member ever heard
@@ -68,6 +70,8 @@ class Realtime:
                 self._subscribe(request, pending)
             case UnsubscribeRequest():
                 ended = self.interest.unsubscribe(pending.route.routing_id, request.subscription)
+                if ended is not None:
+                    self.calls.leave(ended)
                 self._node.reply(pending, Reply.UNSUBSCRIBED, {"missed": ended.missed if ended is not None else 0})
             case GrantRequest():
                 self._grant(request, pending)
@@ -88,7 +92,8 @@ class Realtime:
             plain=request.plain,
             delimiter=route.delimiter,
         )
-        self.interest.subscribe(asked)
+        if self.interest.subscribe(asked) is asked:
+            self.calls.join(asked)
         self._node.reply(pending, Reply.SUBSCRIBED, {"subscription": request.subscription})
 
     def _grant(self, request: GrantRequest, pending: Pending) -> None:
@@ -113,9 +118,16 @@ class Realtime:
                 self.gone(messages[place][0])
         return [place for place, _ in refused]
 
-    def gone(self, routing_id: bytes) -> None:
-        """A connection is no more."""
+    def gone(self, routing_id: bytes, unreached: Iterable[int] = ()) -> None:
+        """A connection is no more; the calls under the numbers `unreached` have not come to it."""
         self.interest.drop(routing_id)
+        self.calls.gone(routing_id, unreached)
+
+    def forget(self, uid: bytes) -> None:
+        """Another node is gone; if it lives, it tells all of its interest again within a second."""
+        self.interest.forget(uid)
+        self.events.forget(uid)
+        self.calls.node_gone(uid)
 
     def tell(self, kind: PeerKind, uid: bytes, fields: dict[str, Any], frames: Sequence[Buffer] = ()) -> bool:
         """Send another node something; False when it cannot be reached now."""
@@ -138,14 +150,17 @@ class Realtime:
         try:
             if kind == PeerKind.INTEREST:
                 self._hear(uid, fields, now_ns)
-            else:
+            elif kind == PeerKind.EVENTS:
                 self.events.on_peer(fields, frames)
+            else:
+                self.calls.on_peer(kind, uid, fields, frames, now_ns)
         except RequestError as error:
             self.count(f"peer_frames_dropped_{error.code.lower()}")
 
     def _hear(self, uid: bytes, fields: dict[str, Any], now_ns: int) -> None:
         told = read_announcement(fields)
         behind = self.interest.hear(uid, told, now_ns)
+        self.calls.hear_run(uid, told.run)
         if told.ask:
             self.announce()
             for piece in self.interest.own.whole():
@@ -167,8 +182,9 @@ class Realtime:
             if owner not in self._connections:
                 self.gone(owner)
         for uid in self.interest.silent(now_ns - SILENT_NS):
-            self.interest.forget(uid)
+            self.forget(uid)
         self.announce()
+        self.events.report_losses()
         self._tell_all(announcement_fields(self.interest.own.stand()))
 
     def _tell_all(self, fields: dict[str, Any]) -> None:

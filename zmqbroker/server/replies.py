@@ -12,6 +12,7 @@ from zmqbroker.commands import (
     Changed,
     ChannelChanged,
     Closed,
+    ConsumerOpened,
     Counted,
     DefaultsChanged,
     HandedOver,
@@ -68,6 +69,9 @@ def result_reply(result: Result, confirm: str) -> tuple[Reply, dict[str, Any]]:
             return Reply.HANDED_OVER, {**done, "duplicate": result.duplicate, "confirm": confirm}
         case ProducerOpened():
             return Reply.PRODUCER, {"last_sequence": result.last_sequence}
+        case ConsumerOpened():
+            extent = {"position": result.position, "first": result.first, "last": result.last}
+            return Reply.CONSUMER, {**extent, "created": result.created, "confirm": confirm}
         case Closed():
             return Reply.CLOSED, {"returned": result.returned}
         case Audited():

@@ -82,6 +82,7 @@ def node_fields(node: Node) -> dict[str, Any]:
             "limit_bytes": node.log_room.limit_bytes,
         },
         "realtime": {"subscriptions": node.realtime.interest.count},
+        "calls": node.realtime.calls.fields(),
         "counters": dict(node.counters),
         "durations": node.durations.fields(),
     }

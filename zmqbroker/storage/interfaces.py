@@ -80,6 +80,10 @@ class LogStore(Protocol):
         """The payload of one entry, from memory while it is young. Raises `Compacted`, or `Corruption` on a bad checksum."""
         ...
 
+    def is_young(self, group: int, index: int) -> bool:
+        """Whether `read` finds that entry in memory."""
+        ...
+
     def trim(self, group: int, index: int) -> None:
         """Entries up to and including `index` are not needed any more; whole segments are dropped when all in them is."""
         ...

@@ -148,6 +148,10 @@ class MemoryLog:
         """The payload of one entry. Raises Compacted."""
         return self.view(group).entry(index).data
 
+    def is_young(self, group: int, index: int) -> bool:
+        """True: everything is in memory, unless it was dropped."""
+        return index >= self.view(group).first_index()
+
     def trim(self, group: int, index: int) -> None:
         """Drop the entries of `group` up to `index`."""
         self.view(group).trim(index)

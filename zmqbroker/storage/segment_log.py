@@ -284,6 +284,10 @@ class SegmentLog:
         """The payload of one entry. Raises Compacted, Corruption, or StorageError when the file cannot be read."""
         return self.entry(group, index).data
 
+    def is_young(self, group: int, index: int) -> bool:
+        """Whether one entry is in memory."""
+        return (group, index) in self._cache
+
     def entry(self, group: int, index: int) -> Entry:
         """One entry, from memory while it is young. Raises as `read`."""
         sequence, offset, size = self._groups[group].locate(index)

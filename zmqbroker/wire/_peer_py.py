@@ -62,6 +62,9 @@ class PeerKind(IntEnum):
     SNAPSHOT_ACK = 7
     INTEREST = 8
     EVENTS = 9
+    CALL = 10
+    ANSWER = 11
+    CANCEL = 12
 
 
 class Envelope(NamedTuple):

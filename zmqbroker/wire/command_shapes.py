@@ -10,6 +10,7 @@ from zmqbroker.commands import (
     CREATE_ON_USE,
     EVENTS,
     EVENTS_STORE,
+    STARTS,
     Ack,
     ChannelSettings,
     Close,
@@ -23,6 +24,7 @@ from zmqbroker.commands import (
     Manage,
     Nack,
     NewSchedule,
+    OpenConsumer,
     OpenProducer,
     Plan,
     Purge,
@@ -32,6 +34,7 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    ResetConsumer,
     RoutingRule,
     SetBinding,
     SetDefaults,
@@ -46,7 +49,7 @@ from zmqbroker.commands import (
 from zmqbroker.wire.batch import CHANNEL_SIZE_MAX
 from zmqbroker.wire.destinations import DESTINATIONS_SIZE_MAX
 from zmqbroker.wire.frames import U64_MAX
-from zmqbroker.wire.queue_requests import REASON_SIZE_MAX, explicit_settings, settings_fields
+from zmqbroker.wire.queue_requests import REASON_SIZE_MAX, explicit_settings
 from zmqbroker.wire.requests import SESSION_SIZE
 
 __all__ = ["SHAPES", "SHAPE_OF_TYPE", "Shape", "SmallCommand", "fits", "is_u64"]
@@ -61,6 +64,8 @@ SmallCommand = (
     | SetDefaults
     | NewSchedule
     | DeleteSchedule
+    | OpenConsumer
+    | ResetConsumer
     | RoutingRule
     | Close
     | Tick
@@ -191,7 +196,9 @@ def _settle(kind: Callable[..., Settle]) -> Callable[..., Settle]:
     return made
 
 
-def _plain_items(command: Purge | Redrive | DeleteChannel | SetDefaults | DeleteSchedule | RoutingRule) -> list[Any]:
+def _plain_items(
+    command: Purge | Redrive | DeleteChannel | SetDefaults | DeleteSchedule | ResetConsumer | RoutingRule,
+) -> list[Any]:
     return [getattr(command, field.name) for field in fields(command)]
 
 
@@ -204,7 +211,7 @@ def _delete(channel: str, sequences: list[list[int]]) -> DeleteMessages:
 
 
 def _update_items(command: UpdateChannel) -> list[Any]:
-    return [command.channel, settings_fields(command.settings)]
+    return [command.channel, settings_said(command.settings, command.explicit)]
 
 
 def _create_items(command: CreateChannel) -> list[Any]:
@@ -216,7 +223,7 @@ def _create(channel: str, settings: dict[str, Any]) -> CreateChannel:
 
 
 def _update(channel: str, settings: dict[str, Any]) -> UpdateChannel:
-    return UpdateChannel(channel, ChannelSettings(**settings))
+    return UpdateChannel(channel, ChannelSettings(**settings), explicit_settings(settings))
 
 
 def _schedule_items(command: NewSchedule) -> list[Any]:
@@ -227,7 +234,24 @@ def _schedule(name: str, plan: list[Any], frame: bytes) -> NewSchedule:
     return NewSchedule(name, Plan(*plan), frame)
 
 
+def _is_start(value: object) -> bool:
+    return value in STARTS
+
+
+def _open_items(command: OpenConsumer) -> list[Any]:
+    place = [command.store, command.consumer, command.start, command.value]
+    reader = [command.exclusive, command.session, command.number]
+    return [*place, *reader, settings_said(command.settings, command.explicit)]
+
+
+def _open(store: str, consumer: str, start: str, value: int, *reader: Any) -> OpenConsumer:
+    exclusive, session, number, settings = reader
+    said = ChannelSettings(**settings), explicit_settings(settings)
+    return OpenConsumer(store, consumer, start, value, exclusive, session, number, *said)
+
+
 _HELD = (_is_session, _is_channel, _is_receipts)
+_PLACE = (_is_channel, _is_channel, _is_start, is_u64)
 
 
 def _close_items(command: Close) -> list[Any]:
@@ -265,6 +289,8 @@ SHAPES: dict[type[SmallCommand], Shape] = {
     SetDefaults: Shape(20, (_is_channel, _is_said, _is_bool), _plain_items, SetDefaults),
     NewSchedule: Shape(21, (_is_channel, _is_plan, _is_frame), _schedule_items, _schedule),  # the frame ends the payload
     DeleteSchedule: Shape(22, (_is_channel,), _plain_items, DeleteSchedule),
+    OpenConsumer: Shape(23, (*_PLACE, _is_bool, _is_session, is_u64, _is_settings), _open_items, _open),
+    ResetConsumer: Shape(24, _PLACE, _plain_items, ResetConsumer),
     SetRoute: Shape(25, (_is_channel, _is_list), _plain_items, SetRoute),
     DeleteRoute: Shape(26, (_is_channel,), _plain_items, DeleteRoute),
     SetBinding: Shape(27, (_is_source, _is_list), _plain_items, SetBinding),

@@ -42,6 +42,7 @@ __all__ = [
     "decode_header",
     "encode_error",
     "encode_header",
+    "encode_packed_header",
     "error_fields",
     "flag",
     "integer",
@@ -115,6 +116,13 @@ class Request(IntEnum):
     UNSUBSCRIBE = 0x22
     GRANT = 0x23
     PUBLISH = 0x24
+    CALL = 0x25
+    RESPOND = 0x26
+    CANCEL = 0x27
+    CACHE_STATS = 0x28
+    READ = 0x29
+    OPEN_CONSUMER = 0x2A
+    RESET_CONSUMER = 0x2B
     SET_ROUTE = 0x2C
     DELETE_ROUTE = 0x2D
     LIST_ROUTES = 0x2E
@@ -149,6 +157,12 @@ class Reply(IntEnum):
     UNSUBSCRIBED = 0xA2
     EVENTS = 0xA3
     PUBLISHED = 0xA4
+    ANSWER = 0xA5
+    CALLED = 0xA6
+    CANCELLED = 0xA7
+    CACHE = 0xA8
+    EVENTS_READ = 0xA9
+    CONSUMER = 0xAA
     ROUTED = 0xAC
     ROUTES = 0xAE
     BINDINGS = 0xB1
@@ -210,6 +224,11 @@ def encode_header(command: int, request_id: int, fields: Mapping[str, Any]) -> b
     size, limit = _HEADER.size + len(packed), _header_limit(command)
     if size > limit:
         raise LocalProtocolError(f"a header frame of {size} bytes is over its limit of {limit}")
+    return _HEADER.pack(MAGIC, PROTOCOL_VERSION, command, request_id) + packed
+
+
+def encode_packed_header(command: int, request_id: int, packed: bytes) -> bytes:
+    """A header frame with fields that were packed before: what many are answered with is packed once."""
     return _HEADER.pack(MAGIC, PROTOCOL_VERSION, command, request_id) + packed
 
 

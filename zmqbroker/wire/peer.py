@@ -30,6 +30,11 @@ __all__ = [
     "seal",
 ]
 
+#: Kinds whose body is no msgpack map but a table, which `call_frames` reads: there are many, and each is waited for.
+_TABLES = frozenset((PeerKind.CALL, PeerKind.ANSWER, PeerKind.CANCEL))
+#: Where the envelope has the first byte of the kind, of which there are fewer than 256.
+_KIND_AT = 8
+
 #: True when the compiled functions are in use.
 compiled: bool
 
@@ -50,9 +55,13 @@ else:
 
 def encode_peer(envelope: Envelope, fields: Mapping[str, Any], frames: Sequence[Buffer] = ()) -> list[Buffer]:
     """The frames of any kind but RAFT: envelope and fields, then `frames` as they are. Raises LocalProtocolError."""
+    if envelope.kind in _TABLES:
+        return [seal(envelope, fields["table"]), *frames]
     return [seal(envelope, pack(dict(fields), f"fields of {envelope.kind.name}")), *frames]
 
 
 def decode_fields(frame: Buffer) -> dict[str, Any]:
-    """The fields in a frame 0 that `decode_envelope` accepted. Raises MalformedFrame."""
+    """The fields in a frame 0 that `decode_envelope` accepted; of a kind that has none, its `table`. Raises MalformedFrame."""
+    if frame[_KIND_AT] in _TABLES:
+        return {"table": bytes(frame[ENVELOPE_SIZE:])}
     return unpack_map(memoryview(frame)[ENVELOPE_SIZE:], "fields of a peer frame")

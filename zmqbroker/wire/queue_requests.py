@@ -174,7 +174,7 @@ _SETTINGS_HIGH = {
     "dedup_window_ms": DELAY_MS_MAX,
     "max_age_ms": DELAY_MS_MAX,
 }
-_SETTINGS_FLAGS = ("single_active",)
+_SETTINGS_FLAGS = ("single_active", "keep_latest")
 
 
 def read_settings(fields: Fields, channel: str) -> ChannelSettings:
@@ -283,7 +283,8 @@ def _read_create_channel(fields: Fields) -> ManageRequest:
 
 def _read_update_channel(fields: Fields) -> ManageRequest:
     channel = read_channel_name(fields)
-    return ManageRequest(UpdateChannel(channel, read_settings(fields, channel)), flag(fields, "forward"))
+    command = UpdateChannel(channel, read_settings(fields, channel), explicit_settings(fields.get("settings", {})))
+    return ManageRequest(command, flag(fields, "forward"))
 
 
 def _read_delete_channel(fields: Fields) -> ManageRequest:
@@ -348,7 +349,7 @@ def fields_of_command(command: Settle | Managed) -> dict[str, Any]:
         elif field.name == "sequences":
             value = [list(span) for span in value]
         found["max" if field.name == "count_max" else field.name] = value
-    if isinstance(command, CreateChannel) and command.explicit:
+    if isinstance(command, CreateChannel | UpdateChannel) and command.explicit:
         found["settings"] = settings_said(command.settings, command.explicit)
     return found
 

@@ -13,6 +13,14 @@ from typing import Any
 
 from zmqbroker.errors import MalformedFrame, MessageTooLarge, UnknownCommand
 from zmqbroker.wire.batch import BODY_SIZE_MAX, Buffer
+from zmqbroker.wire.call_requests import (
+    CALL_REQUESTS,
+    AnyCallRequest,
+    CacheStatsRequest,
+    CallRequest,
+    CancelRequest,
+    RespondRequest,
+)
 from zmqbroker.wire.consuming_requests import (
     CONSUMER_PRIORITY_MAX,
     CONSUMING_REQUESTS,
@@ -81,6 +89,7 @@ from zmqbroker.wire.send_requests import (
     SendBatch,
     read_hand_over,
 )
+from zmqbroker.wire.store_requests import STORE_REQUESTS, OpenConsumerRequest, ReadRequest, ResetConsumerRequest, StoreRequest
 
 __all__ = [
     "CONSUMER_PRIORITY_MAX",
@@ -88,9 +97,13 @@ __all__ = [
     "RECEIVE_SIZE_MAX",
     "SESSION_SIZE",
     "AckRequest",
+    "AnyCallRequest",
     "AnyRequest",
     "AuditRequest",
     "BackupRequest",
+    "CacheStatsRequest",
+    "CallRequest",
+    "CancelRequest",
     "ChangeMembers",
     "CloseRequest",
     "CreateScheduleRequest",
@@ -104,13 +117,17 @@ __all__ = [
     "ListRoutes",
     "ListSchedules",
     "ManageRequest",
+    "OpenConsumerRequest",
     "OpenProducerRequest",
     "OpenProducers",
     "PeekRequest",
     "Ping",
     "PublishRequest",
+    "ReadRequest",
     "RealtimeRequest",
     "ReceiveRequest",
+    "ResetConsumerRequest",
+    "RespondRequest",
     "RoutedSend",
     "Send",
     "SendBatch",
@@ -167,10 +184,12 @@ AnyRequest = (
     | ListSchedules
     | ListDefaults
     | RealtimeRequest
+    | AnyCallRequest
     | RoutedSend
     | OpenProducers
     | ListRoutes
     | ListBindings
+    | StoreRequest
 )
 
 _Fields = Mapping[str, Any]
@@ -207,6 +226,8 @@ _BODY_COUNTS: dict[int, tuple[int, int]] = {
     Request.CREATE_SCHEDULE: (1, 1),
     Request.HAND_OVER: (1, HAND_OVER_BATCHES_MAX),
     Request.PUBLISH: (1, 1),
+    Request.CALL: (1, 1),
+    Request.RESPOND: (1, 1),
 }
 
 
@@ -235,6 +256,7 @@ _READERS: dict[int, Callable[[_Fields, Sequence[Buffer]], AnyRequest]] = {
     Request.BACKUP: read_backup,
     Request.CREATE_SCHEDULE: read_create_schedule,
     **REALTIME_REQUESTS,
+    **CALL_REQUESTS,
 }
 
 
@@ -245,6 +267,7 @@ def _without_bodies(read: Callable[[_Fields], AnyRequest]) -> Callable[[_Fields,
 _BODILESS: tuple[Mapping[Any, Callable[[_Fields], AnyRequest]], ...] = (
     *(CONSUMING_REQUESTS, QUEUE_REQUESTS, RULE_REQUESTS),
     ROUTING_REQUESTS,
+    STORE_REQUESTS,
 )
 for _readers in _BODILESS:
     _READERS.update((code, _without_bodies(read)) for code, read in _readers.items())
@@ -277,9 +300,16 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     UnsubscribeRequest: Request.UNSUBSCRIBE,
     GrantRequest: Request.GRANT,
     PublishRequest: Request.PUBLISH,
+    CallRequest: Request.CALL,
+    RespondRequest: Request.RESPOND,
+    CancelRequest: Request.CANCEL,
+    CacheStatsRequest: Request.CACHE_STATS,
     OpenProducers: Request.OPEN_PRODUCER,
     ListRoutes: Request.LIST_ROUTES,
     ListBindings: Request.LIST_BINDINGS,
+    ReadRequest: Request.READ,
+    OpenConsumerRequest: Request.OPEN_CONSUMER,
+    ResetConsumerRequest: Request.RESET_CONSUMER,
 }
 
 
@@ -298,6 +328,8 @@ def reply_of(request: AnyRequest) -> int:
         return Reply.CHANGED
     if isinstance(request, RoutedSend):
         return Reply.ROUTED
+    if isinstance(request, ResetConsumerRequest):
+        return Reply.CONSUMER
     return reply_to(request) if isinstance(request, QueueRequest) else command_of(request) | REPLY_BIT
 
 
@@ -305,7 +337,7 @@ def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
     """The frames of a request: header, then body frames. Raises LocalProtocolError on what msgpack cannot carry."""
     bodies: list[Buffer] = []
     message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
-    if isinstance(message, Send):
+    if isinstance(message, Send | CallRequest | RespondRequest):
         bodies = [message.body]
     elif isinstance(message, SendBatch | PublishRequest):
         bodies = [message.batch]

@@ -71,6 +71,9 @@ TINY = MachineLimits(
     bindings_max=2,
     bound_queues_max=3,
     redriven_max=2,
+    taken_ready=3,
+    taken_records=4,
+    parked_max=2,
 )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tests.unit.broker.model_routing import Routing
 from tests.unit.broker.model_rules import ModelSchedule
@@ -372,8 +372,9 @@ class Model(Routing):
     def create(self, command: CreateChannel) -> Result:
         if self.contradiction(command):
             return InvalidRequest("")
-        there, usual = self.channels.get(command.channel), asdict(ChannelSettings())
-        said = {k: v for k, v in asdict(command.settings).items() if v != usual[k] or k in command.explicit}
+        there, usual = self.channels.get(command.channel), self.usual(command.channel)
+        plain = asdict(ChannelSettings())
+        said = {k: v for k, v in asdict(command.settings).items() if v != plain[k] or k in command.explicit}
         if there is None:
             made = self.made(command.channel, said)
             return made if isinstance(made, RequestError) else ChannelChanged(made.name, changed=True)
@@ -382,6 +383,10 @@ class Model(Routing):
         free = {name for name in usual if name not in said and self.said_for(command.channel, name) is not None}
         differing = sorted(name for name in usual if name not in free and settings[name] != wanted[name])
         return ChannelExists("", differing=differing) if differing else ChannelChanged(there.name, changed=False)
+
+    def usual(self, name: str) -> dict[str, Any]:
+        """The settings of a channel of which nobody has said anything."""
+        return asdict(ChannelSettings())
 
     def update(self, command: UpdateChannel) -> Result:
         if self.contradiction(command):

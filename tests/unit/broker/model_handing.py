@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from tests.unit.broker.model_moving import Movements
 from tests.unit.broker.model_state import Channel, KnownProducer, Message, Part, Sighting, first_step_after, groups_of
-from zmqbroker.commands import BatchHeader, HandedOver, HandOver, Publish, Published, Receipt, Result, Run
-from zmqbroker.errors import Busy, ChannelNotFound, Duplicate, InvalidRequest, OutOfSequence, StaleReceipt, UnknownProducer
+from zmqbroker.commands import Ack, BatchHeader, HandedOver, HandOver, Publish, Published, Receipt, Receive, Result, Run, Settle
+from zmqbroker.errors import (
+    Busy,
+    ChannelNotFound,
+    Duplicate,
+    InvalidRequest,
+    OutOfSequence,
+    RequestError,
+    StaleReceipt,
+    UnknownProducer,
+)
 
 __all__ = ["HandingOver"]
 
@@ -14,6 +23,16 @@ Wanted = dict[str, tuple[int, int]]
 
 class HandingOver(Movements):
     """What a model does with batches."""
+
+    def closed_to(self, name: str, command: Receive | Ack | Settle | HandOver) -> RequestError | None:
+        """Why a channel is none that a session may receive from, or settle messages of."""
+        return None
+
+    def is_delayed_event(self, command: Publish) -> bool:
+        return False
+
+    def unsendable(self, name: str) -> RequestError | None:
+        return None
 
     def use(self, channel: Channel, producer: int) -> KnownProducer:
         self.order += 1
@@ -26,10 +45,9 @@ class HandingOver(Movements):
         stored = [m for m in messages if m.is_live]
         channel.sent += len(stored)
         channel.sent_bytes += sum(part.share for part in {m.part for m in stored})
-        channel.messages += messages
-        channel.take_turns()
+        channel.add(messages)
         if channel.settings.dedup_window_ms:
-            ids = {id: first + n for n, id in enumerate(command.ids) if id and messages[n].is_live}
+            ids = {id: first + n for n, id in enumerate(command.ids) if id and messages[n] in stored}
             channel.sightings.append(Sighting(first, self.now, ids, duplicates if header.producer else ()))
         channel.forget_ids(self.now, self.limits.dedup_ids_max)
         if header.producer:
@@ -84,12 +102,13 @@ class HandingOver(Movements):
             sent = tuple((h.channel, r.first_sequence, r.count) for h, r in zip(headers, results, strict=True) if r)
             time = next(r.time_unix_ns for r in results if r)
             return HandedOver(sum(r.last - r.first + 1 for r in command.receipts), sent, True, time)
-        source = self.channels.get(command.channel)
-        if source is None:
-            return ChannelNotFound("")
+        source, refusal = self.channels.get(command.channel), self.closed_to(command.channel, command)
+        if source is None or refusal is not None:
+            return refusal or ChannelNotFound("")
         named = [number for receipt in command.receipts for number in range(receipt.first, receipt.last + 1)]
         bad = [b for b in command.batches if b.header.count < 1 or (b.runs and sum(r.count for r in b.runs) != b.header.count)]
-        if not headers or not command.receipts or bad or len(set(named)) < len(named):
+        delayed = any(map(self.is_delayed_event, command.batches))
+        if not headers or not command.receipts or bad or delayed or len(set(named)) < len(named):
             return InvalidRequest("")
         stale = [[r.assigning, r.first, r.last] for r in command.receipts if not self.has_all(source, command.session, r)]
         if stale:
@@ -137,6 +156,8 @@ class HandingOver(Movements):
         new: set[str] = set()
         for name, (count, size) in wanted.items():
             channel = self.channels.get(name)
+            if refusal := self.unsendable(name):
+                return refusal
             if channel is None:
                 if self.said_for(name, "create_on_use") is False:
                     return ChannelNotFound("")

@@ -184,7 +184,7 @@ class Movements(Rules):
                     new.deliveries, new.origin = old.deliveries, old.origin
                 else:
                     new.origin = Origin(source.name, old.sequence, old.deliveries, reason)
-                target.messages.append(new)
+                target.add([new])
                 old.finished = finished
             target.take_turns()
             source.take_turns()

@@ -148,7 +148,8 @@ class Routing(HandingOver):
 
     def refusal_of(self, batch: Publish) -> Result:
         header, channel = batch.header, self.channels.get(batch.header.channel)
-        if header.count < 1 or (batch.runs and sum(run.count for run in batch.runs) != header.count):
+        wrong = header.count < 1 or (batch.runs and sum(run.count for run in batch.runs) != header.count)
+        if wrong or self.is_delayed_event(batch):
             return InvalidRequest("")
         last = len(channel.messages) if channel else 0
         refused = self.refused([header])

@@ -257,6 +257,11 @@ class Channel:
     def parked(self) -> list[Message]:
         return [m for m in self.messages if m.is_due and not m.is_ready]
 
+    def add(self, messages: list[Message]) -> None:
+        """Append new ones."""
+        self.messages += messages
+        self.take_turns()
+
     def take_turns(self) -> None:
         """In every group without a message that has the turn, the oldest that is due gets it."""
         taken = {m.part.group for m in self.messages if m.is_live and m.has_turn}

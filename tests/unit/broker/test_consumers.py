@@ -210,6 +210,15 @@ def test_single_active_ends_with_its_channel() -> None:
     assert active(node) is None, "a new channel has no rules"
 
 
+def test_single_active_channel_deleted_with_several_waiting_makes_none_of_them_active() -> None:
+    node = ruled(single_active=True)
+    node.entry(receive(wait_ms=1000), receive(session=BOB, wait_ms=1000), receive(session=b"c" * 16, wait_ms=1000))
+    applied = node.entry(DeleteChannel("c"))
+    assert [delivery.pieces for delivery in applied.deliveries] == [(), (), ()]
+    assert (list(node.machine.sessions()), node.machine.next_due_unix_ns()) == ([], None)
+    node.entry(after_ms=100_000)
+
+
 def test_single_active_survives_a_restart_waiting_holding_and_idle() -> None:
     for commands in ([waits(ALICE)], [publish(1), receive(1)], [receive(1)]):
         node = ruled(single_active=True)

@@ -9,6 +9,7 @@ import pytest
 
 from tests.unit.broker.builders import MILLISECOND, START, TINY, Node, acked_by, describe, publish, ranges, receive, ruled
 from zmqbroker.broker.dedup import window_end
+from zmqbroker.broker.parts import SEEN
 from zmqbroker.commands import (
     ChannelSettings,
     CreateChannel,
@@ -246,6 +247,21 @@ def test_receipt_of_a_duplicate_is_of_a_finished_message() -> None:
     assert node.result(acked_by(delivery)) is not None
     assert node.stats().depth == 0
     assert first.receipt.first == 1
+
+
+def test_batch_of_duplicates_alone_is_forgotten_in_time_restarted_or_not() -> None:
+    nodes = [ruled(dedup_window_ms=1000), ruled(dedup_window_ms=1000)]
+    for node in nodes:
+        node.entry(OpenProducer("c", 7), publish(ids=[b"1"]))
+        node.entry(publish(producer=7, base=1, ids=[b"1"]), after_ms=500)
+        node.entry(after_ms=700)
+    nodes[0].restart()
+    for node in nodes:
+        assert any(key[0] == SEEN for key, _ in node.machine.items())
+        assert node.machine.next_due_unix_ns() is not None
+        node.entry(after_ms=700)
+        assert not any(key[0] == SEEN for key, _ in node.machine.items())
+    assert nodes[0].machine.items() == nodes[1].machine.items()
 
 
 def test_key_of_ids_is_described() -> None:

@@ -31,6 +31,7 @@ from zmqbroker.commands import (
     Publish,
     Purge,
     Receipt,
+    Receive,
     Redrive,
     Reject,
     Requeue,
@@ -115,7 +116,7 @@ class Commands:
             expected_sequence=self.pick([None, None, None, None, 0, self.chance.randint(0, 30)]),
         )
 
-    def receive(self) -> Command:
+    def receive(self) -> Receive:
         return receive(
             self.pick([1, 2, 3, 6]),
             session=self.pick([ALICE, BOB]),

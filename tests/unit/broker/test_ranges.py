@@ -117,3 +117,19 @@ def test_keys_are_true_while_there_is_one() -> None:
     assert keys
     keys.remove(1)
     assert not keys
+
+
+# --- looking for the first of what rises ------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(1, 4), max_size=40), st.integers(0, 50), st.integers(2, 5))
+def test_first_where_and_floor_are_those_of_a_look_at_all(lengths: list[int], wanted: int, chunk_max: int) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("zmqbroker.broker.ranges.CHUNK_MAX", chunk_max)
+        some, low = RangeMap[int](), 1
+        for place, length in enumerate(lengths):
+            some.add(low, low + length - 1, place // 2)
+            low += length + 1
+    found = list(some)
+    assert some.first_where(lambda value: value >= wanted) == next((part for part in found if part.value >= wanted), None)
+    assert some.floor(wanted) == next((part for part in reversed(found) if part.first <= wanted), None)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from tests.unit.broker.builders import ALICE, BOB, TINY, publish, receive, scheduled
+from tests.unit.broker.model_stores import StoreModel
 from tests.unit.broker.trio import Trio
 from zmqbroker.commands import (
     Ack,
@@ -151,7 +152,8 @@ class Commands:
 @pytest.mark.parametrize("seed", range(40))
 def test_routing_entries_of_seeds_agree_with_the_model(seed: int) -> None:
     chance = Random(seed)
-    trio = Trio(replace(TINY, channels_max=chance.choice([2, 4, 6]), producers_max=chance.choice([1, 3])))
+    limits = replace(TINY, channels_max=chance.choice([2, 4, 6]), producers_max=chance.choice([1, 3]))
+    trio = Trio(limits, StoreModel(limits))
     commands = Commands(chance, trio)
     trio.apply([CreateChannel("a", commands.settings()), SetBinding("events_store:>", "a")])
     for _ in range(ENTRIES):

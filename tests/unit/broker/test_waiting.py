@@ -62,3 +62,12 @@ def test_waiting_receives_first_is_the_oldest_of_all_needs() -> None:
     assert room.first() is first
     room.remove(first)
     assert room.first() is second
+
+
+def test_waiting_receives_most_needed_is_the_largest_need_of_all() -> None:
+    assert WaitingReceives().most_needed() == 0
+    room, (first, *_) = waiting(7, 2, 2)
+    room.add(Waiter(9, 1, 0, receive(count_min=3, priority=9)))
+    assert room.most_needed() == 7
+    room.remove(first)
+    assert room.most_needed() == 3

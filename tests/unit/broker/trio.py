@@ -52,9 +52,11 @@ def schedule_row(schedule: Schedule) -> tuple[Any, ...]:
 class Trio:
     """One machine three times; `machine` is replaced by what its changes restore now and then."""
 
-    def __init__(self, limits: MachineLimits) -> None:
+    names = CHANNELS
+
+    def __init__(self, limits: MachineLimits, model: Model | None = None) -> None:
         self.limits = limits
-        self.machine, self.twin, self.model = Machine(limits), Machine(limits), Model(limits)
+        self.machine, self.twin, self.model = Machine(limits), Machine(limits), model or Model(limits)
         self.stored: dict[bytes, bytes] = {}
         self.index, self.now = 0, START
         self.seen: list[Delivery] = []
@@ -130,7 +132,7 @@ class Trio:
     def check_answers(self) -> None:
         """What the node may ask."""
         machine, model = self.machine, self.model
-        assert [machine.stats(name) for name in CHANNELS] == [model.stats(name) for name in CHANNELS]
+        assert [machine.stats(name) for name in self.names] == [model.stats(name) for name in self.names]
         assert machine.channels() == sorted(model.channels)
         assert machine.lowest_live_index() == model.lowest_live_index()
         holds = [hold for _, hold in model.holds()]

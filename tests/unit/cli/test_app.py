@@ -111,6 +111,8 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
     ours = {
         "serve",
         "dev",
+        "command",
+        "query",
         "status",
         "queue",
         "channel",

@@ -176,6 +176,13 @@ def test_export_and_apply_make_the_same_channels_elsewhere(
     assert elsewhere.settings == before
 
 
+def test_export_leaves_out_consumers_which_are_opened_and_not_created(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    broker.settings |= {"events_store:s": {"overflow": "drop_oldest"}, "events_store:s>c": {}}
+    assert run(["export"], broker.context) == Exit.DONE
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith("[")] == ['[channels."events_store:s"]']
+
+
 def test_export_of_nothing_is_a_file_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["export"], FakeBroker().context) == Exit.DONE
     (tmp_path / "none.toml").write_text(capsys.readouterr().out)

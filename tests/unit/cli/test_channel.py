@@ -16,7 +16,7 @@ from zmqbroker.errors import NoMajority
 
 ALL = (
     "the settings are delivery_limit, dead_letter, delay_ms, expiry_ms, max_messages, max_bytes, overflow, max_in_flight, "
-    "dedup_window_ms, single_active, max_age_ms"
+    "dedup_window_ms, single_active, max_age_ms, keep_latest"
 )
 
 
@@ -64,7 +64,15 @@ def test_create_with_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
             "max_age_ms": 86_400_000,
         }
     }
-    assert set(broker.settings["orders"]) == set(DEFAULTS), "every setting has its value here"
+    assert {*broker.settings["orders"], "keep_latest"} == set(DEFAULTS), "every setting of a queue has its value here"
+
+
+def test_create_a_store_with_its_settings_and_no_others(capsys: pytest.CaptureFixture[str]) -> None:
+    broker = FakeBroker()
+    assert run(["channel", "create", "events_store:s", *settings("keep_latest=true", "max_messages=5")], broker.context) == 0
+    assert broker.settings == {"events_store:s": {"keep_latest": True, "max_messages": 5}}
+    assert run(["channel", "create", "events_store:t", *settings("delay_ms=5")], broker.context) == Exit.USAGE
+    assert "setting delay_ms is 5, and an events store has no such setting" in capsys.readouterr().err
 
 
 def test_create_again_is_fine_and_with_others_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -227,6 +235,7 @@ def test_describe_shows_counters_and_every_setting(capsys: pytest.CaptureFixture
         ["dedup_window_ms", "-"],
         ["single_active", "-"],
         ["max_age_ms", "-"],
+        ["keep_latest", "-"],
     ]
     assert ["size", "2.5 KiB"] in rows
     assert ["oldest (UTC)", "-"] in rows

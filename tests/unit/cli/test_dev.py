@@ -16,8 +16,10 @@ import pytest
 from tests.unit.cli.fakes import FakeBroker
 from zmqbroker.cli import dev
 from zmqbroker.cli.app import run
+from zmqbroker.cli.demonstration import demonstrate
 from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.local_cluster import Child, NodePlan, plan_nodes, stop
+from zmqbroker.cli.options import CommandContext
 from zmqbroker.errors import NoMajority
 
 WAITS = "import signal; signal.pause()"
@@ -38,7 +40,13 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> Stand:
                 children.append(Child(plan, process))
             started.extend(children)
 
+        async def shown(context: CommandContext, plans: list[NodePlan]) -> list[str]:
+            async with context.connect(plans[0].endpoint) as client:
+                result = await client.queue("demo").send(b"hello")
+            return [f"message {result.sequence} through {len(plans)} nodes"]
+
         monkeypatch.setattr(dev, "start", start)
+        monkeypatch.setattr(dev, "demonstrate", shown)
         monkeypatch.setattr(dev, "plan_nodes", lambda count, path: plan_nodes(count, path, lambda port: True))
         return started
 
@@ -66,10 +74,8 @@ def test_dev_demo_without_terminal_delivers_and_ends(
     assert run(["dev", "--demo", "--data-dir", data_dir], broker.context) == Exit.DONE
     out = capsys.readouterr().out
     assert "tolerates 1 down" in out
-    assert "sent through node-1: message 1 confirmed by quorum; received through node-2: 'hello from node-1'" in out
-    assert "3 messages delivered through 3 nodes" in out
+    assert "message 1 through 3 nodes" in out
     assert [child.process.returncode for child in children] == [-signal.SIGTERM] * 3
-    assert len(broker.acked) == 3
 
 
 def test_dev_on_terminal_stays_until_told_and_says_what_to_try(
@@ -216,7 +222,7 @@ def test_demonstrate_message_that_does_not_arrive_is_an_error(tmp_path: Path) ->
     broker = cluster_of(3)
     broker.swallowed = {2}
     with pytest.raises(NoMajority, match="only 2 of 3 messages arrived"):
-        asyncio.run(dev.demonstrate(broker.context, plan_nodes(3, tmp_path, lambda port: True)))
+        asyncio.run(demonstrate(broker.context, plan_nodes(3, tmp_path, lambda port: True)))
 
 
 def test_trusted_directory_safe_one_is_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -70,7 +70,7 @@ def with_home(test: Callable[[FakeHome, Callable[[str], Events]], Coroutine[Any,
 
     async def run() -> None:
         home = FakeHome()
-        await test(home, lambda name: Events(name, cast(HomeDriver, home), 1000))
+        await test(home, lambda name: Events(name, cast(HomeDriver, home), set(), 1000))
 
     asyncio.run(run())
 
@@ -240,7 +240,7 @@ def test_subscription_that_is_refused_raises_and_so_does_one_of_a_closed_client(
 
 def test_subscription_that_nobody_takes_in_time_says_so() -> None:
     async def test(home: FakeHome, events: Callable[[str], Events]) -> None:
-        source = Events("a", cast(HomeDriver, home), 1)
+        source = Events("a", cast(HomeDriver, home), set(), 1)
         with pytest.raises(DeadlineExceeded, match="no node took the subscription in time"):
             await source.subscribe().wait_ready()
 

@@ -124,7 +124,8 @@ def test_closed_client_ends_subscriptions_and_publishers() -> None:
             await asyncio.sleep(0)  # all of them begin
             await client.close()
             await other.close()
-            for task in (waiting, *unsent):
+            assert await waiting == []
+            for task in unsent:
                 with pytest.raises(LocalProtocolError, match="closed"):
                     await task
             with pytest.raises(LocalProtocolError, match="closed"):
@@ -132,6 +133,35 @@ def test_closed_client_ends_subscriptions_and_publishers() -> None:
             await subscription.close()
 
     asyncio.run(test())
+
+
+def test_drained_client_has_published_all_and_ends_iterations() -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        source = client.events("a")
+        subscription = await source.subscribe().wait_ready()
+        never_used = source.subscribe()
+        await source.publish(b"1")
+        assert (await anext(subscription)).body == b"1"
+        publishing = [asyncio.create_task(source.publish(b"2")) for _ in range(3)]
+        await asyncio.sleep(0)  # they begin
+        await client.drain()
+        assert await asyncio.gather(*publishing) == [None] * 3
+        assert [event.body async for event in subscription if event.body != b"2"] == []
+        with pytest.raises(LocalProtocolError):
+            await anext(never_used)
+
+    run(test)
+
+
+def test_forked_child_must_make_its_own_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(client: Client, server: FakeServer) -> None:
+        source = client.events("a")
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "getpid", lambda: 1)
+            with pytest.raises(LocalProtocolError, match=r"a forked process \(1\) must make its own"):
+                await source.publish(b"1")
+
+    run(test)
 
 
 def test_number_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def test_channels_create_update_describe_delete() -> None:
         CreateChannel("q", ChannelSettings(delay_ms=1)),
         UpdateChannel("q", ChannelSettings(delivery_limit=5, dead_letter="dead", max_bytes=7)),
         UpdateChannel("q", ChannelSettings(delivery_limit=5, dead_letter="dead", max_bytes=7)),
-        UpdateChannel("q", ChannelSettings(dead_letter="dead", max_bytes=7)),
+        UpdateChannel("q", ChannelSettings(dead_letter="dead", max_bytes=7), ("delivery_limit",)),
         DeleteChannel("q"),
         DeleteChannel("q"),
     ]

@@ -107,6 +107,7 @@ class Node:
         self.counters: Counter[str] = Counter()
         self.config = NodeConfig.for_test()
         self.log = SimpleNamespace(size_bytes=0)
+        self.bodies = SimpleNamespace(read=self.site.log.read)
         self.log_room = SimpleNamespace(limit_bytes=1000, taken=self.taken.append)
         self.disks = SimpleNamespace(refusal=lambda group: None)
         self.confirm = "quorum"

@@ -9,6 +9,7 @@ import pytest
 from tests.unit.server.realtime_sites import TIMEOUT_NS, Site, Sites
 from zmqbroker.commands import RealtimeKind
 from zmqbroker.errors import ChecksumMismatch, InvalidChannel, InvalidRequest, MessageTooLarge, RequestError, Unsupported
+from zmqbroker.server.event_losses import EventLosses
 from zmqbroker.server.replies import PLAIN_COUNT_MAX
 from zmqbroker.wire import codec
 from zmqbroker.wire.columns import Treatment, add_columns
@@ -86,6 +87,18 @@ def test_group_shares_a_batch_among_all_its_members_wherever_they_are(trio: Site
     got = [bodies(one, b"g0"), bodies(two, b"g0"), bodies(two, b"g1")]
     assert sorted(map(len, got)) == [2, 2, 2]
     assert sorted(got[0] + got[1] + got[2]) == bodies(three, b"all") == [b"%d" % number for number in range(6)]
+
+
+def test_group_with_members_at_the_publishers_node_and_others_whose_credit_ends_is_counted(trio: Sites) -> None:
+    one, two, _ = trio
+    one.ask(SubscribeRequest(1, "a", group="g"), b"near")
+    two.ask(SubscribeRequest(1, "a", group="g", credit=1), b"far")
+    two.ask(SubscribeRequest(1, "a"), b"all")
+    assert publish(one, "a", *(b"%d" % number for number in range(6))) == (2, 2)
+    near, far = bodies(one, b"near"), bodies(two, b"far")
+    assert (len(near), len(far), two.counters["events_missed"]) == (3, 1, 2)
+    assert not set(near) & set(far)
+    assert len(bodies(two, b"all")) == 6
 
 
 def test_group_and_everyone_at_a_node_get_one_frame_together(trio: Sites) -> None:
@@ -248,6 +261,48 @@ def test_sends_to_events_publish(trio: Sites) -> None:
         assert fields == {**told, "time_unix_ns": fields["time_unix_ns"]}
 
 
+def test_events_that_did_not_leave_for_a_node_are_missed_by_its_subscribers(trio: Sites) -> None:
+    one, two, three = trio
+    for site in (two, three):
+        site.ask(SubscribeRequest(1, "a.*"), b"all")
+        site.ask(SubscribeRequest(1, "a.b", group="g"), b"member")
+    trio.sweep(0)
+    trio.broken |= {two.uid, three.uid}
+    publish(one, "a.b", b"1", b"2")
+    publish(one, "a.c", b"3")
+    trio.sweep(1)
+    trio.broken.discard(two.uid)
+    trio.sweep(2)
+    assert [got.missed for got in two.pushed(b"all")] == [2, 3]
+    assert two.pushed(b"member") == []
+    trio.sweep(3)
+    assert two.pushed(b"all") == []
+    one.realtime.node_gone(three.uid)
+    trio.broken.clear()
+    trio.sweep(4)
+    assert three.pushed(b"all") == []
+    assert (one.counters["events_unsent"], two.counters["events_missed"]) == (2 * 2 + 2 * 1, 3)
+
+
+def test_losses_of_a_bounded_number_of_names_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zmqbroker.server.event_losses.NAMES_MAX", 2)
+    losses = EventLosses()
+    for name in ("a", "b", "c", "a"):
+        losses.add(b"uid", name, 1)
+    told: list[Any] = []
+    reached = False
+
+    def tell(uid: bytes, rows: list[list[str | int]]) -> bool:
+        told.append((uid, rows))
+        return reached
+
+    losses.report(tell)
+    reached = True
+    losses.report(tell)
+    losses.report(tell)
+    assert told == [(b"uid", [["a", 2], ["b", 1]])] * 2
+
+
 def test_connection_that_is_forgotten_has_no_subscriptions(trio: Sites) -> None:
     one, two, _ = trio
     two.ask(SubscribeRequest(1, "a"))
@@ -291,6 +346,9 @@ def test_change_that_was_lost_is_asked_for_at_the_next_one(trio: Sites) -> None:
         (PeerKind.EVENTS, {"time_unix_ns": 1}, [b"no batch"]),
         (PeerKind.EVENTS, {}, [batch("a", b"1")]),
         (PeerKind.EVENTS, {"time_unix_ns": 1, "groups": 5}, [batch("a", b"1")]),
+        (PeerKind.EVENTS, {"lost": 5}, []),
+        (PeerKind.EVENTS, {"lost": [["a", 0]]}, []),
+        (PeerKind.EVENTS, {"lost": [[5, 1]]}, []),
         (PeerKind.EVENTS, {"time_unix_ns": 1, "groups": [5]}, [batch("a", b"1")]),
         (PeerKind.EVENTS, {"time_unix_ns": 1, "everyone": 1}, [batch("a", b"1")]),
     ],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tests.unit.wire.samples import batches, damaged
 from zmqbroker.commands import (
+    STARTS,
     Ack,
     ChannelSettings,
     Close,
@@ -23,6 +24,7 @@ from zmqbroker.commands import (
     Extend,
     Nack,
     NewSchedule,
+    OpenConsumer,
     OpenProducer,
     Plan,
     Publish,
@@ -33,6 +35,7 @@ from zmqbroker.commands import (
     Redrive,
     Reject,
     Requeue,
+    ResetConsumer,
     Run,
     SetDefaults,
     TakeAudit,
@@ -54,6 +57,7 @@ HELD = (SESSION, CHANNEL, RECEIPTS)
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 SETTINGS = st.builds(ChannelSettings, U64, TEXT, U64, U64, U64, U64, TEXT, U64)
 PLANS = st.builds(Plan, U64, U64, U64, TEXT, U64, U64)
+PLACE = (CHANNEL, CHANNEL, st.sampled_from(STARTS), U64)
 SAIDS = st.fixed_dictionaries({}, optional={"delay_ms": U64, "overflow": TEXT, "create_on_use": st.booleans()})
 FRAMES = batches().map(lambda arguments: codec.encode_batch(**arguments))
 SMALL: st.SearchStrategy[SmallCommand] = st.one_of(
@@ -77,6 +81,8 @@ SMALL: st.SearchStrategy[SmallCommand] = st.one_of(
     st.builds(SetDefaults, CHANNEL, SAIDS, st.booleans()),
     st.builds(NewSchedule, CHANNEL, PLANS, FRAMES),
     st.builds(DeleteSchedule, CHANNEL),
+    st.builds(OpenConsumer, *PLACE, st.booleans(), SESSION, U64, SETTINGS),
+    st.builds(ResetConsumer, *PLACE),
 )
 SESSION_1 = bytes(range(16))
 KEY = ReceiveKey(SESSION_1, 1, 2)
@@ -92,6 +98,9 @@ EVERY: tuple[SmallCommand, ...] = (
     Tick(),
     Trim(9),
     TakeAudit(),
+    OpenConsumer("s", "c", "time", 7, True, SESSION_1, 8, ChannelSettings(delivery_limit=9), ("dead_letter",)),
+    OpenConsumer("s", "c", session=SESSION_1),
+    ResetConsumer("s", "c", "sequence", 7),
     Nack(SESSION_1, "q", (Receipt(1, 2, 3),), 4),
     Nack(SESSION_1, "q", (), behind=True),
     Reject(SESSION_1, "q", (Receipt(1, 2, 3),), "why"),

@@ -152,6 +152,7 @@ SHARED = {
         *(Request.SET_DEFAULTS, Request.CREATE_SCHEDULE, Request.DELETE_SCHEDULE),
         *(Request.SET_ROUTE, Request.DELETE_ROUTE, Request.SET_BINDING, Request.DELETE_BINDING),
     },
+    Reply.CONSUMER: {Request.RESET_CONSUMER},
 }
 
 #: Replies to requests that are answered otherwise as a rule.

@@ -71,7 +71,19 @@ def raft_by_hand(*parts: bytes, count: int = 1, reserved: int = 0) -> bytes:
 FIELDS = st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=5), U64 | st.binary(max_size=5), max_size=3)
 
 
-@given(ENVELOPES, FIELDS, st.lists(st.binary(max_size=5), max_size=3))
+TABLES = (PeerKind.CALL, PeerKind.ANSWER, PeerKind.CANCEL)
+
+
+@given(ENVELOPES, st.binary(max_size=9))
+def test_peer_table_is_the_body_as_it_is(twin: Any, envelope: Envelope, table: bytes) -> None:
+    for kind in TABLES:
+        frames = encode_peer(envelope._replace(kind=kind), {"table": table}, [b"rest"])
+        assert twin.decode_envelope(frames[0]) == envelope._replace(kind=kind)
+        assert decode_fields(frames[0]) == {"table": table}
+        assert (bytes(frames[0])[-len(table) :] if table else b"", frames[1:]) == (table, [b"rest"])
+
+
+@given(ENVELOPES.filter(lambda envelope: envelope.kind not in TABLES), FIELDS, st.lists(st.binary(max_size=5), max_size=3))
 def test_peer_fields_encoded_and_decoded_are_the_same(
     twin: Any, envelope: Envelope, fields: dict[str, Any], rest: list[bytes]
 ) -> None:

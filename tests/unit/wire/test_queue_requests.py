@@ -177,6 +177,9 @@ def test_queue_request_encoded_leaves_defaults_out() -> None:
     assert fields(ManageRequest(Redrive("q", first=7))) == {"channel": "q", "first": 7}
     assert fields(ManageRequest(CreateChannel("q"))) == {"channel": "q"}
     assert fields(ManageRequest(UpdateChannel("q", ChannelSettings()))) == {"channel": "q", "settings": {}}
+    said = ManageRequest(UpdateChannel("q", ChannelSettings(max_bytes=5), ("overflow",)))
+    assert fields(said) == {"channel": "q", "settings": {"max_bytes": 5, "overflow": "reject"}}
+    assert decode_request(Request.UPDATE_CHANNEL, fields(said), []) == said
     assert fields(PeekRequest("q", count_max=3)) == {"channel": "q", "max": 3}
     assert fields(ListChannels()) == {}
 
@@ -304,6 +307,7 @@ SETTINGS: list[tuple[Any, str]] = [
     ({"max_age_ms": -1}, f"field max_age_ms is -1, {DELAY_RANGE}"),
     ({"max_age_ms": 315_576_000_001}, f"field max_age_ms is 315576000001, {DELAY_RANGE}"),
     ({"max_age_ms": "1 d"}, "field max_age_ms must be an integer: '1 d'"),
+    ({"keep_latest": 1}, "field keep_latest must be true or false: 1"),
     ({"overflow": ""}, "setting overflow is '', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": "spill"}, "setting overflow is 'spill', it must be one of reject, drop_oldest, dead_letter"),
     ({"overflow": 1}, "field overflow must be text: 1"),
@@ -314,6 +318,21 @@ RANGES += [
     (command, {"settings": settings}, said)
     for command in (Request.CREATE_CHANNEL, Request.UPDATE_CHANNEL)
     for settings, said in SETTINGS
+]
+#: What a channel of its kind does not have.
+OF_OTHER_KINDS: list[tuple[str, dict[str, Any], str]] = [
+    ("q", {"keep_latest": True}, "setting keep_latest is True, and a queue has no such setting"),
+    ("q", {"dead_letter": "events_store:s>c"}, "setting dead_letter is 'events_store:s>c', a consumer of an events store"),
+    ("events_store:s", {"delay_ms": 5}, "setting delay_ms is 5, and an events store has no such setting"),
+    ("events_store:s", {"single_active": True}, "setting single_active is True, and an events store has no such setting"),
+    ("events_store:s", {"overflow": "dead_letter"}, "setting overflow is 'dead_letter', and an events store keeps its events"),
+    ("events_store:s>c", {"max_bytes": 5}, "setting max_bytes is 5, and a consumer of an events store has no such setting"),
+    ("events_store:s>c", {"dead_letter": "events_store:s"}, "setting dead_letter is 'events_store:s', the store that"),
+]
+RANGES += [
+    (command, {"channel": channel, "settings": settings}, said)
+    for command in (Request.CREATE_CHANNEL, Request.UPDATE_CHANNEL)
+    for channel, settings, said in OF_OTHER_KINDS
 ]
 #: With these, every new request is complete.
 COMPLETE = {"channel": "q", "receipts": [[1, 1, 1]], "sequences": [[1, 1]], "visibility_ms": 100}

@@ -1,0 +1,106 @@
+"""What commands and queries want sent, gathered during a pass: messages to clients, and one frame for each node and kind.
+
+Answers that a full link refuses are kept and tried again, up to a bound; calls are not, since their callers can be told.
+Source: docs/PROTOCOL.md §8, CALL.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from zmqbroker.realtime.answering import Push
+from zmqbroker.wire.call_frames import PeerAnswer, PeerCall, encode_answers, encode_calls, encode_cancels
+from zmqbroker.wire.peer import PeerKind
+
+if TYPE_CHECKING:
+    from zmqbroker.server.realtime import Realtime
+    from zmqbroker.server.sockets import ClientPort
+
+__all__ = ["CallPost", "is_gone", "random_number"]
+
+#: Answers that are kept for one node whose link is full; what comes beyond is lost, and their calls end at their deadlines.
+KEPT_COUNT_MAX = 10_000
+
+
+class CallPost:
+    """The outboxes of one node."""
+
+    def __init__(self, realtime: Realtime, port: ClientPort) -> None:
+        self._realtime, self._port = realtime, port
+        self._messages: list[Sequence[bytes]] = []  # to clients: routing id, frames …
+        self._pushes: dict[int, Push] = {}  # place among them -> the call that it gives
+        self._calls: dict[bytes, list[PeerCall]] = {}  # by node
+        self._answers: dict[bytes, list[PeerAnswer]] = {}
+        self._cancels: dict[bytes, list[int]] = {}
+
+    def to_client(self, message: Sequence[bytes], push: Push | None = None) -> None:
+        """Send a client a message, its routing id first."""
+        if push is not None:
+            self._pushes[len(self._messages)] = push
+        self._messages.append(message)
+
+    def call(self, node: bytes, call: PeerCall) -> None:
+        """Ask another node."""
+        self._calls.setdefault(node, []).append(call)
+
+    def answer(self, node: bytes, answer: PeerAnswer) -> None:
+        """Answer another node."""
+        self._answers.setdefault(node, []).append(answer)
+
+    def cancel(self, node: bytes, number: int) -> None:
+        """Tell another node that a call is over."""
+        self._cancels.setdefault(node, []).append(number)
+
+    def count(self, what: str, count: int = 1) -> None:
+        """Add to a counter that INFO tells."""
+        self._realtime.count(what, count)
+
+    def forget(self, node: bytes) -> None:
+        """A node is gone."""
+        self._answers.pop(node, None)
+        self._cancels.pop(node, None)
+
+    def send_to_clients(self) -> list[tuple[bytes, int, Push | None]]:
+        """Send what is for clients; of each that is refused the routing id, the error's number, and the call that it gives."""
+        if not self._messages:
+            return []
+        messages, pushes = self._messages, self._pushes
+        self._messages, self._pushes = [], {}
+        refused = self._port.offer_all(messages)
+        return [(messages[place][0], fault, pushes.get(place)) for place, fault in refused]
+
+    def send_calls(self) -> list[tuple[bytes, list[PeerCall]]]:
+        """Ask other nodes; those that cannot be asked now, with what they should have been."""
+        unsent = []
+        while self._calls:
+            node, calls = self._calls.popitem()
+            table, bodies = encode_calls(calls)
+            if not self._realtime.tell(PeerKind.CALL, node, {"table": table}, bodies):
+                unsent.append((node, calls))
+        return unsent
+
+    def send_to_nodes(self) -> None:
+        """Send other nodes all the rest, which can wait when it cannot be sent now."""
+        for node, answers in list(self._answers.items()):
+            table, bodies = encode_answers(answers)
+            if self._realtime.tell(PeerKind.ANSWER, node, {"table": table}, bodies):
+                del self._answers[node]
+            elif len(answers) > KEPT_COUNT_MAX:
+                self._realtime.count("answers_lost", len(answers) - KEPT_COUNT_MAX)
+                del answers[KEPT_COUNT_MAX:]
+        while self._cancels:
+            node, numbers = self._cancels.popitem()
+            self._realtime.tell(PeerKind.CANCEL, node, {"table": encode_cancels(numbers)})  # unsent: the deadline ends it there
+
+
+def random_number() -> int:
+    """Where numbers of calls begin: those of one run of a node are no other run's, nor another node's. 62 bits."""
+    return int.from_bytes(os.urandom(8)) >> 2
+
+
+def is_gone(fault: int) -> bool:
+    """Whether a client that was refused a message is gone, and not only over its bound."""
+    return fault == errno.EHOSTUNREACH

@@ -1,0 +1,120 @@
+"""The responders' side of commands and queries at one node: calls in, from its clients and other nodes, and answers out.
+
+Who is given which call is decided in `realtime.answering`; what that wants sent is made into frames here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from zmqbroker.errors import MessageTooLarge, UnknownCall
+from zmqbroker.realtime import HERE, Subscription
+from zmqbroker.realtime.answering import Responders
+from zmqbroker.server.call_post import CallPost, random_number
+from zmqbroker.wire.call_frames import (
+    BUSY,
+    FAILED,
+    GIVEN,
+    LAST,
+    NO_ITEMS,
+    PeerAnswer,
+    PeerCall,
+    called_frame,
+    cancelled_frame,
+    decode_target,
+)
+from zmqbroker.wire.call_requests import read_respond, respond_items
+from zmqbroker.wire.frames import decode_header
+
+__all__ = ["Responding"]
+
+_MS = 1_000_000
+#: The fields of a RESPOND that says nothing but `call`, as a u64, which need not be unpacked; where they begin and it stands.
+_ONLY_CALL = b"\x81\xa4call\xcf"
+_FIELDS_AT = 12
+_NUMBER_AT = _FIELDS_AT + len(_ONLY_CALL)
+
+
+class _Payload(NamedTuple):
+    """What is needed to give a call to a responder."""
+
+    deadline_unix_ns: int
+    items: bytes
+    body: bytes
+
+
+class Responding:
+    """Calls to this node's clients. `answered` takes the answers to the calls of this node's own clients."""
+
+    def __init__(self, post: CallPost, body_size_max: int) -> None:
+        self._post, self._body_size_max = post, body_size_max
+        self.responders = Responders(random_number())
+        self.answered: Callable[[bytes, PeerAnswer, int], None]
+
+    # --- responders ------------------------------------------------------------------------------------------------------
+
+    def join(self, subscription: Subscription) -> None:
+        """A client responds from now on, to as many calls at a time as it gave credit for."""
+        kind, channel, group = subscription.want
+        way = [subscription.owner, b""] if subscription.delimiter else [subscription.owner]
+        self.responders.join((kind, channel), group, subscription.owner, subscription.number, subscription.granted_count, way)
+
+    # --- calls -----------------------------------------------------------------------------------------------------------
+
+    def ask(self, origin: bytes, call: PeerCall, now_ns: int) -> None:
+        """A node, or this one, asks. Raises MalformedFrame."""
+        number, deadline_unix_ns, remaining_ms, target, items, body = call
+        kind, channel, groups = decode_target(target)
+        payload = _Payload(deadline_unix_ns, items, body)
+        deadline_ns = now_ns + remaining_ms * _MS
+        self.responders.ask(origin, number, (kind, channel), groups, deadline_ns, payload, len(items) + len(body))
+
+    def respond(self, routing_id: bytes, header: bytes, body: bytes, now_ns: int) -> None:
+        """Serve a RESPOND. Raises RequestError."""
+        if header[_FIELDS_AT:_NUMBER_AT] == _ONLY_CALL and len(header) == _NUMBER_AT + 8:
+            number, last, items = int.from_bytes(header[_NUMBER_AT:]), True, NO_ITEMS
+        else:
+            answer = read_respond(decode_header(header, from_client=True)[2], (body,))
+            number, last, items = answer.call, answer.last, respond_items(answer)
+        if (size := len(body)) > self._body_size_max:
+            limit = self._body_size_max
+            raise MessageTooLarge(f"a message has {size} bytes, the limit is {limit}", size=size, limit=limit)
+        asked = self.responders.answered(routing_id, number, last=last)
+        if asked is None:
+            raise UnknownCall(f"field call is {number}, which this connection was not given, or which has ended")
+        self._post.count("answers_out")
+        self._answer(asked.origin, PeerAnswer(asked.number, asked.parts, LAST if last else 0, items, body), now_ns)
+
+    def cancel(self, origin: bytes, number: int) -> None:
+        """A call is over for its caller's node."""
+        self.responders.cancel(origin, number)
+
+    def settle(self, now_ns: int) -> None:
+        """Make frames of what is to be sent."""
+        responders = self.responders
+        if not (responders.pushes or responders.withdrawals or responders.reports):
+            return
+        for push in responders.pushes:
+            deadline_unix_ns, items, body = push.asked.payload
+            remaining_ms = max(0, (push.asked.deadline_ns - now_ns) // _MS)
+            responder = push.responder
+            header = called_frame(push.number, items, deadline_unix_ns, remaining_ms, responder.subscription)
+            self._post.to_client([*responder.way, header, body], push)
+        responders.pushes.clear()
+        for withdrawal in responders.withdrawals:
+            self._post.to_client(
+                [*withdrawal.responder.way, cancelled_frame(withdrawal.number, withdrawal.responder.subscription)]
+            )
+        responders.withdrawals.clear()
+        reports = list(responders.reports)
+        responders.reports.clear()
+        for origin, number, (given, busy) in reports:
+            flags = FAILED | (GIVEN if given else 0) | (BUSY if busy else 0)
+            self._answer(origin, PeerAnswer(number, 0, flags, NO_ITEMS, b""), now_ns)
+
+    def _answer(self, origin: bytes, answer: PeerAnswer, now_ns: int) -> None:
+        if origin == HERE:
+            self.answered(origin, answer, now_ns)
+        else:
+            self._post.answer(origin, answer)
