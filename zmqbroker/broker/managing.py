@@ -105,7 +105,7 @@ def _delete(queue: Queue, sequences: tuple[tuple[int, int], ...]) -> int:
 
 
 def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment, served: Served) -> Result:
-    """Oldest first. A message that came from nowhere, or from an events store or its consumer, stays unless it is said where to.
+    """Oldest first. A message that came from nowhere, or from a store or its consumer, stays unless it is said where to.
 
     It is through when so many were moved as were wanted, or when there are no more; otherwise the result says where to go on.
     """
