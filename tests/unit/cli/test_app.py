@@ -117,6 +117,7 @@ def test_run_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -
         "queue",
         "channel",
         "schedule",
+        "store",
         "events",
         "route",
         "binding",
