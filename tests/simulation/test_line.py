@@ -7,7 +7,7 @@ import pytest
 from tests.simulation.options import draw
 from tests.simulation.simulation import simulate
 
-SEEDS = [104, 106, 114, 126, 254, 346]
+SEEDS = [106, 114, 126, 254, 346]
 
 
 @pytest.mark.parametrize("seed", [pytest.param(seed, id=f"seed_{seed}") for seed in SEEDS if draw(seed).store])
