@@ -32,6 +32,8 @@ from zmqbroker.server.zmqio import ZmqIo
 from zmqbroker.wire.frames import MAGIC, PROTOCOL_VERSION, Reply, Request, pack
 from zmqbroker.wire.realtime_requests import SubscribeRequest
 
+__all__ = ["CHANNEL", "answering", "call", "measure", "responder"]
+
 BODY_BYTES = 128
 #: (requests in flight, requests).
 CASES = ((1, 4000), (64, 40_000))
@@ -107,7 +109,8 @@ def call(endpoint: str, count: int, window: int, body: bytes) -> tuple[float, li
 
 
 @contextmanager
-def _answering(target: Callable[..., None], where: Any) -> Iterator[None]:
+def answering(target: Callable[..., None], where: Any) -> Iterator[None]:
+    """A process that answers, ended whatever happens. Raises BenchError when it does not start."""
     ready = multiprocessing.Event()
     process = multiprocessing.Process(target=target, args=(where, ready))
     process.start()
@@ -148,7 +151,7 @@ def measure(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     with nats_cluster(binary, directory, sync=False) as nats, cluster(directory) as nodes:
         endpoints = [node.endpoint for node in nodes.nodes.values()]
         pids = [node.process.pid for node in nodes.nodes.values() if node.process is not None]
-        with _answering(responder, endpoints[1]), _answering(nats_responder, nats.ports[1]):
+        with answering(responder, endpoints[1]), answering(nats_responder, nats.ports[1]):
             for _ in range(options.rounds):
                 ours = _figures(lambda *a: call(endpoints[0], *a), Meter(pids), options.part)
                 theirs = _figures(lambda *a: nats_call(nats.ports[0], *a), Meter(nats.pids), options.part)

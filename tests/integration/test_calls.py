@@ -20,6 +20,7 @@ import pytest
 import zmq
 
 import zmqbroker
+from bench.calls import CHANNEL, answering, call, responder
 from tests.integration.wild import unique_channel
 from tests.processes import Cluster, wait_until
 from tests.raw import Answer as Reply
@@ -256,6 +257,25 @@ def test_request_answered_twice_or_late_is_refused_by_name(trio: Cluster) -> Non
     run(test)
 
 
+def test_responder_that_is_cancelled_answers_what_it_has_with_an_error(trio: Cluster) -> None:
+    async def test() -> None:
+        async with zmqbroker.Client(node_url(trio, 0)) as caller, zmqbroker.Client(node_url(trio, 1)) as responder:
+            name, begun = unique_channel(), asyncio.Event()
+
+            async def handler(request: Request) -> None:
+                if request.body == b"stay":
+                    begun.set()
+                    await asyncio.Event().wait()
+
+            async with responding(responder.command(name), handler, concurrency=2):
+                await call_when_known(caller.command(name), b"")
+                calls = [asyncio.create_task(caller.command(name).call(b"stay", timeout_ms=60_000)) for _ in range(2)]
+                await begun.wait()
+            assert [(await call).error for call in calls] == ["the responder has stopped"] * 2
+
+    run(test)
+
+
 def test_call_under_way_on_a_connection_that_breaks_has_an_unknown_outcome_and_is_not_repeated(trio: Cluster) -> None:
     async def test() -> None:
         async with zmqbroker.Client(node_url(trio, 0)) as caller, zmqbroker.Client(node_url(trio, 1)) as responder:
@@ -400,6 +420,13 @@ def answers(call: Callable[[], bool]) -> bool:
         return call()
     except NoResponder:
         return False
+
+
+def test_benchmark_of_calls_gets_an_answer_to_each(trio: Cluster) -> None:
+    with answering(responder, node_of(trio, 1)), Raw(node_of(trio, 0)) as raw:
+        wait_until(lambda: raw.ask(Ask.CALL, {"kind": "commands", "channel": CHANNEL}, [b""]).command == Code.ANSWER, 20, "one")
+        _, took_ns = call(node_of(trio, 0), 100, 8, b"x" * 128)
+    assert len(took_ns) == 100
 
 
 # --- the command line ------------------------------------------------------------------------------------------------

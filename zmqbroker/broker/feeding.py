@@ -71,23 +71,27 @@ def _feed_one(channels: Channels, name: str, fed: _Fed) -> bool:
     queue = channels.find_or_create(name, ANY_INCARNATION, fed.moment)
     if not isinstance(queue, Queue):
         return False
-    if _take(channels, queue, fed, BOUND):
+    if _take(channels, queue, fed, Origin(fed.command.header.channel, fed.published.first_sequence, 0, BOUND)):
         return True
     dead_letter = queue.settings.dead_letter
     target = channels.find_or_create(dead_letter, ANY_INCARNATION, fed.moment) if dead_letter else None
-    return isinstance(target, Queue) and _take(channels, target, fed, OVERFLOW)
+    # As if it had been there, so that a redrive brings it where it belongs.
+    return isinstance(target, Queue) and _take(channels, target, fed, Origin(name, queue.next_sequence, 0, OVERFLOW))
 
 
-def _take(channels: Channels, queue: Queue, fed: _Fed, reason: str) -> bool:
-    """Store the batch in a queue; False when that has no room, which is not asked of one for dead letters."""
+def _take(channels: Channels, queue: Queue, fed: _Fed, origin: Origin) -> bool:
+    """Store the batch in a queue; False when that has no room, which is not asked of one for dead letters.
+
+    `origin` is that of the first message.
+    """
     command, moment = fed.command, fed.moment
     duplicates = tuple(sorted({**dict(duplicates_of(queue, command)), **dict(fed.published.duplicates)}.items()))
     records = records_for(command, queue.settings, fed.frame, duplicates)
     count, size = sum(record.live for record, _ in records), sum(record.share_bytes for record, _ in records)
-    if reason == BOUND and records and make_room(channels, queue, count, size, moment, fed.served) is not None:
+    if origin.reason == BOUND and records and make_room(channels, queue, count, size, moment, fed.served) is not None:
         return False
     for record, _ in records:
-        record.origin = Origin(command.header.channel, fed.published.first_sequence + record.low, 0, reason)
+        record.origin = replace(origin, sequence=origin.sequence + record.low)
     append(queue, command, records, duplicates, moment)
     if not queue.settings.dedup_window_ms:  # else it has counted them
         queue.counters.deduplicated += len(duplicates)

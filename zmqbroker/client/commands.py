@@ -142,6 +142,7 @@ class Command:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            await requests.abandon()
 
 
 class Query(Command):

@@ -157,6 +157,12 @@ class Requests:
             if not request.cancelled:
                 await request.fail("the responder has stopped")
 
+    async def abandon(self) -> None:
+        """Close, and answer all that was not answered with an error."""
+        await self.close()
+        for request in list(self._held.values()):
+            await request.fail("the responder has stopped")
+
     async def __aenter__(self) -> Requests:
         return await self.wait_ready()
 

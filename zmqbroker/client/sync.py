@@ -89,11 +89,11 @@ class SyncClient:
 
     def command(self, name: str) -> SyncCommand:
         """The commands of a name. Raises InvalidChannel."""
-        return SyncCommand(self, self._current(), name)
+        return SyncCommand(self, name)
 
     def query(self, name: str) -> SyncQuery:
         """The queries of a name. Raises InvalidChannel."""
-        return SyncQuery(self, self._current(), name)
+        return SyncQuery(self, name)
 
     def events(self, name: str) -> SyncEvents:
         """The events of a name, or for `subscribe` of a pattern."""

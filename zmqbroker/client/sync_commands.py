@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.client.aio import Client
 from zmqbroker.client.call_values import Answer, Called
 from zmqbroker.client.commands import CONCURRENCY, Command, Query
 from zmqbroker.client.requests import Request, Requests
@@ -96,30 +95,25 @@ class SyncRequests:
 class SyncCommand:
     """The commands of one name. Made by `SyncClient.command`; see `Command` for what each method does and raises."""
 
-    def __init__(self, client: SyncClient, inner: Client, name: str) -> None:
+    def __init__(self, client: SyncClient, name: str) -> None:
         self.name = name
         self._client = client
-        self._inner: Command = client.run(self._make(inner, name))
+        client.run(self._made())
 
-    async def _make(self, inner: Client, name: str) -> Command:
-        return inner.command(name)
+    async def _made(self) -> Command:
+        """The same in the loop of this process."""
+        return self._client.inner().command(self.name)
 
     def call(self, body: Buffer = b"", **options: Any) -> Answer:
         """The first responder's answer."""
-        return self._client.run(self._inner.call(body, **options))
+        return self._client.run(self._call(body, options))
 
-    def stream(
-        self,
-        body: Buffer = b"",
-        *,
-        timeout_ms: int | None = None,
-        id: str = "",
-        metadata: str | None = None,
-        tags: Mapping[str, str] | None = None,
-        trace: str = "",
-    ) -> Iterator[Answer]:
+    async def _call(self, body: Buffer, options: dict[str, Any]) -> Answer:
+        return await (await self._made()).call(body, **options)
+
+    def stream(self, body: Buffer = b"", **options: Any) -> Iterator[Answer]:
         """The same, with each part of the answer as it comes; ended early (`close`), it gives the call up."""
-        parts = self._inner.stream(body, timeout_ms=timeout_ms, id=id, metadata=metadata, tags=tags, trace=trace)
+        parts = self._client.run(self._stream(body, options))
 
         async def next_part() -> Answer | None:
             return await anext(parts, None)
@@ -130,9 +124,15 @@ class SyncCommand:
         finally:
             self._client.run(parts.aclose())
 
+    async def _stream(self, body: Buffer, options: dict[str, Any]) -> AsyncGenerator[Answer, None]:
+        return (await self._made()).stream(body, **options)
+
     def requests(self, *, group: str = "", concurrency: int = CONCURRENCY) -> SyncRequests:
         """Calls from now on; each wants `request.answer(…)`."""
-        return SyncRequests(self._client, self._inner.requests(group=group, concurrency=concurrency))
+        return SyncRequests(self._client, self._client.run(self._requests(group, concurrency)))
+
+    async def _requests(self, group: str, concurrency: int) -> Requests:
+        return (await self._made()).requests(group=group, concurrency=concurrency)
 
     def respond(self, handler: Callable[[SyncRequest], Any], *, group: str = "", concurrency: int = CONCURRENCY) -> None:
         """Answer each call with what `handler` gives, in `concurrency` threads, until the client is drained or closed."""
@@ -142,11 +142,14 @@ class SyncCommand:
                 loop = asyncio.get_running_loop()
                 return await loop.run_in_executor(threads, handler, SyncRequest(self._client, request))
 
-            self._client.run(self._inner.respond(serve, group=group, concurrency=concurrency))
+            async def respond() -> None:
+                await (await self._made()).respond(serve, group=group, concurrency=concurrency)
+
+            self._client.run(respond())
 
 
 class SyncQuery(SyncCommand):
     """The queries of one name. Made by `SyncClient.query`."""
 
-    async def _make(self, inner: Client, name: str) -> Query:
-        return inner.query(name)
+    async def _made(self) -> Query:
+        return self._client.inner().query(self.name)

@@ -72,13 +72,18 @@ class Asked:
         self.origin = origin  # uid of the caller's node
         self.number = number  # there
         self.deadline_ns = deadline_ns
-        self.payload = payload  # what the shell needs to push it
+        self.payload = payload  # what the shell needs to push it; None once nobody needs to be given it any more
         self.size = size  # bytes, while it waits
         self.seats: list[Seat] = []  # where it waits for a member with room
         self.holders: dict[int, Responder] = {}  # who has it, by the number under which it was given
         self.owner = 0  # the number of the one that answered first; -1: the call is over
         self.parts = 0  # of the answer so far
         self.given = self.busy = False  # as in `Failure`
+
+    def delivered(self) -> None:
+        """A responder has it: its body is kept only as long as it waits for another one, too."""
+        if not self.seats:
+            self.payload = None
 
 
 class Push(NamedTuple):

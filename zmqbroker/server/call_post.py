@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["CallPost", "is_gone", "random_number"]
 
-#: Answers that are kept for one node whose link is full; what comes beyond is lost, and their calls end at their deadlines.
-KEPT_COUNT_MAX = 10_000
+#: Answers that are kept for one node that cannot be reached, or whose link is full, beside what the link itself keeps; what
+#: comes beyond is lost, and their calls end at their deadlines.
+KEPT_COUNT_MAX, KEPT_BYTES_MAX = 10_000, 16 << 20
 
 
 class CallPost:
@@ -35,6 +36,8 @@ class CallPost:
         self._calls: dict[bytes, list[PeerCall]] = {}  # by node
         self._answers: dict[bytes, list[PeerAnswer]] = {}
         self._cancels: dict[bytes, list[int]] = {}
+        self._kept_bytes: dict[bytes, int] = {}  # of answers to nodes that took none when they were last tried
+        self._trying = False  # whether these are tried again
 
     def to_client(self, message: Sequence[bytes], push: Push | None = None) -> None:
         """Send a client a message, its routing id first."""
@@ -48,7 +51,14 @@ class CallPost:
 
     def answer(self, node: bytes, answer: PeerAnswer) -> None:
         """Answer another node."""
-        self._answers.setdefault(node, []).append(answer)
+        answers = self._answers.setdefault(node, [])
+        if node in self._kept_bytes:
+            size = self._kept_bytes[node] + len(answer.body) + len(answer.items)
+            if len(answers) >= KEPT_COUNT_MAX or size > KEPT_BYTES_MAX:
+                self.count("answers_lost")
+                return
+            self._kept_bytes[node] = size
+        answers.append(answer)
 
     def cancel(self, node: bytes, number: int) -> None:
         """Tell another node that a call is over."""
@@ -61,6 +71,7 @@ class CallPost:
     def forget(self, node: bytes) -> None:
         """A node is gone."""
         self._answers.pop(node, None)
+        self._kept_bytes.pop(node, None)
         self._cancels.pop(node, None)
 
     def send_to_clients(self) -> list[tuple[bytes, int, Push | None]]:
@@ -70,6 +81,10 @@ class CallPost:
         messages, pushes = self._messages, self._pushes
         self._messages, self._pushes = [], {}
         refused = self._port.offer_all(messages)
+        unreached = {place for place, _ in refused}
+        for place, push in pushes.items():
+            if place not in unreached:
+                push.asked.delivered()
         return [(messages[place][0], fault, pushes.get(place)) for place, fault in refused]
 
     def send_calls(self) -> list[tuple[bytes, list[PeerCall]]]:
@@ -84,16 +99,24 @@ class CallPost:
 
     def send_to_nodes(self) -> None:
         """Send other nodes all the rest, which can wait when it cannot be sent now."""
-        for node, answers in list(self._answers.items()):
+        trying, self._trying = self._trying, False
+        for node in [node for node in self._answers if trying or node not in self._kept_bytes]:
+            answers = self._answers[node]
             table, bodies = encode_answers(answers)
             if self._realtime.tell(PeerKind.ANSWER, node, {"table": table}, bodies):
                 del self._answers[node]
-            elif len(answers) > KEPT_COUNT_MAX:
-                self._realtime.count("answers_lost", len(answers) - KEPT_COUNT_MAX)
-                del answers[KEPT_COUNT_MAX:]
+                self._kept_bytes.pop(node, None)
+            elif node not in self._kept_bytes:
+                self._kept_bytes[node], self._answers[node] = 0, []
+                for answer in answers:
+                    self.answer(node, answer)
         while self._cancels:
             node, numbers = self._cancels.popitem()
             self._realtime.tell(PeerKind.CANCEL, node, {"table": encode_cancels(numbers)})  # unsent: the deadline ends it there
+
+    def try_again(self) -> None:
+        """What could not be sent before may be sent now."""
+        self._trying = True
 
 
 def random_number() -> int:

@@ -60,6 +60,7 @@ class Calling:
         self._post, self._interest, self._responding = post, interest, responding
         self._body_size_max = body_size_max
         self.calls = Calls(count_max, random_number())
+        self.came = 0  # calls ever
         self.cache = AnswerCache(CACHE_COUNT_MAX, CACHE_BYTES_MAX)
         self._plans: dict[tuple[int, str], tuple[Found, Plan]] = {}  # good as long as `find` gives the very same
 
@@ -86,12 +87,12 @@ class Calling:
         if call is None:
             self._post.count("calls_repeated")
             return
-        self._post.count("calls_in")
+        self.came += 1
         for node, target in plan.items():
             self._ask(node, PeerCall(call.number, deadline_unix_ns, remaining_ms, target, head.items, body), now_ns)
 
     def _plan(self, head: CallHead) -> Plan:
-        found = self._interest.find(RealtimeKind(head.kind), head.channel)
+        found = self._interest.find(head.kind, head.channel)
         known = self._plans.get((head.kind, head.channel))
         if known is not None and known[0] is found:
             return known[1]

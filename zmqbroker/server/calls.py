@@ -105,9 +105,10 @@ class CallDesk:
 
     def fields(self) -> dict[str, int]:
         """What NODE tells of calls."""
-        hits, misses, answers, size_bytes = self._calling.cache.stats()
-        cache = {"cache_hits": hits, "cache_misses": misses, "cache_answers": answers, "cache_bytes": size_bytes}
-        return {"under_way": len(self._calling.calls), **cache}
+        hits, misses, kept, size_bytes = self._calling.cache.stats()
+        cache = {"cache_hits": hits, "cache_misses": misses, "cache_answers": kept, "cache_bytes": size_bytes}
+        came, answers = self._calling.came, self._responding.answers
+        return {"calls_in": came, "answers_out": answers, "under_way": len(self._calling.calls), **cache}
 
     # --- from other nodes ------------------------------------------------------------------------------------------------
 
@@ -163,6 +164,7 @@ class CallDesk:
         if now_ns - self._probed_ns >= PROBE_NS:
             self._probe()
             self._probed_ns = now_ns
+        self._post.try_again()
         self.flush()
 
     def _drop(self, refused: Sequence[tuple[bytes, int, Push | None]]) -> None:

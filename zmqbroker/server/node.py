@@ -300,7 +300,7 @@ class Node:
         for group in self.groups.values():
             self._succession.leader_lost(group.core, member)
         if (peer := self.network.peer_of(member)) is not None:
-            self.realtime.forget(peer.uid)
+            self.realtime.node_gone(peer.uid)
 
     # --- once a second -----------------------------------------------------------------------------------------------
 

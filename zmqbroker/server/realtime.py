@@ -123,12 +123,6 @@ class Realtime:
         self.interest.drop(routing_id)
         self.calls.gone(routing_id, unreached)
 
-    def forget(self, uid: bytes) -> None:
-        """Another node is gone; if it lives, it tells all of its interest again within a second."""
-        self.interest.forget(uid)
-        self.events.forget(uid)
-        self.calls.node_gone(uid)
-
     def tell(self, kind: PeerKind, uid: bytes, fields: dict[str, Any], frames: Sequence[Buffer] = ()) -> bool:
         """Send another node something; False when it cannot be reached now."""
         peer = self._node.network.peer_with(uid)
@@ -182,10 +176,16 @@ class Realtime:
             if owner not in self._connections:
                 self.gone(owner)
         for uid in self.interest.silent(now_ns - SILENT_NS):
-            self.forget(uid)
+            self.node_gone(uid)
         self.announce()
         self.events.report_losses()
         self._tell_all(announcement_fields(self.interest.own.stand()))
+
+    def node_gone(self, uid: bytes) -> None:
+        """Another node is gone; if it is not, it is heard again within a second."""
+        self.interest.forget(uid)
+        self.events.forget(uid)
+        self.calls.node_gone(uid)
 
     def _tell_all(self, fields: dict[str, Any]) -> None:
         for peer in self._members():

@@ -6,7 +6,6 @@ Who is given which call is decided in `realtime.answering`; what that wants sent
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 from zmqbroker.errors import MessageTooLarge, UnknownCall
 from zmqbroker.realtime import HERE, Subscription
@@ -36,20 +35,13 @@ _FIELDS_AT = 12
 _NUMBER_AT = _FIELDS_AT + len(_ONLY_CALL)
 
 
-class _Payload(NamedTuple):
-    """What is needed to give a call to a responder."""
-
-    deadline_unix_ns: int
-    items: bytes
-    body: bytes
-
-
 class Responding:
     """Calls to this node's clients. `answered` takes the answers to the calls of this node's own clients."""
 
     def __init__(self, post: CallPost, body_size_max: int) -> None:
         self._post, self._body_size_max = post, body_size_max
         self.responders = Responders(random_number())
+        self.answers = 0  # ever, each part of one
         self.answered: Callable[[bytes, PeerAnswer, int], None]
 
     # --- responders ------------------------------------------------------------------------------------------------------
@@ -66,9 +58,10 @@ class Responding:
         """A node, or this one, asks. Raises MalformedFrame."""
         number, deadline_unix_ns, remaining_ms, target, items, body = call
         kind, channel, groups = decode_target(target)
-        payload = _Payload(deadline_unix_ns, items, body)
         deadline_ns = now_ns + remaining_ms * _MS
-        self.responders.ask(origin, number, (kind, channel), groups, deadline_ns, payload, len(items) + len(body))
+        self.responders.ask(
+            origin, number, (kind, channel), groups, deadline_ns, (deadline_unix_ns, items, body), len(items) + len(body)
+        )
 
     def respond(self, routing_id: bytes, header: bytes, body: bytes, now_ns: int) -> None:
         """Serve a RESPOND. Raises RequestError."""
@@ -83,7 +76,7 @@ class Responding:
         asked = self.responders.answered(routing_id, number, last=last)
         if asked is None:
             raise UnknownCall(f"field call is {number}, which this connection was not given, or which has ended")
-        self._post.count("answers_out")
+        self.answers += 1
         self._answer(asked.origin, PeerAnswer(asked.number, asked.parts, LAST if last else 0, items, body), now_ns)
 
     def cancel(self, origin: bytes, number: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from zmqbroker.commands import RealtimeKind
 from zmqbroker.errors import InvalidChannel, InvalidRequest
 from zmqbroker.wire.batch import HEADERS_SIZE_MAX, ID_SIZE_MAX, Buffer
 from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, U64_MAX, Request, flag, integer, pack, shown, text, unpack_map
@@ -100,7 +101,7 @@ AnyCallRequest = CallRequest | RespondRequest | CancelRequest | CacheStatsReques
 class CallHead(NamedTuple):
     """A call without its body, as a node needs it."""
 
-    kind: int
+    kind: RealtimeKind
     channel: str
     timeout_ms: int
     deadline_unix_ns: int

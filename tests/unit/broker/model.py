@@ -351,7 +351,7 @@ class Model(Routing):
         for part in parts[:limit]:
             waiting = [m for m in channel.live() if m.part is part and m.waits and m.sequence >= command.first]
             origin = waiting[0].origin if waiting else None
-            to = command.to or (origin.channel if origin and ">" not in origin.channel else "")
+            to = command.to or (origin.channel if origin and "events_store:" not in origin.channel else "")
             wanted = not command.origin or (origin is not None and origin.channel == command.origin)
             if command.count_max:
                 waiting = waiting[: command.count_max - count]

@@ -93,12 +93,14 @@ class Routing(HandingOver):
         channel = self.used(queue)
         if not isinstance(channel, Channel):
             return False
-        if self.take(channel, command, first, known, "binding"):
+        if self.take(channel, command, known, Origin(command.header.channel, first, 0, "binding")):
             return True
         target = self.used(channel.settings.dead_letter) if channel.settings.dead_letter else None
-        return isinstance(target, Channel) and self.take(target, command, first, known, "overflow")
+        return isinstance(target, Channel) and self.take(
+            target, command, known, Origin(queue, len(channel.messages) + 1, 0, "overflow")
+        )
 
-    def take(self, channel: Channel, command: Publish, first: int, known: list[int], reason: str) -> bool:
+    def take(self, channel: Channel, command: Publish, known: list[int], origin: Origin) -> bool:
         command = replace(command, header=replace(command.header, producer=0))
         duplicates = tuple(
             sorted([*(d for d in channel.duplicates(command.ids) if d[0] not in known), *((p, 0) for p in known)])
@@ -106,10 +108,10 @@ class Routing(HandingOver):
         messages = self.messages_of(channel, command, dict(duplicates))
         fresh = [m for m in messages if m.is_live]
         size = sum(part.share for part in {m.part for m in fresh})
-        if reason == "binding" and fresh and self.make_room(channel, len(fresh), size) is not None:
+        if origin.reason == "binding" and fresh and self.make_room(channel, len(fresh), size) is not None:
             return False
         for place, message in enumerate(messages):
-            message.origin = Origin(command.header.channel, first + place, 0, reason)
+            message.origin = replace(origin, sequence=origin.sequence + place)
         self.put(channel, command, messages, duplicates)
         self.to_serve.append(channel)
         return True

@@ -17,6 +17,7 @@ from zmqbroker.commands import (
     BindingChanged,
     ChannelSettings,
     Command,
+    Counted,
     CreateChannel,
     DeleteBinding,
     DeleteRoute,
@@ -26,6 +27,8 @@ from zmqbroker.commands import (
     PublishAll,
     Published,
     PublishedAll,
+    Purge,
+    Redrive,
     Result,
     RouteChanged,
     SetBinding,
@@ -296,8 +299,19 @@ def test_full_queue_with_a_dead_letter_channel_loses_nothing() -> None:
     node = bound(("events_store:>", "a"))
     node.entry(CreateChannel("a", ChannelSettings(max_messages=1, dead_letter="dead")))
     node.entry(publish(channel=STORE), publish(channel=STORE))
-    assert origins(node.delivery(receive(channel="dead"))) == [Origin(STORE, 2, 0, "overflow")]
+    assert origins(node.delivery(receive(channel="dead", visibility_ms=0))) == [Origin("a", 2, 0, "overflow")]
+    node.entry(Purge("a"))
+    assert node.result(Redrive("dead")) == Counted(1)
+    assert node.stats("a").depth == 1
     assert [one.left_out for one in node.machine.bindings] == [0]
+
+
+def test_redrive_brings_nothing_back_to_a_store() -> None:
+    node = bound(("events_store:>", "a"))
+    node.entry(publish(channel=STORE))
+    assert node.result(Redrive("a")) == Counted(0)
+    assert node.result(Redrive("a", "b")) == Counted(1)
+    assert node.stats(STORE).last_sequence == 1
 
 
 def test_queue_that_use_does_not_make_is_left_out_and_counted() -> None:

@@ -27,6 +27,7 @@ from zmqbroker.commands import (
     Publish,
     PublishAll,
     Purge,
+    Redrive,
     Run,
     SetBinding,
     SetDefaults,
@@ -125,6 +126,7 @@ class Commands:
             UpdateChannel(pick(CHANNELS), self.settings()),
             DeleteChannel(pick(CHANNELS)),
             Purge(pick(CHANNELS)),
+            Redrive(pick(QUEUES), pick(["", "", "more"])),
             Close(pick([ALICE, BOB])),
             scheduled(pick(["s", "t"]), channel=pick(STORES), every_ms=1000, times=2),
         ]

@@ -105,6 +105,18 @@ def test_calls_over_the_credit_wait_in_their_order_and_go_to_whoever_has_room() 
     assert pushed(responders) == []
 
 
+def test_body_of_a_call_is_kept_as_long_as_somebody_may_be_given_it() -> None:
+    responders = Responders()
+    for name, credit in ((b"a", 2), (b"b", 1)):
+        responders.join("c", "", name, 1, credit)
+    ask(responders, 1)
+    ask(responders, 2)
+    first, _, waiting = responders.pushes
+    for push in (first, waiting):
+        push.asked.delivered()
+    assert (first.asked.payload, waiting.asked.payload) == (None, "call 2"), "the other responder has no room for it yet"
+
+
 def test_calls_that_wait_go_to_a_responder_that_comes() -> None:
     responders = Responders()
     responders.join("c", "g", b"a", 1, 1)
@@ -159,6 +171,24 @@ def test_responder_that_takes_no_more_calls_may_answer_those_that_it_has() -> No
     assert answered is not None
     assert answered.number == 1
     assert reported(responders) == []
+
+
+def test_responder_that_takes_no_more_calls_is_forgotten_when_it_has_none_or_is_gone() -> None:
+    responders = Responders()
+    responders.join("c", "", b"a", 1, 2)
+    ask(responders, 1)
+    ((held, _, _),) = pushed(responders)
+    responders.leave(b"a", 1)
+    responders.answered(b"a", held, last=True)
+    assert b"a" not in responders._connections
+    responders.join("c", "", b"b", 1, 2)
+    ask(responders, 2)
+    responders.leave(b"b", 1)
+    responders.gone(b"b")
+    assert reported(responders) == [Report(NODE, 2, GIVEN)]
+    responders.join("c", "", b"c", 1, 2)
+    responders.leave(b"c", 1)
+    assert not responders._connections
 
 
 def test_call_whose_owner_goes_in_the_middle_of_its_answer_is_reported() -> None:

@@ -9,7 +9,16 @@ import pytest
 
 from zmqbroker.commands import RealtimeKind
 from zmqbroker.errors import InvalidChannel, InvalidRequest, MalformedFrame, RequestError
-from zmqbroker.wire.call_requests import CALL_REQUESTS, CallRequest, CancelRequest, RespondRequest, call_head, respond_items
+from zmqbroker.wire.call_requests import (
+    CALL_REQUESTS,
+    CacheStatsRequest,
+    CallRequest,
+    CancelRequest,
+    RespondRequest,
+    call_head,
+    check_call,
+    respond_items,
+)
 from zmqbroker.wire.frames import Request, decode_header
 from zmqbroker.wire.requests import decode_request, encode_request
 
@@ -31,6 +40,8 @@ def read(command: Request, fields: dict[str, Any]) -> Any:
         RespondRequest(2**64 - 1, b"x", "m", {"a": "b"}, "", executed=False, last=False),
         RespondRequest(1, b"", error="no such thing"),
         CancelRequest(9),
+        CacheStatsRequest(),
+        CacheStatsRequest("svc"),
     ],
 )
 def test_requests_of_calls_come_back_as_they_were_sent(request_: Any) -> None:
@@ -152,3 +163,18 @@ def test_items_of_an_answer_are_what_it_says_beside_its_body() -> None:
     assert respond_items(RespondRequest(1, b"x")) == b"\x80"
     full = RespondRequest(1, b"x", "m", {"a": "b"}, "e", executed=False)
     assert msgpack.unpackb(respond_items(full)) == {"metadata": "m", "tags": {"a": "b"}, "error": "e", "executed": False}
+
+
+def test_client_can_check_a_call_before_it_is_sent() -> None:
+    check_call(CallRequest("queries", "svc", b"", metadata="m", cache_key="k", cache_ttl_ms=1))
+    with pytest.raises(InvalidRequest, match="field timeout_ms is 0"):
+        check_call(CallRequest("queries", "svc", b"", 0))
+    with pytest.raises(InvalidChannel, match="commands name 'a b'"):
+        check_call(CallRequest("commands", "a b", b""))
+
+
+def test_statistics_of_a_channel_whose_name_breaks_a_rule_are_refused_by_name() -> None:
+    with pytest.raises(InvalidChannel, match="queries name 'a b' holds white space"):
+        read(Request.CACHE_STATS, {"channel": "a b"})
+    with pytest.raises(InvalidRequest, match="field channel must be text: 5"):
+        read(Request.CACHE_STATS, {"channel": 5})
