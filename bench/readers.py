@@ -178,9 +178,9 @@ def main() -> int:
     """Run it, print the result and write it to bench/results."""
     parser = argparse.ArgumentParser(prog="python -m bench.readers", description="What readers of an events store cost.")
     parser.add_argument("--readers", type=int, default=10)
-    parser.add_argument("--rate", type=int, default=20_000, help="events a second")
-    parser.add_argument("--batch", type=int, default=20, help="events of one batch")
-    parser.add_argument("--events", type=int, default=60_000, help="of one case in one round")
+    parser.add_argument("--rate", type=int, default=4_000, help="events a second; with more readers wake less often")
+    parser.add_argument("--batch", type=int, default=10, help="events of one batch")
+    parser.add_argument("--events", type=int, default=8_000, help="of one case in one round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.set_defaults(volume="ephemeral")
     return run_single("readers", "readers of an events store", parser, measure)
