@@ -25,6 +25,7 @@ from tests.integration.wild import unique_channel
 from tests.processes import Cluster, wait_until
 from tests.raw import Answer as Reply
 from tests.raw import Raw
+from zmqbroker.cli.app import run as main
 from zmqbroker.cli.exits import Exit
 from zmqbroker.client import Command, Request
 from zmqbroker.errors import DeadlineExceeded, LocalProtocolError, NoResponder, RequestError, UnknownCall
@@ -326,7 +327,7 @@ def test_no_responder_gets_more_calls_than_its_credit_and_none_is_lost(trio: Clu
     run(test)
 
 
-def test_simple_clients_call_with_a_req_socket_or_through_no_forwarding_at_all(trio: Cluster) -> None:
+def test_simple_clients_call_with_a_req_socket(trio: Cluster) -> None:
     name = unique_channel()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     with subscribed(trio, name, ("",)) as (responder,), context.socket(zmq.REQ) as req:
@@ -432,10 +433,18 @@ def test_benchmark_of_calls_gets_an_answer_to_each(trio: Cluster) -> None:
 # --- the command line ------------------------------------------------------------------------------------------------
 
 
-def command_line(trio: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run one command to its end, always at the same node, which keeps its own answers."""
-    command = [sys.executable, "-m", "zmqbroker", *words, "--url", node_url(trio, 0)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60)
+CommandLine = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command_line(trio: Cluster, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Runs one command to its end, always at the same node, which keeps its own answers: status, output, errors."""
+
+    def ran(*words: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        return main([*words, "--url", node_url(trio, 0)]), *capsys.readouterr()
+
+    return ran
 
 
 @contextmanager
@@ -453,29 +462,31 @@ def answering_by_command_line(trio: Cluster, *words: str) -> Iterator[None]:
             process.wait(10)
 
 
-def test_commands_and_queries_on_the_command_line(trio: Cluster) -> None:
+def test_commands_and_queries_on_the_command_line(trio: Cluster, command_line: CommandLine) -> None:
     name, upper = unique_channel(), unique_channel()
     with answering_by_command_line(trio, "command", "respond", name, "--echo"):
-        done = command_line(trio, "command", "call", name, "hello", "--json")
-        assert done.returncode == Exit.DONE, done.stderr
-        told = json.loads(done.stdout)
+        status, out, errors = command_line("command", "call", name, "hello", "--json")
+        assert status == Exit.DONE, errors
+        told = json.loads(out)
         assert (told["body"], told["executed"], told["error"]) == ("hello", True, "")
     with answering_by_command_line(trio, "query", "respond", upper, "--exec", "tr a-z A-Z"):
         for hit in (False, True):
-            done = command_line(trio, "query", "call", upper, "abc", "--cache-key", "k", "--cache-ttl-ms", "60000", "--json")
-            assert (json.loads(done.stdout)["body"], json.loads(done.stdout)["cache_hit"]) == ("ABC", hit)
-        assert command_line(trio, "query", "call", upper, "abc", "--stream").stdout == "ABC\n"
-    assert command_line(trio, "command", "call", name, "x").returncode == Exit.NOTHING_THERE
-    assert command_line(trio, "query", "call", upper, "--cache-key", "k").returncode == Exit.REFUSED
-    assert command_line(trio, "command", "respond", name).returncode == Exit.USAGE
+            told = json.loads(
+                command_line("query", "call", upper, "abc", "--cache-key", "k", "--cache-ttl-ms", "60000", "--json")[1]
+            )
+            assert (told["body"], told["cache_hit"]) == ("ABC", hit)
+        assert command_line("query", "call", upper, "abc", "--stream")[1] == "ABC\n"
+    assert command_line("command", "call", name, "x")[0] == Exit.NOTHING_THERE
+    assert command_line("query", "call", upper, "--cache-key", "k")[0] == Exit.REFUSED
+    assert command_line("command", "respond", name)[0] == Exit.USAGE
 
 
-def test_command_line_tells_what_went_wrong_at_the_responder(trio: Cluster) -> None:
+def test_command_line_tells_what_went_wrong_at_the_responder(trio: Cluster, command_line: CommandLine) -> None:
     name = unique_channel()
     with answering_by_command_line(trio, "command", "respond", name, "--exec", "ls /no/such/place"):
-        done = command_line(trio, "command", "call", name, "x")
-    assert done.returncode == Exit.REFUSED
-    assert "ProgramFailed: ls ended with status 2: ls: cannot access" in done.stderr
+        status, _, errors = command_line("command", "call", name, "x")
+    assert status == Exit.REFUSED
+    assert "ProgramFailed: ls ended with status 2: ls: cannot access" in errors
 
 
 # --- helpers on bare sockets -----------------------------------------------------------------------------------------

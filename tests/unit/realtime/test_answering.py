@@ -105,6 +105,19 @@ def test_calls_over_the_credit_wait_in_their_order_and_go_to_whoever_has_room() 
     assert pushed(responders) == []
 
 
+def test_call_that_is_answered_waits_nowhere_any_more() -> None:
+    responders = Responders()
+    for name, credit in ((b"a", 2), (b"b", 1)):
+        responders.join("c", "", name, 1, credit)
+    ask(responders, 1)
+    ask(responders, 2)
+    (_, _, _), (at_b, _, _), (at_a, connection, number) = pushed(responders)
+    assert (connection, number) == (b"a", 2)
+    responders.answered(b"a", at_a, last=True)
+    responders.answered(b"b", at_b, last=True)
+    assert pushed(responders) == [], "the second call is over before its other responder has room"
+
+
 def test_body_of_a_call_is_kept_as_long_as_somebody_may_be_given_it() -> None:
     responders = Responders()
     for name, credit in ((b"a", 2), (b"b", 1)):
@@ -287,6 +300,7 @@ def check(responders: Responders, open_: dict[tuple[bytes, int], None]) -> None:
         )
     waiting = [asked for seat in seats_of(responders) for asked in seat.waiting]
     assert responders._waiting_count == len(waiting)
+    assert all(not asked.owner for asked in waiting), "a call that is over, or owned, waits for somebody else"
     assert responders._waiting_bytes == sum(asked.size for asked in waiting)
     everybody = {id(each): each for mine in responders._connections.values() for each in mine}
     assert sum(len(each.held) for each in everybody.values()) == len(held)
