@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from zmqbroker.client.consumer import Consuming
 from zmqbroker.client.handing import HandOvers
 from zmqbroker.client.producer import Producer
 from zmqbroker.wire.frames import U32_MAX
 
 __all__ = ["Book"]
+
+#: Calls under way at a time: their answers must fit the connection's pipe, and a node refuses more than 1000 (PROTOCOL §3).
+CALLS_MAX = 900
 
 
 class Book:
@@ -16,6 +21,7 @@ class Book:
     def __init__(self) -> None:
         self.consumers: set[Consuming] = set()
         self.producers: set[Producer] = set()
+        self.calls = asyncio.Semaphore(CALLS_MAX)  # commands and queries that may still be sent
         self.hand_overs = HandOvers()
         self._last_consumer = 0
 
