@@ -327,6 +327,30 @@ def test_no_responder_gets_more_calls_than_its_credit_and_none_is_lost(trio: Clu
     run(test)
 
 
+def test_client_has_no_more_calls_under_way_than_a_node_takes(trio: Cluster) -> None:
+    async def test() -> None:
+        async with zmqbroker.Client(node_url(trio, 0)) as caller, zmqbroker.Client(node_url(trio, 1)) as responder:
+            command, held = caller.command(unique_channel()), asyncio.Event()
+
+            async def handler(request: Request) -> None:
+                if request.body:
+                    await held.wait()
+
+            async with responding(responder.command(command.name), handler, concurrency=2000):
+                await call_when_known(command, b"")
+                calls = [asyncio.create_task(command.call(b"wait", timeout_ms=60_000)) for _ in range(1500)]
+                await asyncio.sleep(0.1)
+                with pytest.raises(DeadlineExceeded, match="too many calls of this client are under way") as caught:
+                    await command.call(b"late", timeout_ms=50)
+                assert not caught.value.outcome_unknown
+                held.set()
+                assert {answer.error for answer in await asyncio.gather(*calls)} == {""}
+                parts = [part.body for part in [part async for part in command.stream(b"")]]
+                assert parts == [b""]
+
+    run(test)
+
+
 def test_simple_clients_call_with_a_req_socket(trio: Cluster) -> None:
     name = unique_channel()
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()

@@ -65,7 +65,7 @@ class Command:
         Raises NoResponder, DeadlineExceeded, Busy, MessageTooLarge or InvalidRequest. With `outcome_unknown` the command may
         have been executed: it is never sent a second time here. A task that is cancelled gives its call up.
         """
-        return await call_once(self._home, self._request(body, timeout_ms, id, metadata, tags, trace))
+        return await call_once(self._home, self._book.calls, self._request(body, timeout_ms, id, metadata, tags, trace))
 
     def stream(
         self,
@@ -78,7 +78,7 @@ class Command:
         trace: str = "",
     ) -> AsyncGenerator[Answer, None]:
         """The same, with each part of the answer as it comes: `async for part in …`."""
-        return call_parts(self._home, self._request(body, timeout_ms, id, metadata, tags, trace))
+        return call_parts(self._home, self._book.calls, self._request(body, timeout_ms, id, metadata, tags, trace))
 
     def _request(
         self,
@@ -165,7 +165,7 @@ class Query(Command):
         """As `Command.call`. With both of them the answer is kept at the node under `cache_key` for `cache_ttl_ms`, and may
         itself be one that was kept: then `cache_hit` is true."""
         request = self._request(body, timeout_ms, id, metadata, tags, trace, cache_key, cache_ttl_ms)
-        return await call_once(self._home, request)
+        return await call_once(self._home, self._book.calls, request)
 
 
 async def _serve(handler: Handler, request: Request) -> None:
