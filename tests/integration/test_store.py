@@ -13,8 +13,7 @@ import zmqbroker
 from tests.integration.wild import unique_channel
 from tests.processes import Cluster
 from tests.raw import Raw
-from zmqbroker.client import Durable, Gap, Message, Store
-from zmqbroker.client import StoredEvent as Event
+from zmqbroker.client import DurableSubscription, Gap, Message, Store, StoredEvent
 from zmqbroker.errors import ChannelNotFound, ConsumerTaken, InvalidRequest, PositionGone, Unsupported
 from zmqbroker.wire.frames import Reply, Request
 
@@ -38,13 +37,13 @@ async def fill(store: Store, count: int, first: int = 1, batch: int = 4096) -> N
             await producer.send(b"%d" % number)
 
 
-def numbers(events: Sequence[Event | Message]) -> list[int]:
+def numbers(events: Sequence[StoredEvent | Message]) -> list[int]:
     """Sequences, which are what the bodies say."""
     assert all(event.body == b"%d" % event.sequence for event in events)
     return [event.sequence for event in events]
 
 
-async def take_all(events: Durable) -> None:
+async def take_all(events: DurableSubscription) -> None:
     """Take all that comes."""
     while await events.take():
         pass
@@ -52,7 +51,7 @@ async def take_all(events: Durable) -> None:
 
 async def first_of(store: Store, count: int, **options: object) -> list[int]:
     """The first events of a subscription."""
-    found: list[Event | Message] = []
+    found: list[StoredEvent | Message] = []
     async with store.subscribe(**options) as events:  # type: ignore[call-overload]
         async for event in events:
             found.append(event)
@@ -69,7 +68,7 @@ def test_store_confirms_an_event_that_a_majority_has_and_gives_it_to_any_number_
         assert (await store.publish(b"1")).confirm == "quorum"
         await fill(store, 99, 2)
         for reader in readers:
-            found: list[Event] = []
+            found: list[StoredEvent] = []
             while len(found) < 100:
                 found += await reader.take()
             assert numbers(found) == list(range(1, 101))

@@ -8,7 +8,7 @@ acks, settling, receipts, message                     what is done with received
 transaction, handing                                  acks and sends in one step
 destinations, idle_producers                          sends to several destinations
 home, home_driver, events                             one connection that stays, for what never enters the log
-store, subscription, cursor, durable                  events stores and their readers
+store, store_subscription, cursor, durable            events stores and their readers
 commands, calling, requests, call_values              commands and queries over it: calling and responding
 channels, schedules, cluster, route_tables            what operators do
 sync, sync_queue, sync_producer and other sync_…       the same names for threads
@@ -24,7 +24,7 @@ from zmqbroker.client.confirm import BatchConfirm, Confirm
 from zmqbroker.client.consumer import Consumer
 from zmqbroker.client.cursor import Gap
 from zmqbroker.client.destinations import DestinationResult
-from zmqbroker.client.durable import Durable
+from zmqbroker.client.durable import DurableSubscription
 from zmqbroker.client.events import Event, Events, EventsSubscription, PublishResult
 from zmqbroker.client.held import Message
 from zmqbroker.client.message import Content, Explained, Origin, SendResult
@@ -34,8 +34,7 @@ from zmqbroker.client.requests import Request, Requests
 from zmqbroker.client.route_tables import Bindings, Routes
 from zmqbroker.client.schedules import Schedules
 from zmqbroker.client.store import ConsumerInfo, Store
-from zmqbroker.client.subscription import Event as StoredEvent
-from zmqbroker.client.subscription import Subscription
+from zmqbroker.client.store_subscription import StoredEvent, StoreSubscription
 from zmqbroker.client.sync import SyncClient
 from zmqbroker.client.sync_channels import SyncChannels
 from zmqbroker.client.sync_commands import SyncCommand, SyncQuery, SyncRequest, SyncRequests
@@ -44,7 +43,7 @@ from zmqbroker.client.sync_producer import SyncBatchConfirm, SyncConfirm, SyncPr
 from zmqbroker.client.sync_queue import SyncConsumer, SyncMessage, SyncQueue
 from zmqbroker.client.sync_routing import SyncBindings, SyncRoutes
 from zmqbroker.client.sync_schedules import SyncSchedules
-from zmqbroker.client.sync_store import SyncDurable, SyncStore, SyncSubscription
+from zmqbroker.client.sync_store import SyncDurableSubscription, SyncStore, SyncStoreSubscription
 from zmqbroker.client.sync_transaction import SyncTransaction
 from zmqbroker.client.transaction import Transaction
 from zmqbroker.client.worker import Rejected
@@ -61,7 +60,7 @@ __all__ = [
     "ConsumerInfo",
     "Content",
     "DestinationResult",
-    "Durable",
+    "DurableSubscription",
     "Event",
     "Events",
     "EventsSubscription",
@@ -80,8 +79,8 @@ __all__ = [
     "Schedules",
     "SendResult",
     "Store",
+    "StoreSubscription",
     "StoredEvent",
-    "Subscription",
     "SyncBatchConfirm",
     "SyncBindings",
     "SyncChannels",
@@ -89,7 +88,7 @@ __all__ = [
     "SyncCommand",
     "SyncConfirm",
     "SyncConsumer",
-    "SyncDurable",
+    "SyncDurableSubscription",
     "SyncEvents",
     "SyncEventsSubscription",
     "SyncMessage",
@@ -101,7 +100,7 @@ __all__ = [
     "SyncRoutes",
     "SyncSchedules",
     "SyncStore",
-    "SyncSubscription",
+    "SyncStoreSubscription",
     "SyncTransaction",
     "Transaction",
 ]

@@ -23,7 +23,7 @@ from zmqbroker.client.session import Answer
 from zmqbroker.errors import BrokerError, StaleReceipt
 from zmqbroker.wire.store_requests import OpenConsumerRequest
 
-__all__ = ["Durable", "Opened", "opened"]
+__all__ = ["DurableSubscription", "Opened", "opened"]
 
 #: Events that are acked together, and the longest time that one waits for that in ns, with automatic acks.
 _ACKS_MAX, _ACKS_NS = 256, 250_000_000
@@ -45,7 +45,7 @@ def opened(answer: Answer) -> Opened:
     return Opened(position, answer.field("created", bool), first, last)
 
 
-class Durable:
+class DurableSubscription:
     """Events for one durable consumer: `async for event in durable`, best inside `async with`."""
 
     def __init__(
@@ -71,7 +71,7 @@ class Durable:
     def __aiter__(self) -> AsyncIterator[Message]:
         return self._iterate()
 
-    async def __aenter__(self) -> Durable:
+    async def __aenter__(self) -> DurableSubscription:
         await self.open()
         return self
 

@@ -13,12 +13,12 @@ from zmqbroker.client.book import Book
 from zmqbroker.client.channels import Channels
 from zmqbroker.client.cursor import Cursor, Gap, start_of
 from zmqbroker.client.driver import Driver
-from zmqbroker.client.durable import Durable, Opened, opened
+from zmqbroker.client.durable import DurableSubscription, Opened, opened
 from zmqbroker.client.message import SendResult, read_messages
 from zmqbroker.client.options import ProducerOptions
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.queue import Queue
-from zmqbroker.client.subscription import Event, Subscription
+from zmqbroker.client.store_subscription import StoredEvent, StoreSubscription
 from zmqbroker.commands import consumer_of
 from zmqbroker.commands.names import STORE_PREFIX
 from zmqbroker.errors import InvalidChannel, LocalProtocolError
@@ -108,7 +108,7 @@ class Store:
         max_bytes: int = RECEIVE_SIZE_DEFAULT,
         wait_ms: int = 0,
         timeout_ms: int | None = None,
-    ) -> list[Event]:
+    ) -> list[StoredEvent]:
         """Up to `max` events from one place on: `start` "first" (the default), "last" or "new", a sequence, or an instant.
 
         It may be fewer than there are: ask on from behind the last one. None means that there are no more, or none within
@@ -118,20 +118,20 @@ class Store:
         request = ReadRequest(self.channel, *place, count_max=max, size_max=max_bytes, wait_ms=wait_ms, forward=True)
         return await self._read(request, timeout_ms)
 
-    async def get(self, sequence: int, *, timeout_ms: int | None = None) -> Event | None:
+    async def get(self, sequence: int, *, timeout_ms: int | None = None) -> StoredEvent | None:
         """The event with a sequence; None when it is not there yet, or was deleted. Raises PositionGone as `read` does."""
         place = start_of(None, sequence, None, None)
         found = await self._read(ReadRequest(self.channel, *place, forward=True), timeout_ms)
         return found[0] if found and found[0].sequence == sequence else None
 
-    async def last(self, *, key: str = "", timeout_ms: int | None = None) -> Event | None:
+    async def last(self, *, key: str = "", timeout_ms: int | None = None) -> StoredEvent | None:
         """The newest event, or that of a key; None when there is none. Of a key it is known where `keep_latest` is set."""
         found = await self._read(ReadRequest(self.channel, "last", key=key, forward=True), timeout_ms)
         return found[0] if found else None
 
-    async def _read(self, request: ReadRequest, timeout_ms: int | None) -> list[Event]:
+    async def _read(self, request: ReadRequest, timeout_ms: int | None) -> list[StoredEvent]:
         answer = await self._driver.submit(request, request.wait_ms + (timeout_ms or self._timeout_ms))
-        return list(read_messages(None, self.channel, *answer, Event, self._driver.message_bytes_max))
+        return list(read_messages(None, self.channel, *answer, StoredEvent, self._driver.message_bytes_max))
 
     # --- subscribing -------------------------------------------------------------------------------------------------
 
@@ -146,7 +146,7 @@ class Store:
         rate_limit: int | None = ...,
         on_gap: Callable[[Gap], object] | None = ...,
         max_bytes: int = ...,
-    ) -> Subscription:
+    ) -> StoreSubscription:
         """Keep the position here."""
 
     @overload
@@ -164,7 +164,7 @@ class Store:
         exclusive: bool = ...,
         credit: int = ...,
         visibility_ms: int = ...,
-    ) -> Durable:
+    ) -> DurableSubscription:
         """Have the broker keep the position, for one reader."""
 
     @overload
@@ -181,7 +181,7 @@ class Store:
         ack: Acks = ...,
         credit: int = ...,
         visibility_ms: int = ...,
-    ) -> Durable:
+    ) -> DurableSubscription:
         """The same for a group."""
 
     def subscribe(
@@ -200,7 +200,7 @@ class Store:
         exclusive: bool = True,
         credit: int = 256,
         visibility_ms: int = VISIBILITY_MS_DEFAULT,
-    ) -> Subscription | Durable:
+    ) -> StoreSubscription | DurableSubscription:
         """An iterator over events from one place on, by default "new": those that are published from now on.
 
         Without a name the position is this iterator's own: no event is left out or comes twice, whichever node dies; what
@@ -214,13 +214,13 @@ class Store:
         _check_subscribe(consumer, group, ack, rate_limit, on_gap)
         if not consumer and not group:
             cursor = Cursor(self.channel, place, _EVENTS_MAX, max_bytes, rate_limit)
-            return Subscription(self._driver, self.channel, cursor, self._timeout_ms, self._book.consumers, on_gap)
+            return StoreSubscription(self._driver, self.channel, cursor, self._timeout_ms, self._book.consumers, on_gap)
         queue = self.consumer(consumer or group)
         if rate_limit is not None:
             credit = min(credit, max(rate_limit // 5, 2))  # what waits here is a fifth of a second's
         inner = queue.consume(credit=credit, visibility_ms=visibility_ms, max_bytes=max_bytes)
         shared = {"exclusive": exclusive and not group, "auto": ack == "auto"}
-        return Durable(self._driver, queue, inner, place, self._timeout_ms, rate_limit=rate_limit, **shared)
+        return DurableSubscription(self._driver, queue, inner, place, self._timeout_ms, rate_limit=rate_limit, **shared)
 
     # --- durable consumers -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
 
 from zmqbroker.client.cursor import Gap
-from zmqbroker.client.durable import Durable, Opened
+from zmqbroker.client.durable import DurableSubscription, Opened
 from zmqbroker.client.message import SendResult
 from zmqbroker.client.options import (
     DurableOptions,
@@ -20,7 +20,7 @@ from zmqbroker.client.options import (
 )
 from zmqbroker.client.producer import Producer
 from zmqbroker.client.store import ConsumerInfo, Store
-from zmqbroker.client.subscription import Event, Subscription
+from zmqbroker.client.store_subscription import StoredEvent, StoreSubscription
 from zmqbroker.client.sync_producer import SyncProducer
 from zmqbroker.client.sync_queue import SyncMessage, SyncQueue
 from zmqbroker.errors import LocalProtocolError
@@ -29,7 +29,7 @@ from zmqbroker.wire.batch import Buffer
 if TYPE_CHECKING:
     from zmqbroker.client.sync import SyncClient
 
-__all__ = ["SyncDurable", "SyncStore", "SyncSubscription"]
+__all__ = ["SyncDurableSubscription", "SyncStore", "SyncStoreSubscription"]
 
 
 class SyncStore:
@@ -56,39 +56,41 @@ class SyncStore:
         """A producer for many events. Settings are those of `Queue.producer`."""
         return SyncProducer(self._client, self._client.run(self._producer(settings)))
 
-    def read(self, max: int = 1, **options: Unpack[ReadOptions]) -> list[Event]:
+    def read(self, max: int = 1, **options: Unpack[ReadOptions]) -> list[StoredEvent]:
         """Up to `max` events from one place on. Options are those of `Store.read`."""
         return self._client.run(self._store.read(max, **options))
 
-    def get(self, sequence: int, *, timeout_ms: int | None = None) -> Event | None:
+    def get(self, sequence: int, *, timeout_ms: int | None = None) -> StoredEvent | None:
         """The event with a sequence; see `Store.get`."""
         return self._client.run(self._store.get(sequence, timeout_ms=timeout_ms))
 
-    def last(self, *, key: str = "", timeout_ms: int | None = None) -> Event | None:
+    def last(self, *, key: str = "", timeout_ms: int | None = None) -> StoredEvent | None:
         """The newest event, or that of a key; see `Store.last`."""
         return self._client.run(self._store.last(key=key, timeout_ms=timeout_ms))
 
     @overload
     def subscribe(
         self, *, on_gap: Callable[[Gap], object] | None = ..., **options: Unpack[ReadSubscribeOptions]
-    ) -> SyncSubscription:
+    ) -> SyncStoreSubscription:
         """Keep the position here."""
 
     @overload
-    def subscribe(self, *, consumer: str, exclusive: bool = ..., **options: Unpack[DurableOptions]) -> SyncDurable:
+    def subscribe(self, *, consumer: str, exclusive: bool = ..., **options: Unpack[DurableOptions]) -> SyncDurableSubscription:
         """Have the broker keep the position, for one reader."""
 
     @overload
-    def subscribe(self, *, group: str, **options: Unpack[DurableOptions]) -> SyncDurable:
+    def subscribe(self, *, group: str, **options: Unpack[DurableOptions]) -> SyncDurableSubscription:
         """The same for a group."""
 
-    def subscribe(self, **options: Any) -> SyncSubscription | SyncDurable:
+    def subscribe(self, **options: Any) -> SyncStoreSubscription | SyncDurableSubscription:
         """An iterator over events from one place on, which begins with this call. Options are those of `Store.subscribe`.
 
         `on_gap` is called in the client's thread.
         """
         inner = self._client.run(self._begin(options))
-        return SyncDurable(self._client, inner) if isinstance(inner, Durable) else SyncSubscription(self._client, inner)
+        if isinstance(inner, DurableSubscription):
+            return SyncDurableSubscription(self._client, inner)
+        return SyncStoreSubscription(self._client, inner)
 
     def consumer(self, name: str) -> SyncQueue:
         """A durable consumer as the queue that it is; see `Store.consumer`."""
@@ -106,8 +108,8 @@ class SyncStore:
         """Forget a durable consumer, or a group, and its position. Raises ChannelNotFound."""
         self._client.run(self._store.delete_consumer(name))
 
-    async def _begin(self, options: dict[str, Any]) -> Subscription | Durable:
-        subscribe = cast(Callable[..., Subscription | Durable], self._store.subscribe)
+    async def _begin(self, options: dict[str, Any]) -> StoreSubscription | DurableSubscription:
+        subscribe = cast(Callable[..., StoreSubscription | DurableSubscription], self._store.subscribe)
         return await subscribe(**options).__aenter__()
 
     async def _consumer_name(self, name: str) -> str:
@@ -117,13 +119,13 @@ class SyncStore:
         return await self._store.producer(**settings).__aenter__()
 
 
-class SyncSubscription:
+class SyncStoreSubscription:
     """Events of one store: `for event in subscription`, best inside `with subscription`."""
 
-    def __init__(self, client: SyncClient, subscription: Subscription) -> None:
+    def __init__(self, client: SyncClient, subscription: StoreSubscription) -> None:
         self._client, self._inner = client, subscription
 
-    def __iter__(self) -> Iterator[Event]:
+    def __iter__(self) -> Iterator[StoredEvent]:
         try:
             while events := self._client.run(self._inner.take()):
                 yield from events
@@ -135,17 +137,17 @@ class SyncSubscription:
         with contextlib.suppress(LocalProtocolError):  # a closed client has nothing under way
             self._client.run(self._inner.close())
 
-    def __enter__(self) -> SyncSubscription:
+    def __enter__(self) -> SyncStoreSubscription:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
 
-class SyncDurable:
+class SyncDurableSubscription:
     """Events for one durable consumer: `for event in durable`, best inside `with durable`."""
 
-    def __init__(self, client: SyncClient, durable: Durable) -> None:
+    def __init__(self, client: SyncClient, durable: DurableSubscription) -> None:
         self._client, self._inner = client, durable
 
     def __iter__(self) -> Iterator[SyncMessage]:
@@ -168,7 +170,7 @@ class SyncDurable:
         with contextlib.suppress(LocalProtocolError):  # a closed client has returned everything
             self._client.run(self._inner.close())
 
-    def __enter__(self) -> SyncDurable:
+    def __enter__(self) -> SyncDurableSubscription:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

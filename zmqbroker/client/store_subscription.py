@@ -20,19 +20,19 @@ from zmqbroker.client.message import Content, Messages, read_messages
 from zmqbroker.client.session import Answer
 from zmqbroker.errors import BrokerError, PositionGone
 
-__all__ = ["Event", "Subscription"]
+__all__ = ["StoreSubscription", "StoredEvent"]
 
 #: Answers that wait here to be taken, with the one that is under way.
 _ANSWERS_MAX = 2
 
 
-class Event(Content):
+class StoredEvent(Content):
     """An event that was read. Nobody acks it: its reader's position is the reader's own."""
 
     __slots__ = ()
 
 
-class Subscription:
+class StoreSubscription:
     """Events of one store: `async for event in subscription`, best inside `async with`, which fixes where it begins."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Subscription:
         self._timeout_ms = timeout_ms + WAIT_MS
         self._active = active  # it is in there from the first request to the end of close
         self._on_gap = on_gap
-        self._came: deque[Messages[Event] | PositionGone] = deque()  # in order; a PositionGone stands for a gap
+        self._came: deque[Messages[StoredEvent] | PositionGone] = deque()  # in order; a PositionGone stands for a gap
         self._under_way: asyncio.Future[Answer] | None = None
         self._timer: asyncio.TimerHandle | None = None  # set while a limited reader must not ask
         self._change = asyncio.Event()  # set when something came, or the subscription stops
@@ -57,10 +57,10 @@ class Subscription:
         self._closing = False
         self._closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[StoredEvent]:
         return self._iterate()
 
-    async def __aenter__(self) -> Subscription:
+    async def __aenter__(self) -> StoreSubscription:
         """Find the place where it begins: what is published from now on is behind it."""
         try:
             while not self._cursor.position and self._error is None and not self._stopping:
@@ -79,7 +79,7 @@ class Subscription:
     ) -> None:
         await self.close()
 
-    async def take(self) -> Sequence[Event]:
+    async def take(self) -> Sequence[StoredEvent]:
         """The events of one answer as soon as there are any; none when the subscription has stopped.
 
         Raises PositionGone in the place of events that are no longer kept; the next call goes on behind them.
@@ -125,7 +125,7 @@ class Subscription:
         self._active.discard(self)
         self._closed.set_result(None)
 
-    async def _iterate(self) -> AsyncIterator[Event]:
+    async def _iterate(self) -> AsyncIterator[StoredEvent]:
         try:
             while events := await self.take():
                 for event in events:
@@ -159,7 +159,7 @@ class Subscription:
         self._under_way = None
         try:
             answer = future.result()
-            events = read_messages(None, self._channel, *answer, Event, self._driver.message_bytes_max)
+            events = read_messages(None, self._channel, *answer, StoredEvent, self._driver.message_bytes_max)
             self._cursor.answered(answer, events.receipts, time.monotonic_ns())
             if events:
                 self._came.append(events)

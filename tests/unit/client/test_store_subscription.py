@@ -11,7 +11,7 @@ import pytest
 from zmqbroker.client.answer import Answer
 from zmqbroker.client.consumer import Consuming
 from zmqbroker.client.cursor import Cursor, Gap, Start
-from zmqbroker.client.subscription import Subscription
+from zmqbroker.client.store_subscription import StoreSubscription
 from zmqbroker.errors import BrokerError, ChannelNotFound, PositionGone, RemoteProtocolError
 from zmqbroker.wire.codec import encode_batch
 from zmqbroker.wire.requests import ReadRequest
@@ -39,9 +39,9 @@ class Broker:
     def forget(self, future: asyncio.Future[Answer]) -> None:
         self.forgotten += 1
 
-    def subscription(self, start: Start = FIRST, **options: Any) -> Subscription:
+    def subscription(self, start: Start = FIRST, **options: Any) -> StoreSubscription:
         cursor = Cursor(STORE, start, 10, 1000, options.pop("rate_limit", None))
-        return Subscription(self, STORE, cursor, 1000, self.active, **options)  # type: ignore[arg-type]
+        return StoreSubscription(self, STORE, cursor, 1000, self.active, **options)  # type: ignore[arg-type]
 
     async def answer(self, first: int, last: int, *, newest: int = 0) -> None:
         """Answer the READ that is under way with these events; `last` below `first`: with none."""
