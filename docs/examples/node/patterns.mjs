@@ -20,9 +20,9 @@ const EVENTS = 0xa3, CALLED = 0xa6, ERROR = 0xff, ANSWER_MS = 2000, WAIT_MS = 10
 const [noun, verb, addresses, name, ...rest] = process.argv.slice(2), counts = ["read", "subscribe", "respond"].includes(verb);
 const nodes = addresses?.split(","), session = randomBytes(16), deadline = Date.now() + 30_000;
 let socket, pushed; // one connection at a time, and what was pushed on it while a reply was waited for
-let lastRequest = 0n; // request ids are new for every request of a session
-let left = counts ? Number(rest[0]) : 0; // messages that are to come
+let lastRequest = 0n, left = counts ? Number(rest[0]) : 0; // the id of each request is new; messages that are to come
 function show(body) { left -= 1; process.stdout.write(Buffer.concat([body, Buffer.from("\n")])); }
+const noneInTime = (error) => (error.code === "EAGAIN" ? [] : Promise.reject(error));
 
 /** Make a request, and wait for nothing. Where there is no connection, it first takes the session to the next node. */
 async function tell(command, fields, bodies = [], id = ++lastRequest) {
@@ -31,17 +31,17 @@ async function tell(command, fields, bodies = [], id = ++lastRequest) {
   if (!socket) {
     nodes.push(nodes.shift());
     // ZeroMQ must not connect again by itself: the node would know neither session nor subscription, and nobody would notice.
-    [pushed, socket] = [[], new Dealer({ linger: 0, reconnectInterval: -1 })];
+    [pushed, socket] = [[], new Dealer({ linger: 0, reconnectInterval: -1, sendTimeout: 0 })];
     socket.connect(`tcp://${nodes.at(-1)}`);
     await tell(HELLO, { session, client_id: "node-example" });
   }
-  await socket.send([Buffer.concat([header, encode(fields, { useBigInt64: true })]), ...bodies]);
+  await socket.send([Buffer.concat([header, encode(fields, { useBigInt64: true })]), ...bodies]).catch(noneInTime);
 }
 
 /** What comes next; undefined when nothing does in time. Integers of 64 bits become BigInt: a Number cannot hold a receipt. */
 async function next(until) {
   socket.receiveTimeout = Math.max(until - Date.now(), 0);
-  const [header, ...bodies] = await socket.receive().catch((error) => (error.code === "EAGAIN" ? [] : Promise.reject(error)));
+  const [header, ...bodies] = await socket.receive().catch(noneInTime);
   const fields = header?.length > 12 ? decode(header.subarray(12), { useBigInt64: true }) : {};
   return header && { command: header[3], id: header.readBigUInt64LE(4), fields, bodies };
 }
