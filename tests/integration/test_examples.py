@@ -254,9 +254,13 @@ class Scripted:
         assert request.command == expected
         return head, request
 
-    def answer(self, request_id: int, command: Reply, fields: dict[str, object]) -> None:
+    def answer(self, request_id: int, command: Reply, fields: dict[str, object], *bodies: bytes) -> None:
         """Answer the client whose request was the last one."""
-        self._router.send_multipart([self._client, encode_header(command, request_id, fields)])
+        self.push(encode_header(command, request_id, fields), *bodies)
+
+    def push(self, *sent: bytes) -> None:
+        """Send that client these very frames."""
+        self._router.send_multipart([self._client, *sent])
 
 
 @contextmanager

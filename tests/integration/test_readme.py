@@ -13,14 +13,16 @@ import pytest
 import zmq
 
 import zmqbroker
+from tests.integration.test_examples import started
 from tests.integration.wild import Wild, unique_channel
 from tests.processes import Cluster, Node
 from zmqbroker.wire.frames import Reply, Request
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 PROGRAMS = [str(found) for found in re.findall(r"```python\n(.*?)```", README, re.DOTALL)]
-CLIENT, BARE, EVENTS = (
-    next(program for program in PROGRAMS if sign in program) for sign in ("client.queue(", "zmq.Context()", "client.events(")
+CLIENT, BARE, EVENTS, CALLING = (
+    next(program for program in PROGRAMS if sign in program)
+    for sign in ("client.queue(", "zmq.Context()", "client.events(", "ask(0x25")
 )
 URL, ENDPOINT, CHANNEL = "zmqbroker://127.0.0.1:5590", "tcp://127.0.0.1:5590", '"orders"'
 #: Where the bare program goes over from sending to receiving.
@@ -113,6 +115,21 @@ def test_messages_of_the_python_client_are_received_by_the_bare_program(trio: Cl
         said = run(receiving_part(bare_program(chosen(trio, which).endpoint, channel, kind)))
         assert said.splitlines() == ["1 b'one'", "2 b'two'", f"3 {'drei – ü'.encode()!r}"]
         assert queue.stats()["acked"] == 3
+
+
+@pytest.mark.parametrize("kind", SOCKETS)
+def test_bare_program_calls_a_command_that_the_python_client_answers(trio: Cluster, kind: str) -> None:
+    name = unique_channel()
+    bare = bare_program(chosen(trio, "follower").endpoint, "unused", kind)
+    assert CALLING.count('"restart"') == 1
+    program = bare[: bare.index(SENDING)] + CALLING.replace('"restart"', f'"{name}"')
+    with (
+        zmqbroker.SyncClient(chosen(trio, "follower").endpoint) as client,
+        client.command(name).requests() as requests,
+        started([sys.executable, "-c", program]) as process,
+    ):
+        next(requests).answer(b"restarted")
+        assert process.communicate(timeout=60) == ("done b'restarted'\n", "")
 
 
 def test_bare_program_that_is_refused_says_why(trio: Cluster) -> None:
