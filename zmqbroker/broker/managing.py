@@ -13,6 +13,7 @@ from zmqbroker.broker.records import Moment
 from zmqbroker.broker.store_rules import unmanageable
 from zmqbroker.commands import (
     ANY_INCARNATION,
+    STORE_PREFIX,
     ChannelChanged,
     ChannelSettings,
     Counted,
@@ -26,7 +27,6 @@ from zmqbroker.commands import (
     Said,
     UpdateChannel,
     completed,
-    is_consumer,
     settings_said,
 )
 from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
@@ -105,7 +105,9 @@ def _delete(queue: Queue, sequences: tuple[tuple[int, int], ...]) -> int:
 
 
 def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment, served: Served) -> Result:
-    """Oldest first. A message that came from nowhere, or from a consumer of an events store, stays, unless it is said where to.
+    """Oldest first. A message that came from nowhere, or from an events store, stays, unless it is said where to.
+
+    A store has its events still: by a binding, or through a consumer, others have got them. So it would have them twice.
 
     It is through when so many were moved as were wanted, or when there are no more; otherwise the result says where to go on.
     """
@@ -119,7 +121,7 @@ def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment,
         origin = batch.value.origin
         if command.origin and (origin is None or origin.channel != command.origin):
             continue
-        to = command.to or (origin.channel if origin is not None and not is_consumer(origin.channel) else "")
+        to = command.to or (origin.channel if origin is not None and not origin.channel.startswith(STORE_PREFIX) else "")
         room = command.count_max - count if command.count_max else batch.last - batch.first + 1
         if to in ("", queue.name) or not (last := _last_waiting(queue, max(batch.first, command.first), batch.last, room)):
             continue

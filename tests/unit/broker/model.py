@@ -212,6 +212,8 @@ class Model(Routing):
             return full
         first = self.put(channel, command, messages, duplicates)
         self.to_serve.append(channel)
+        self.serve_all()  # who waits here, before anybody has room made in what is bound
+        self.to_serve = []
         self.feed(command, first, duplicates)
         return Published(first, header.count, False, self.now, duplicates)
 
@@ -351,7 +353,7 @@ class Model(Routing):
         for part in parts[:limit]:
             waiting = [m for m in channel.live() if m.part is part and m.waits and m.sequence >= command.first]
             origin = waiting[0].origin if waiting else None
-            to = command.to or (origin.channel if origin and ">" not in origin.channel else "")
+            to = command.to or (origin.channel if origin and "events_store:" not in origin.channel else "")
             wanted = not command.origin or (origin is not None and origin.channel == command.origin)
             if command.count_max:
                 waiting = waiting[: command.count_max - count]

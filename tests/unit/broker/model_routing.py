@@ -95,7 +95,8 @@ class Routing(HandingOver):
             return False
         if self.take(channel, command, first, known, "binding"):
             return True
-        target = self.used(channel.settings.dead_letter) if channel.settings.dead_letter else None
+        elsewhere = channel.settings.dead_letter not in ("", command.header.channel)
+        target = self.used(channel.settings.dead_letter) if elsewhere else None
         return isinstance(target, Channel) and self.take(target, command, first, known, "overflow")
 
     def take(self, channel: Channel, command: Publish, first: int, known: list[int], reason: str) -> bool:
