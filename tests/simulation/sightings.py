@@ -63,7 +63,7 @@ class Sightings:
     def _redeliveries(self, messages: MessageLedger) -> Iterator[str]:
         """After an ack that finished a message nobody is given it; every other ack that was confirmed came after such a one.
 
-        But for one that comes when its message has left for the dead-letter channel, has expired or was dropped: that is in vain.
+        But for one that comes when its message has left for a dead-letter channel, has expired or was dropped: it is in vain.
         The ledger lets no ack be served while its message is there and another holds it (I16), so it came afterwards.
         """
         latest: defaultdict[Value, int] = defaultdict(int)
