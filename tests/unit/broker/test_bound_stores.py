@@ -15,6 +15,7 @@ from zmqbroker.commands import (
     DeleteChannel,
     OpenConsumer,
     Origin,
+    PublishAll,
     Purge,
     Redrive,
     Reject,
@@ -68,6 +69,13 @@ def test_dead_letters_of_a_bound_queue_that_come_to_its_store_feed_nothing() -> 
     delivery = node.delivery(publish(channel=STORE))
     assert origins(delivery) == [None, Origin("q", 1, 0, "overflow")]
     assert (node.stats(STORE).depth, node.stats("q").depth, node.stats("q").last_sequence) == (3, 1, 2)
+
+
+def test_queue_that_is_a_destination_beside_a_store_that_feeds_it_gets_the_message_twice() -> None:
+    node = Node()
+    node.entry(SetBinding("events_store:>", "q"))
+    node.entry(PublishAll((publish(channel=STORE), publish(channel="q"))))
+    assert origins(node.delivery(receive(9, channel="q"))) == [None, Origin(STORE, 1, 0, "binding")]
 
 
 # --- the entry that has the bodies ----------------------------------------------------------------------------------------
