@@ -8,6 +8,7 @@ from tests.mutants import (
     reading,
     recycling,
     replicating,
+    routing,
     scripts,
     serving,
     settling,
@@ -400,5 +401,5 @@ _DISKS = (
 
 MUTANTS: tuple[Mutant, ...] = (
     *(*_ELECTIONS, *_REPLICATION, *_MEMBERSHIP, *_READS, *_STORAGE),
-    *(*_REST, *_OWN, *_FILES, *ordering.MUTANTS, *_DISKS, *settling.MUTANTS, *stores.MUTANTS),
+    *(*_REST, *_OWN, *_FILES, *ordering.MUTANTS, *_DISKS, *settling.MUTANTS, *stores.MUTANTS, *routing.MUTANTS),
 )

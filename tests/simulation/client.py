@@ -75,13 +75,13 @@ class Client:
         command: ClientCommand | None,
         finished: Callable[[Answer], object],
         *,
-        batch: bytes = b"",
+        batches: tuple[bytes, ...] = (),
         number: int = 0,
         extra_ns: int = 0,
     ) -> Operation:
         """Start an operation and try it until it is answered."""
         number = number or self.next_number()
-        request = Request(self.id, number, self.session, command, batch)
+        request = Request(self.id, number, self.session, command, batches)
         operation = self.operations[number] = Operation(request, self.world.now_ns, finished, extra_ns)
         self._attempt(operation)
         return operation

@@ -23,6 +23,7 @@ from tests.simulation.node import SimNode
 from tests.simulation.options import Options
 from tests.simulation.producers import Producer
 from tests.simulation.readers import Reader
+from tests.simulation.routed import BOUND, ROUTED, Binder
 from tests.simulation.rules import rules_of
 from tests.simulation.sightings import Sightings
 from tests.simulation.stores import Device, MemoryDevice, SegmentDevice
@@ -66,6 +67,9 @@ class Cluster:
         self.histories = {channel: History() for channel in self.channels if channel not in self.rules}
         self.sightings = Sightings()
         self.store_histories = histories() if options.store else {}
+        if options.routed:
+            self.histories[ROUTED] = History()
+            self.store_histories[BOUND] = History()  # it gets what the store gets, under the same sequences
 
     def boot(self) -> None:
         """Start every node, and the clients."""
@@ -90,11 +94,19 @@ class Cluster:
         self.consumers += [Consumer(self, 61 + n, channel) for n, channel in enumerate(dead)]
         if options.store:
             self.producers.append(Producer(self, 11, STORE))
+            if options.routed:
+                self._add_routing()
             names = [name for name, count in CONSUMERS.items() for _ in range(count)]
             self.consumers += [StoreReader(self, 91 + n, name) for n, name in enumerate(names)]
         if self.rules:
             self.admin = Admin(self, 81)
         self.readers = [Reader(self, 41 + n, channels[n % len(channels)]) for n in range(options.readers)]
+
+    def _add_routing(self) -> None:
+        """Who sends to the store and a queue at once, and who reads from that, and from the queue that the store feeds."""
+        self.producers.append(Producer(self, 12, STORE, ROUTED))
+        self.consumers += [Consumer(self, 71, ROUTED), Consumer(self, 72, BOUND)]
+        Binder(self, 82, self.producers[-2:])
 
     def history_of(self, channel: str) -> History | None:
         """What clients saw of a channel; None of one with rules."""

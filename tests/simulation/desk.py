@@ -10,7 +10,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from zmqbroker.commands import Ack, Close, CreateChannel, Delivery, OpenConsumer, OpenProducer, Receive, Settle, UpdateChannel
+from zmqbroker.commands import (
+    Ack,
+    Close,
+    CreateChannel,
+    Delivery,
+    OpenConsumer,
+    OpenProducer,
+    Receive,
+    SetBinding,
+    Settle,
+    UpdateChannel,
+)
 from zmqbroker.errors import NoMajority, NotLeader, RequestError
 from zmqbroker.raft.messages import Role, SoftState
 from zmqbroker.server.replies import messages_reply
@@ -18,6 +29,7 @@ from zmqbroker.server.routes import Pending, Route, Waiter
 from zmqbroker.server.sessions import Liveness
 from zmqbroker.wire import codec
 from zmqbroker.wire.frames import Reply
+from zmqbroker.wire.publish_all import PublishAllFrames
 
 if TYPE_CHECKING:
     from tests.simulation.node import SimNode
@@ -26,7 +38,7 @@ __all__ = ["Answer", "ClientCommand", "Request", "SimDesk"]
 
 
 #: What clients ask for beside to store a batch.
-ClientCommand = OpenProducer | OpenConsumer | Receive | Ack | Settle | Close | CreateChannel | UpdateChannel
+ClientCommand = OpenProducer | OpenConsumer | Receive | Ack | Settle | Close | CreateChannel | UpdateChannel | SetBinding
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +49,7 @@ class Request:
     number: int  # request id
     session: bytes
     command: ClientCommand | None = None
-    batch: bytes = b""
+    batches: tuple[bytes, ...] = ()  # several: of one message, each for another channel
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +86,12 @@ class SimDesk:
         self.liveness.heard(request.session, node.clock.monotonic_ns())
         command = request.command
         if command is None:
-            codec.read_batch(request.batch)
-            group.publish(request.batch, 0, pending)
+            for batch in request.batches:
+                codec.read_batch(batch)
+            if len(request.batches) > 1:
+                group.submit(PublishAllFrames(request.batches), pending)
+            else:
+                group.publish(request.batches[0], 0, pending)
         else:
             if isinstance(command, Close):
                 group.end_receives(command)

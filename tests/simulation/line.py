@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from tests.fault.history import History
 from tests.simulation.consumers import Consumer
 from tests.simulation.desk import Answer, Request
-from tests.simulation.tracked import Body
+from tests.simulation.tracked import Body, sends_of
 from tests.simulation.world import MILLISECOND
 from zmqbroker.broker import Applied, Machine
 from zmqbroker.commands import (
@@ -62,8 +62,8 @@ class Line:
         """An entry was applied for the first time. A receive that is repeated before an ack of the same entry is no fault."""
         told = list(zip(commands, applied.results, strict=True))
         for command, result in told:
-            if isinstance(command, Publish):
-                self._published(machine.applied_index, command, result)
+            for batch, stored in sends_of(command, result):
+                self._published(machine.applied_index, batch, stored)
         for delivery in applied.deliveries:
             if delivery.channel in self.acked:
                 self._delivered(node, delivery)
@@ -72,7 +72,7 @@ class Line:
                 self._acked(command, result)
 
     def rest(self, commands: Sequence[Command], applied: Applied) -> tuple[list[Command], Applied]:
-        """The entry without what is of stores: it is for the ledger of all other channels."""
+        """The entry without what is of consumers: it is for the ledger of all queues, bound ones too."""
         kept: list[Command] = []
         results: list[Result] = []
         for command, result in zip(commands, applied.results, strict=True):
@@ -99,8 +99,6 @@ class Line:
         if isinstance(command, Receive) and command.channel in self.acked:
             self._sessions.add(command.key.session)
             return True
-        if isinstance(command, Publish):
-            return command.header.channel == STORE
         if isinstance(command, Close):
             return command.session in self._sessions
         return isinstance(command, OpenConsumer) or (isinstance(command, Ack) and command.channel in self.acked)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.simulation.node import STALL_MAX_NS, SimNode
+from tests.simulation.routed import BOUND, ROUTED
 from tests.simulation.world import SECOND
 from zmqbroker.raft.messages import Role
 
@@ -130,7 +131,8 @@ class Ending:
         cluster = self._cluster
         if not all(producer.idle for producer in cluster.producers) or not cluster.machines.line.is_read:
             return False
-        return not any(cluster.machines.messages.channel(channel).live for channel in cluster.channels)
+        routed = (ROUTED, BOUND) if cluster.options.routed else ()
+        return not any(cluster.machines.messages.channel(channel).live for channel in (*cluster.channels, *routed))
 
     def _members(self) -> list[SimNode]:
         membership = self._cluster.raft.membership

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from tests.simulation.invariants import NodeWatch, RaftWatch
 from tests.simulation.line import Line
 from tests.simulation.message_ledger import MessageLedger
+from tests.simulation.tracked import sends_of
 from zmqbroker.broker import Applied, Machine
 from zmqbroker.commands import Command, Publish, Published, Result
 from zmqbroker.errors import RequestError
@@ -63,8 +64,9 @@ class MachineWatch:
             self.last_applied = index
             self._applied[index] = applied
             for command, result in zip(commands, applied.results, strict=True):
-                if isinstance(command, Publish) and isinstance(result, Published):
-                    self._published(watch.id, command, result)
+                for batch, told in sends_of(command, result):
+                    if isinstance(told, Published):
+                        self._published(watch.id, batch, told)
             self.line.applied(watch.id, machine, commands, applied)
             self.messages.applied(watch.id, machine, *self.line.rest(commands, applied))
             if machine.now_unix_ns > self._latest_unix_ns():

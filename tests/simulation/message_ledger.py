@@ -15,12 +15,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from heapq import heappop, heappush
 
-from tests.simulation.tracked import Body, ChannelLedger, Tracked, due_after, places_in
+from tests.simulation.tracked import Body, ChannelLedger, Tracked, due_after, places_in, sends_of
 from zmqbroker.broker import Applied, Machine
 from zmqbroker.commands import (
     RECEIPT_ORDINAL_BITS,
     Ack,
     Acked,
+    BindingChanged,
     ChannelChanged,
     Close,
     Closed,
@@ -41,7 +42,9 @@ from zmqbroker.commands import (
     Requeue,
     Result,
     Run,
+    SetBinding,
     UpdateChannel,
+    is_store,
 )
 from zmqbroker.errors import StaleReceipt
 
@@ -69,6 +72,7 @@ class MessageLedger:
         self._expiries: list[tuple[int, int, Tracked]] = []
         self._pushed = 0
         self._visibility_ms: dict[ReceiveKey, int] = {}  # of every receive
+        self.bound: dict[str, str] = {}  # by store: the queue that it feeds, which has no other senders, no rules and no bounds
         self._node = self._now = self._index = 0  # of the entry that is being told
 
     def channel(self, name: str) -> ChannelLedger:
@@ -130,9 +134,12 @@ class MessageLedger:
                 self._return(message)
 
     def _command(self, command: Command, result: Result) -> None:
-        if isinstance(command, Publish):
-            self._publish(command, result)
-        elif isinstance(command, Receive):
+        for batch, told in sends_of(command, result):
+            if is_store(batch.header.channel):
+                self._feed(batch, told)
+            else:
+                self._publish(batch, told)
+        if isinstance(command, Receive):
             self._visibility_ms.setdefault(command.key, command.visibility_ms)
         elif isinstance(command, Settled):
             self._settle(command, result)
@@ -144,6 +151,8 @@ class MessageLedger:
             self._agree(len(held), result.returned, command)
         elif isinstance(command, CreateChannel | UpdateChannel) and isinstance(result, ChannelChanged):
             self.channel(command.channel).settings = command.settings
+        elif isinstance(command, SetBinding) and isinstance(result, BindingChanged):
+            self.bound[command.source] = command.queues
 
     # --- commands ------------------------------------------------------------------------------------------------------
 
@@ -167,6 +176,19 @@ class MessageLedger:
                 if expires:
                     self._push(self._expiries, expires, message)
                 sequence += 1
+
+    def _feed(self, command: Publish, result: Result) -> None:
+        """What a store has taken is in the queue that is bound to it: with the same body, behind all others."""
+        name, channel = command.header.channel, self.bound.get(command.header.channel)
+        if channel is None or not isinstance(result, Published) or result.duplicate:
+            return
+        queue = self.channel(channel)
+        for place in range(result.count):
+            body, sequence = (self._index, command.position, place), queue.last + 1
+            message = self._by_body[body] = Tracked(body, channel, sequence, 0, 0)
+            message.origin = Origin(name, result.first_sequence + place, 0, "binding")
+            self.places[channel, sequence] = message
+            queue.put(message)
 
     def _settle(self, command: Settled, result: Result) -> None:
         if not isinstance(result, Acked | Counted | StaleReceipt):

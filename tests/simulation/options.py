@@ -103,6 +103,7 @@ class Options:
     ruled: float = 0.0  # chance of a channel to have rules: limits, bounds, a dead-letter channel
     treated: float = 0.0  # share of the batches with delays, expirations and priorities, on channels with rules
     store: bool = False  # there is an events store, with durable consumers
+    routed: bool = False  # a queue is bound to that store, and messages are sent to it and another queue at once
     settled: float = 0.0  # share of the deliveries that are not acked but nacked, rejected, requeued or extended there
 
     @property
@@ -200,6 +201,7 @@ def draw(seed: int, *, nodes: int | None = None) -> Options:
     if not one_by_one:
         options |= _queues(Chance(seed, 11))
         options["store"] = seed > STORE_SEEDS and seed % 10 in (4, 6)
+        options["routed"] = seed > STORE_SEEDS and seed % 10 == 6
     if faults and options["segments"] and cast(int, options["nodes"]) > 2:
         faults += _damage(Chance(seed, 9))
     return Options(**options, **limits, **network, faults=faults)  # type: ignore[arg-type]

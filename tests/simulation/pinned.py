@@ -18,5 +18,6 @@ PINNED: dict[int, str] = {
     1000690: "a move of bodies began after a snapshot had emptied the log (StateFlusher._flush_group, and its twin here)",
     3087: "works of two terms durable at once: an answer of the earlier term was taken for a lie (the simulator's)",
     1000218: "a receipt of what a send had pushed out in the same entry was taken for one that nobody holds (the simulator's)",
+    3000296: "an ack that found its message expired was taken for one that had ended it (the simulator's)",
     3193: "a snapshot that came while another was being installed (the simulator's)",
 }

@@ -4,7 +4,7 @@ confirmed. Every send, and how it ended, goes into the history."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.fault.history import Outcome, Send, body_of
 from tests.simulation.client import Client, Operation
@@ -37,12 +37,13 @@ class _Batch:
 
 
 class Producer(Client):
-    """One producer of one channel."""
+    """One producer of one channel, or of several, all of which take its messages or none."""
 
-    def __init__(self, cluster: Cluster, id: int, channel: str) -> None:
+    def __init__(self, cluster: Cluster, id: int, *channels: str) -> None:
         super().__init__(cluster, id)
-        self.channel = channel
-        self.window = self.chance.choice((1, 1, 2, 4))
+        self.channels = channels
+        self.window = self.chance.choice((1, 1, 2, 4)) if len(channels) == 1 else 1  # several: one at a time, or in order
+        self.held = False  # sends nothing yet
         self.stopped = False  # sends nothing new
         self._batches: dict[int, _Batch] = {}  # under way, by request id
         self._new_identity()
@@ -60,11 +61,12 @@ class Producer(Client):
     def _work(self) -> None:
         interval = self.cluster.options.send_interval_ns
         self.world.after(interval // 2 + self.chance.below(interval), self._work)
-        if self.stopped:
+        if self.stopped or self.held:
             return
         if not self._opened:
             if not self.operations:
-                self.begin(OpenProducer(self.channel, self.producer), self._open)
+                for channel in self.channels:
+                    self.begin(OpenProducer(channel, self.producer), self._open)
         elif len(self._batches) < self.window:
             self._send()
         self._lose_patience()
@@ -72,7 +74,7 @@ class Producer(Client):
     def _open(self, answer: Answer) -> None:
         if answer.fields["last_sequence"]:
             self.cluster.raft.fail("I15", f"a new producer is said to be at {answer.fields}", answer.node)
-        self._opened = True
+        self._opened = not self.operations  # on all of them
 
     def _send(self) -> None:
         count = self.chance.between(1, _BATCH_MAX)
@@ -82,11 +84,11 @@ class Producer(Client):
         self._number += count
         size = self.chance.below(self.cluster.options.body_bytes_max)
         bodies = [body_of((self.name, batch.first_number + n), size) for n in range(count)]
-        frame = codec.encode_batch(self.channel.encode(), bodies, self.producer, batch.base)
-        if self.channel in self.cluster.rules and self.chance.happens(self.cluster.options.treated):
-            frame = add_columns(frame, sum(map(len, bodies)), [self._treatment() for _ in bodies])
+        frames = tuple(codec.encode_batch(channel.encode(), bodies, self.producer, batch.base) for channel in self.channels)
+        if self.channels[0] in self.cluster.rules and self.chance.happens(self.cluster.options.treated):
+            frames = (add_columns(frames[0], sum(map(len, bodies)), [self._treatment() for _ in bodies]),)
         self.cluster.counters["messages_sent"] += count
-        self.begin(None, self._sent(batch, number), batch=frame, number=number)
+        self.begin(None, self._sent(batch, number), batches=frames, number=number)
 
     def _treatment(self) -> Treatment:
         chance = self.chance
@@ -96,19 +98,27 @@ class Producer(Client):
         invoke_ns = self.world.now_ns
 
         def finished(answer: Answer) -> None:
-            assert self.confirmed(Reply.SENT, answer), answer
+            told = self._told(answer)
             del self._batches[number]
-            first = answer.fields["sequence"]
-            last = first + batch.count - 1
             self.cluster.last_confirmed_ns = max(invoke_ns, self.cluster.last_confirmed_ns)
-            self.cluster.confirmed[self.channel] = max(last, self.cluster.confirmed[self.channel])
-            self._record(batch, Outcome.CONFIRMED, invoke_ns, first)
+            for channel, fields in zip(self.channels, told, strict=True):
+                if "code" in fields:
+                    self.cluster.raft.fail("I16", f"client {self.id}: {channel!r} refused its batch: {fields}", answer.node)
+                last = fields["sequence"] + batch.count - 1
+                self.cluster.confirmed[channel] = max(last, self.cluster.confirmed[channel])
+                self._record(channel, batch, Outcome.CONFIRMED, invoke_ns, fields["sequence"])
 
         return finished
 
-    def _record(self, batch: _Batch, outcome: Outcome, invoke_ns: int, first: int = 0) -> None:
-        history = self.cluster.history_of(self.channel)
-        sends = self.cluster.sightings.sends[self.channel] if history is None else history.sends
+    def _told(self, answer: Answer) -> list[dict[str, Any]]:
+        """What is said of the batch in each channel."""
+        code = Reply.SENT if len(self.channels) == 1 else Reply.ROUTED
+        assert self.confirmed(code, answer), answer
+        return [answer.fields] if code is Reply.SENT else answer.fields["results"]
+
+    def _record(self, channel: str, batch: _Batch, outcome: Outcome, invoke_ns: int, first: int = 0) -> None:
+        history = self.cluster.history_of(channel)
+        sends = self.cluster.sightings.sends[channel] if history is None else history.sends
         complete_ns = self.world.now_ns if outcome is not Outcome.UNKNOWN else 0
         for n in range(batch.count):
             sequence = first + n if first else 0
@@ -123,8 +133,9 @@ class Producer(Client):
         """Give up everything under way and begin as another producer."""
         for operation in self.give_up():
             batch = self._batches.get(operation.request.number)
-            if batch is not None:
-                self._record(batch, self._outcome(operation), operation.invoke_ns)
+            for channel in self.channels if batch is not None else ():
+                assert batch is not None
+                self._record(channel, batch, self._outcome(operation), operation.invoke_ns)
         self._new_identity()
 
     def _outcome(self, operation: Operation) -> Outcome:
@@ -138,9 +149,10 @@ class Producer(Client):
     def promised(self, answer: Answer) -> None:
         """A confirm leaves a node: the batch must be in the committed log, at that place (I19)."""
         batch = self._batches.get(answer.number)
-        if batch is None or not self.confirmed(Reply.SENT, answer):
+        if batch is None or answer.error is not None:
             return
-        stored = self.cluster.machines.batches.get((self.channel, self.producer, batch.base))
-        said = (answer.fields["sequence"], answer.fields["count"])
-        if stored is None or (stored.first_sequence, stored.count) != said:
-            self.cluster.raft.fail("I19", f"{answer} leaves, and the log says {stored}", answer.node)
+        for channel, fields in zip(self.channels, self._told(answer), strict=True):
+            stored = self.cluster.machines.batches.get((channel, self.producer, batch.base))
+            said = (fields.get("sequence"), fields.get("count"))
+            if stored is None or (stored.first_sequence, stored.count) != said:
+                self.cluster.raft.fail("I19", f"{answer} leaves, and the log says {stored}", answer.node)

@@ -63,13 +63,16 @@ class Sightings:
     def _redeliveries(self, messages: MessageLedger) -> Iterator[str]:
         """After an ack that finished a message nobody is given it; every other ack that was confirmed came after such a one.
 
-        But for one that comes when its message has left for the dead-letter channel: it is confirmed in vain.
+        But for one that comes when its message has left for a dead-letter channel, has expired or was dropped: it is in vain.
+        The ledger lets no ack be served while its message is there and another holds it (I16), so it came afterwards.
         """
         latest: defaultdict[Value, int] = defaultdict(int)
         for seen in self.seen:
             latest[seen.value] = max(latest[seen.value], seen.assigning)
         for ack in self.acks:
             message = messages.places[ack.channel, ack.sequence]
+            if message.ended in ("expired", "dropped"):
+                continue
             if latest[ack.value] > max(message.acked_under, ack.assigning):
                 yield f"{Kind.REDELIVERED.value}: {ack}, {message}, the latest delivery is {latest[ack.value]}"
 

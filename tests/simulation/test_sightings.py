@@ -32,6 +32,15 @@ def test_verdict_of_what_is_right_finds_nothing() -> None:
     assert list(seen.faults(ledger)) == []
 
 
+@pytest.mark.parametrize("how", ["expired", "dropped"])
+def test_verdict_of_an_ack_that_found_its_message_over_finds_nothing(how: str) -> None:
+    seen, ledger = seen_well()
+    first = ledger.places["c", 1]
+    first.ended, first.acked_under = how, 0
+    seen.acks[0] = AckSeen(ONE, "c", 1, 100)
+    assert list(seen.faults(ledger)) == []
+
+
 def _confirm_other(seen: Sightings, ledger: MessageLedger, **values: int) -> None:
     send = seen.sends["c"].pop()
     fields = {"invoke_ns": send.invoke_ns, "complete_ns": send.complete_ns, "sequence": send.sequence, **values}

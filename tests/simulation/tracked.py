@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from zmqbroker.broker.queue import Queue
-from zmqbroker.commands import ChannelSettings, Origin
+from zmqbroker.commands import ChannelSettings, Command, Origin, Publish, PublishAll, PublishedAll, Result
 
-__all__ = ["Body", "ChannelLedger", "Place", "Tracked", "due_after", "places_in"]
+__all__ = ["Body", "ChannelLedger", "Place", "Tracked", "due_after", "places_in", "sends_of"]
 
 #: Entry, position of the batch frame in it, place in the frame.
 Body = tuple[int, int, int]
@@ -113,6 +113,15 @@ class Place(NamedTuple):
     is_held: bool
     deliveries: int  # so far; of a message that is held -1
     due: int
+
+
+def sends_of(command: Command, result: Result) -> list[tuple[Publish, Result]]:
+    """The batches of a command, each with what became of it; none where it has none, or nobody says."""
+    if isinstance(command, Publish):
+        return [(command, result)]
+    if not isinstance(command, PublishAll) or not isinstance(result, PublishedAll):
+        return []
+    return [(batch, told) for batch, (_, told) in zip(command.batches, result.results, strict=True)]
 
 
 def places_in(queue: Queue) -> Iterator[Place]:

@@ -24,7 +24,10 @@ class LiveEntries:
         self._older: dict[int, int] = {}  # the same up to _boundary
 
     def add(self, index: int) -> None:
-        """One more live batch in entry `index`, which is not below any index added before."""
+        """One more live batch in entry `index`, which has one already, or is above all that were added before.
+
+        So what points into an older entry (what moves, or is a consumer's) is added before what it is made of goes.
+        """
         counts = self._side(index)
         counts[index] = counts.get(index, 0) + 1
 

@@ -67,14 +67,16 @@ class _Fed:
 
 
 def _feed_one(channels: Channels, name: str, fed: _Fed) -> bool:
-    """Whether a queue takes the batch, or a channel for its dead letters."""
+    """Whether a queue takes the batch, or a channel for its dead letters that is not where the batch is from."""
     queue = channels.find_or_create(name, ANY_INCARNATION, fed.moment)
     if not isinstance(queue, Queue):
         return False
     if _take(channels, queue, fed, Origin(fed.command.header.channel, fed.published.first_sequence, 0, BOUND)):
         return True
     dead_letter = queue.settings.dead_letter
-    target = channels.find_or_create(dead_letter, ANY_INCARNATION, fed.moment) if dead_letter else None
+    if dead_letter in ("", fed.command.header.channel):  # the store has it, and would have it twice
+        return False
+    target = channels.find_or_create(dead_letter, ANY_INCARNATION, fed.moment)
     # As if it had been there, so that a redrive brings it where it belongs.
     return isinstance(target, Queue) and _take(channels, target, fed, Origin(name, queue.next_sequence, 0, OVERFLOW))
 

@@ -5,8 +5,9 @@ the highest stamp seen. Effects are data; only a leader acts on them. It trusts 
 batch columns, ranges of numbers), yet no decoded command makes it raise: a refusal is a `RequestError` as a result.
 
 Receipts. A message is assigned at most once per `assigning` number, so that an old receipt never fits a newer assignment:
-within one command everything that returns to ready does so before anything is assigned (Close), or nothing returns at all
-(Publish, PublishAll, HandOver, Receive); and what falls due at the start of an entry is collected first, so that a message
+within one command everything that returns to ready does so before anything is assigned (Close, OpenConsumer), or nothing
+returns at all (Publish, PublishAll, HandOver, Receive), or all is forgotten before any of it is taken again, and assigned once
+(ResetConsumer); and what falls due at the start of an entry is collected first, so that a message
 which returns and is assigned there cannot return again before the next entry. The start of an entry uses the ordinal 65,535,
 which no command can have (docs/PROTOCOL.md §9 allows 65,535 commands, numbered from 0). The next message of a group, which is
 ready when the one before it has finished, was never assigned before: it does not return, so that any command may assign it

@@ -13,6 +13,7 @@ from zmqbroker.broker.records import Moment
 from zmqbroker.broker.store_rules import unmanageable
 from zmqbroker.commands import (
     ANY_INCARNATION,
+    STORE_PREFIX,
     ChannelChanged,
     ChannelSettings,
     Counted,
@@ -28,7 +29,6 @@ from zmqbroker.commands import (
     completed,
     settings_said,
 )
-from zmqbroker.commands.names import STORE_PREFIX
 from zmqbroker.errors import ChannelExists, ChannelFull, ChannelNotFound, InvalidRequest, RequestError
 
 __all__ = ["lacks_room", "make_room", "manage", "never_fits", "overflows", "too_full"]
@@ -105,7 +105,9 @@ def _delete(queue: Queue, sequences: tuple[tuple[int, int], ...]) -> int:
 
 
 def _redrive(channels: Channels, queue: Queue, command: Redrive, moment: Moment, served: Served) -> Result:
-    """Oldest first. A message that came from nowhere, or from a store or its consumer, stays unless it is said where to.
+    """Oldest first. A message that came from nowhere, or from an events store, stays, unless it is said where to.
+
+    A store has its events still: by a binding, or through a consumer, others have got them. So it would have them twice.
 
     It is through when so many were moved as were wanted, or when there are no more; otherwise the result says where to go on.
     """

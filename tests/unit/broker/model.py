@@ -212,6 +212,8 @@ class Model(Routing):
             return full
         first = self.put(channel, command, messages, duplicates)
         self.to_serve.append(channel)
+        self.serve_all()  # who waits here, before anybody has room made in what is bound
+        self.to_serve = []
         self.feed(command, first, duplicates)
         return Published(first, header.count, False, self.now, duplicates)
 

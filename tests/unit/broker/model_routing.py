@@ -95,7 +95,8 @@ class Routing(HandingOver):
             return False
         if self.take(channel, command, known, Origin(command.header.channel, first, 0, "binding")):
             return True
-        target = self.used(channel.settings.dead_letter) if channel.settings.dead_letter else None
+        elsewhere = channel.settings.dead_letter not in ("", command.header.channel)
+        target = self.used(channel.settings.dead_letter) if elsewhere else None
         return isinstance(target, Channel) and self.take(
             target, command, known, Origin(queue, len(channel.messages) + 1, 0, "overflow")
         )
