@@ -9,6 +9,7 @@ import asyncio
 import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -392,6 +393,25 @@ def test_node_shows_golden_events_grants_more_and_subscribes_again_when_nobody_a
         closed(node)
         said, errors = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, said, errors) == (0, "hello\nhello\n", "missed until now: 5\n")
+    assert sessions == [sessions[0]] * 2
+
+
+def test_node_takes_its_session_along_when_its_connection_breaks_and_the_node_is_back_at_once(command: list[str]) -> None:
+    sessions = []
+    with ExitStack() as stack:
+        with scripted() as (place, node):
+            process = stack.enter_context(started(words(command, "events subscribe", place, "orders", "1")))
+            sessions.append(node.take(Request.HELLO)[1].fields["session"])
+            node.answer(node.take(Request.SUBSCRIBE)[1].request_id, Reply.SUBSCRIBED, {"subscription": 1})
+        with scripted(place) as (_, node):
+            sessions.append(node.take(Request.HELLO)[1].fields["session"])
+            node.answer(node.take(Request.SUBSCRIBE)[1].request_id, Reply.SUBSCRIBED, {"subscription": 1})
+            header, bodies = golden("EVENTS", subscription=2)
+            node.push(header, *bodies)
+            node.take(Request.UNSUBSCRIBE)
+            node.take(Request.GRANT)
+            closed(node)
+            assert ended(process) == ["hello"]
     assert sessions == [sessions[0]] * 2
 
 
