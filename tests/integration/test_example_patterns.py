@@ -24,6 +24,7 @@ from tests.integration.test_examples import refused as run_refused
 from tests.integration.test_examples import run as run_well
 from tests.integration.wild import unique_channel
 from tests.processes import Cluster, Node, cluster, wait_until
+from tests.raw import Raw
 from zmqbroker.client import Request as Called
 from zmqbroker.errors import NoResponder
 from zmqbroker.wire.frames import Reply, Request, decode_header, encode_header
@@ -242,6 +243,18 @@ def test_node_tells_the_result_of_each_destination_that_refused(
     client.queue(name).send(b"full")
     status, said, errors = run_refused(words(command, "route send", trio.leader(), f"{name};{name}.other", "x"))
     assert (status, said.splitlines(), errors) == (1, [f"{name} CHANNEL_FULL", f"{name}.other CHANNEL_FULL"], "")
+
+
+def test_repeat_of_a_send_to_events_alone_is_published_again_as_protocol_warns(trio: Cluster) -> None:
+    name = unique_channel()
+    to = {"to": f"events:{name}", "producer": 5}
+    with Raw(trio.leader().endpoint) as raw:
+        raw.ask(Request.SUBSCRIBE, {"subscription": 1, "pattern": name, "plain": True})
+        raw.ask(Request.OPEN_PRODUCER, to)
+        sent = [raw.send(Request.SEND, {**to, "sequence": 1}, [b"x"], request_id=7) for _ in range(2)]
+        came = [raw.receive(10_000) for _ in range(4)]
+    assert sent == [7, 7]
+    assert sorted(Reply(answer.command).name for answer in came if answer is not None) == ["EVENTS"] * 2 + ["ROUTED"] * 2
 
 
 # --- errors, and nodes that die ------------------------------------------------------------------------------------------
