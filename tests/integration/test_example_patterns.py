@@ -9,6 +9,7 @@ import asyncio
 import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tests.integration.test_examples import refused as run_refused
 from tests.integration.test_examples import run as run_well
 from tests.integration.wild import unique_channel
 from tests.processes import Cluster, Node, cluster, wait_until
+from tests.raw import Raw
 from zmqbroker.client import Request as Called
 from zmqbroker.errors import NoResponder
 from zmqbroker.wire.frames import Reply, Request, decode_header, encode_header
@@ -243,6 +245,18 @@ def test_node_tells_the_result_of_each_destination_that_refused(
     assert (status, said.splitlines(), errors) == (1, [f"{name} CHANNEL_FULL", f"{name}.other CHANNEL_FULL"], "")
 
 
+def test_repeat_of_a_send_to_events_alone_is_published_again_as_protocol_warns(trio: Cluster) -> None:
+    name = unique_channel()
+    to = {"to": f"events:{name}", "producer": 5}
+    with Raw(trio.leader().endpoint) as raw:
+        raw.ask(Request.SUBSCRIBE, {"subscription": 1, "pattern": name, "plain": True})
+        raw.ask(Request.OPEN_PRODUCER, to)
+        sent = [raw.send(Request.SEND, {**to, "sequence": 1}, [b"x"], request_id=7) for _ in range(2)]
+        came = [raw.receive(10_000) for _ in range(4)]
+    assert sent == [7, 7]
+    assert sorted(Reply(answer.command).name for answer in came if answer is not None) == ["EVENTS"] * 2 + ["ROUTED"] * 2
+
+
 # --- errors, and nodes that die ------------------------------------------------------------------------------------------
 
 REFUSED = [
@@ -392,6 +406,25 @@ def test_node_shows_golden_events_grants_more_and_subscribes_again_when_nobody_a
         closed(node)
         said, errors = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, said, errors) == (0, "hello\nhello\n", "missed until now: 5\n")
+    assert sessions == [sessions[0]] * 2
+
+
+def test_node_takes_its_session_along_when_its_connection_breaks_and_the_node_is_back_at_once(command: list[str]) -> None:
+    sessions = []
+    with ExitStack() as stack:
+        with scripted() as (place, node):
+            process = stack.enter_context(started(words(command, "events subscribe", place, "orders", "1")))
+            sessions.append(node.take(Request.HELLO)[1].fields["session"])
+            node.answer(node.take(Request.SUBSCRIBE)[1].request_id, Reply.SUBSCRIBED, {"subscription": 1})
+        with scripted(place) as (_, node):
+            sessions.append(node.take(Request.HELLO)[1].fields["session"])
+            node.answer(node.take(Request.SUBSCRIBE)[1].request_id, Reply.SUBSCRIBED, {"subscription": 1})
+            header, bodies = golden("EVENTS", subscription=2)
+            node.push(header, *bodies)
+            node.take(Request.UNSUBSCRIBE)
+            node.take(Request.GRANT)
+            closed(node)
+            assert ended(process) == ["hello"]
     assert sessions == [sessions[0]] * 2
 
 

@@ -264,11 +264,11 @@ class Scripted:
 
 
 @contextmanager
-def scripted() -> Iterator[tuple[str, Scripted]]:
-    """Such a node, and its HOST:PORT."""
+def scripted(place: str = "") -> Iterator[tuple[str, Scripted]]:
+    """Such a node, and its HOST:PORT, which is a new one unless it is said."""
     with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
         router.setsockopt(zmq.LINGER, 0)
-        place = f"127.0.0.1:{free_ports(1)[0]}"
+        place = place or f"127.0.0.1:{free_ports(1)[0]}"
         router.bind(f"tcp://{place}")
         yield place, Scripted(router)
 
