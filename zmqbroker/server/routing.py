@@ -61,7 +61,7 @@ class Routing:
         stored = [destination for destination in destinations if destination.is_stored]
         batch, header = self._admitted(message, pending)
         if not stored:
-            self._node.reply(pending, Reply.ROUTED, {"results": [], "confirm": self._node.confirm})
+            self._node.reply(pending, Reply.ROUTED, {"results": [], "confirm": NO_CONFIRM})
             return
         _check_groups(stored, self._node.config.cluster.groups)
         frames, headers = self._frames(stored, batch, header)
