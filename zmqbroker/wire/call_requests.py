@@ -172,14 +172,12 @@ def _read_cache_stats(fields: Fields, _bodies: Sequence[Buffer]) -> CacheStatsRe
 
 
 def _metadata_and_tags(fields: Fields) -> tuple[str | None, Mapping[str, str] | None]:
-    metadata, tags = fields.get("metadata"), fields.get("tags")
-    if metadata is not None:
-        metadata = _text(fields, "metadata", HEADERS_SIZE_MAX)
-    if tags is not None and not is_tags(tags):
+    metadata, tags = _text(fields, "metadata", HEADERS_SIZE_MAX), fields.get("tags", {})
+    if not is_tags(tags):
         raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
-    if tags or metadata:
+    if tags:
         try:
-            size = len(metadata or "") + sum(len(name.encode()) + len(value.encode()) for name, value in (tags or {}).items())
+            size = len(metadata.encode()) + sum(len(name.encode()) + len(value.encode()) for name, value in tags.items())
         except UnicodeEncodeError:
             raise InvalidRequest(f"field tags is not valid Unicode: {shown(tags)}") from None
         if size > HEADERS_SIZE_MAX:
