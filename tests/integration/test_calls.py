@@ -480,6 +480,12 @@ def test_commands_and_queries_on_the_command_line(trio: Cluster, command_line: C
     assert command_line("command", "call", name, "x")[0] == Exit.NOTHING_THERE
     assert command_line("query", "call", upper, "--cache-key", "k")[0] == Exit.REFUSED
     assert command_line("command", "respond", name)[0] == Exit.USAGE
+    for program, said in (
+        ("/no/such/program x", "is '/no/such/program x', which is no program here"),
+        ("'", "No closing quotation"),
+    ):
+        status, _, errors = command_line("command", "respond", name, "--exec", program)
+        assert (status, said in errors) == (Exit.USAGE, True), errors
 
 
 def test_command_line_tells_what_went_wrong_at_the_responder(trio: Cluster, command_line: CommandLine) -> None:

@@ -90,6 +90,8 @@ def test_without_a_node_everything_ends_in_time_and_is_known_not_to_have_happene
                 assert not caught.value.outcome_unknown
             with pytest.raises(DeadlineExceeded):
                 await client.events("a").subscribe().wait_ready()
+            with pytest.raises(DeadlineExceeded, match="no node took the subscription in time"):
+                await client.command("a").respond(lambda request: b"")
 
     asyncio.run(test())
 
