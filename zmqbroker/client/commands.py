@@ -185,7 +185,7 @@ async def _work(handler: Handler, request: Request) -> None:
     (outcome,) = await asyncio.gather(_answer(handler, request), return_exceptions=True)
     if isinstance(outcome, UnknownCall) or outcome is None:
         return  # its caller waits no longer, or has its answer
-    if not isinstance(outcome, Exception):
+    if not isinstance(outcome, Exception | asyncio.CancelledError):  # the handler's own: who cancels it waits for no outcome
         raise outcome
     log.error("%s: the handler of call %d failed", request.channel, request.call, exc_info=outcome)
     with contextlib.suppress(BrokerError):  # it had answered before it failed

@@ -30,6 +30,7 @@ __all__ = [
     "RespondRequest",
     "call_head",
     "check_call",
+    "check_respond",
     "read_respond",
     "respond_items",
 ]
@@ -148,6 +149,12 @@ def check_call(call: CallRequest) -> None:
     """Raises InvalidRequest, or InvalidChannel, for a call that a node would refuse."""
     fields = {name: getattr(call, name) for name in call.__dataclass_fields__ if name != "body"}
     _read_call({name: value for name, value in fields.items() if value is not None}, (b"",))
+
+
+def check_respond(answer: RespondRequest) -> None:
+    """Raises InvalidRequest for an answer that a node would refuse."""
+    fields = {name: getattr(answer, name) for name in answer.__dataclass_fields__ if name != "body"}
+    read_respond({name: value for name, value in fields.items() if value is not None}, (b"",))
 
 
 def read_respond(fields: Fields, bodies: Sequence[Buffer]) -> RespondRequest:
