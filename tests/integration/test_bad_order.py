@@ -5,6 +5,7 @@ The node goes on.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -42,15 +43,22 @@ def test_batch_that_is_cut_or_has_a_flipped_bit_reaches_nobody(solo: Cluster, co
     assert serves(node)
 
 
+@pytest.fixture(scope="module")
+def raw(solo: Cluster) -> Iterator[Raw]:
+    """One connection for all random batches; others are served afterwards."""
+    with Raw(only_node(solo).endpoint) as connection:
+        yield connection
+    assert serves(only_node(solo))
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_batches_damaged_at_random_and_sealed_again_are_answered(solo: Cluster, data: st.DataObject) -> None:
+def test_batches_damaged_at_random_and_sealed_again_are_answered(raw: Raw, data: st.DataObject) -> None:
     command, fields = data.draw(st.sampled_from([ELSEWHERE[0], ELSEWHERE[2]]))
     copy = bytearray(batch("damaged.again", b"one", b"two two"))
     for _ in range(data.draw(st.integers(1, 3))):
         copy[data.draw(st.integers(8, len(copy) - 1))] = data.draw(st.integers(0, 255))
-    with Raw(only_node(solo).endpoint) as raw:
-        assert raw.ask(command, fields, [resealed(copy)]).command in (Reply.PUBLISHED, Reply.ROUTED, Reply.ERROR)
+    assert raw.ask(command, fields, [resealed(copy)]).command in (Reply.PUBLISHED, Reply.ROUTED, Reply.ERROR)
 
 
 def test_request_that_comes_when_nobody_expects_it_is_refused_by_name(solo: Cluster) -> None:
