@@ -100,11 +100,12 @@ def test_commands_and_queries_go_to_all_responders_without_a_group_and_one_of_ea
 
 
 def test_call_without_a_responder_is_answered_at_once_and_by_name(trio: Cluster) -> None:
+    name = unique_channel()
     with (
         zmqbroker.SyncClient(trio.url) as client,
-        pytest.raises(NoResponder, match="nobody answers on that channel now") as caught,
+        pytest.raises(NoResponder, match=f"^commands '{name}': nobody answers on that channel now$") as caught,
     ):
-        client.command(unique_channel()).call(b"x", timeout_ms=3_600_000)
+        client.command(name).call(b"x", timeout_ms=3_600_000)
     assert not caught.value.outcome_unknown
 
 
@@ -503,6 +504,12 @@ def test_commands_and_queries_on_the_command_line(trio: Cluster, command_line: C
     assert command_line("command", "call", name, "x")[0] == Exit.NOTHING_THERE
     assert command_line("query", "call", upper, "--cache-key", "k")[0] == Exit.REFUSED
     assert command_line("command", "respond", name)[0] == Exit.USAGE
+    for program, said in (
+        ("/no/such/program x", "is '/no/such/program x', which is no program here"),
+        ("'", "No closing quotation"),
+    ):
+        status, _, errors = command_line("command", "respond", name, "--exec", program)
+        assert (status, said in errors) == (Exit.USAGE, True), errors
 
 
 def test_command_line_tells_what_went_wrong_at_the_responder(trio: Cluster, command_line: CommandLine) -> None:

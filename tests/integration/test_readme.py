@@ -174,7 +174,9 @@ def test_follower_forwards_every_request_and_answers_each_error_with_its_name(tr
         assert large.code == "MESSAGE_TOO_LARGE"
 
 
-COMMANDS = [line.split("  #")[0].strip() for line in README.splitlines() if re.match(r"zmqbroker (status|queue|bench)", line)]
+COMMANDS = [
+    line.split("  #")[0].strip() for line in README.splitlines() if re.match(r"zmqbroker (status|queue|channel|bench)", line)
+]
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -189,4 +191,4 @@ def test_commands_of_the_readme_work_on_a_cluster(trio: Cluster, line: str) -> N
 
 
 def test_commands_of_the_readme_are_all_found() -> None:
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 4

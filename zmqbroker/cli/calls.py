@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+import shutil
 import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
@@ -104,10 +105,11 @@ def _show(answer: Answer, *, as_json: bool) -> str:
 def _respond(context: CommandContext, name: str, asked: Callable[[Client], Command], **given: Any) -> None:
     if given["echo"] == bool(given["program"]):
         raise click.UsageError("say either --echo or --exec CMD")
-    handler = _run(shlex.split(given["program"])) if given["program"] else _echo
+    handler = _run(_words(given["program"])) if given["program"] else _echo
 
     async def respond(client: Client) -> None:
         responder = asked(client)
+        await client.info()  # a node that cannot be reached is told before anything is promised
         served = 0
         enough = asyncio.Event()
 
@@ -128,6 +130,17 @@ def _respond(context: CommandContext, name: str, asked: Callable[[Client], Comma
         await working
 
     context.run(given["url"], _TIMEOUT_MS, respond)
+
+
+def _words(program: str) -> list[str]:
+    """The words of a command line, whose first one can be executed. Raises UsageError."""
+    try:
+        words = shlex.split(program)
+    except ValueError as error:
+        raise click.UsageError(f"--exec is {program!r}: {error}") from error
+    if not words or shutil.which(words[0]) is None:
+        raise click.UsageError(f"--exec is {program!r}, which is no program here")
+    return words
 
 
 async def _echo(request: Request) -> bytes:

@@ -111,5 +111,5 @@ def _outcome(result: DestinationResult) -> str:
     if result.error is not None:
         return plain_text(str(result.error))
     if result.subscribers is not None:
-        return f"published, {result.subscribers} subscribers known"
+        return f"published, {result.subscribers} subscriber{'' if result.subscribers == 1 else 's'} known"
     return f"sequence {result.sequence}"

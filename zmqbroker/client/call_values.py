@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from zmqbroker.client.answer import Answer as Reply
 from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
-from zmqbroker.wire.call_requests import ERROR_SIZE_MAX, RespondRequest
+from zmqbroker.wire.call_requests import ERROR_SIZE_MAX, RespondRequest, check_respond
 
 __all__ = ["Answer", "Called", "as_answer", "read_answer", "respond_request"]
 
@@ -109,7 +109,13 @@ def read_answer(reply: Reply) -> Answer:
 
 
 def respond_request(call: int, answer: Answer, *, last: bool, executed: bool = False) -> RespondRequest:
-    """An answer to a call, or a part of it; a long error is cut. With `executed` it was, in spite of an error."""
+    """An answer to a call, or a part of it; a long error is cut. With `executed` it was, in spite of an error.
+
+    Raises InvalidRequest for metadata and tags that a node would refuse: nobody else would hear of it.
+    """
     error = answer.error.encode(errors="replace")[:ERROR_SIZE_MAX].decode(errors="ignore")
     said = True if error and executed else None if error or answer.executed else False
-    return RespondRequest(call, answer.body, answer.metadata, dict(answer.tags) or None, error, said, last)
+    request = RespondRequest(call, answer.body, answer.metadata, dict(answer.tags) or None, error, said, last)
+    if request.metadata is not None or request.tags is not None:
+        check_respond(request)
+    return request

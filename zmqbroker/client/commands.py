@@ -122,12 +122,13 @@ class Command:
         """
         if type(concurrency) is not int or not 1 <= concurrency <= CREDIT_MAX:
             raise LocalProtocolError(f"concurrency is {concurrency!r}, allowed is 1 to {CREDIT_MAX}")
-        return Requests(self._home, self._book, SubscribeRequest(0, self.name, self.kind, group, concurrency))
+        return Requests(self._home, self._book, SubscribeRequest(0, self.name, self.kind, group, concurrency), self._timeout_ms)
 
     async def respond(self, handler: Handler, *, group: str = "", concurrency: int = CONCURRENCY) -> None:
         """Answer each call with what `handler` gives, until the task is cancelled or the client drained.
 
-        A handler that raises answers with the error's name and text. One whose caller waits no longer is cancelled.
+        A handler that raises answers with the error's name and text. One whose caller waits no longer is cancelled. Raises
+        DeadlineExceeded when no node could be reached to begin with; later it waits for one.
         """
         requests = self.requests(group=group, concurrency=concurrency)
         tasks: set[asyncio.Task[None]] = set()
@@ -184,7 +185,7 @@ async def _work(handler: Handler, request: Request) -> None:
     (outcome,) = await asyncio.gather(_answer(handler, request), return_exceptions=True)
     if isinstance(outcome, UnknownCall) or outcome is None:
         return  # its caller waits no longer, or has its answer
-    if not isinstance(outcome, Exception):
+    if not isinstance(outcome, Exception | asyncio.CancelledError):  # the handler's own: who cancels it waits for no outcome
         raise outcome
     log.error("%s: the handler of call %d failed", request.channel, request.call, exc_info=outcome)
     with contextlib.suppress(BrokerError):  # it had answered before it failed

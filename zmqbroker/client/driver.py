@@ -152,11 +152,13 @@ class Driver:
             self._progress.pop(callback, None)
 
     def check_usable(self) -> None:
-        """Raises LocalProtocolError in a forked child and after close."""
+        """Raises LocalProtocolError in a forked child, in another event loop, and after close."""
         if os.getpid() != self._process_id:
             raise LocalProtocolError(
                 f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
             )
+        if asyncio.get_running_loop() is not self._loop:
+            raise LocalProtocolError("this client belongs to another event loop; each loop must make its own")
         if self.closed:
             raise self.closed_error()
 

@@ -22,7 +22,7 @@ from zmqbroker.client.home import FOREVER_NS, Ended, Home, Part, Pushed, Subscri
 from zmqbroker.client.resolving import address_of
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError
 from zmqbroker.wire.batch import Buffer
-from zmqbroker.wire.requests import AnyRequest, SubscribeRequest, UnsubscribeRequest
+from zmqbroker.wire.requests import AnyRequest, Ping, SubscribeRequest, UnsubscribeRequest
 
 __all__ = ["HomeDriver", "Subscriber"]
 
@@ -30,6 +30,8 @@ __all__ = ["HomeDriver", "Subscriber"]
 _RECONNECT_S, _RECONNECT_MAX_S = 0.02, 1.0
 #: What a full pipe refused is offered again after this.
 _OFFER_S = 0.005
+#: A node that lives takes what was said last in a round trip; one that does not is not waited for any longer.
+_FAREWELL_MS = 1_000
 
 
 class Subscriber(Protocol):
@@ -69,6 +71,7 @@ class HomeDriver:
         self._offering: asyncio.TimerHandle | None = None
         self._offers: deque[tuple[Sequence[Buffer], asyncio.Future[None]]] = deque()  # bounded by those who wait for them
         self._settling = False
+        self._said = False  # whether anything was sent that is not answered: only then is close to wait for it
         self._parts: dict[asyncio.Future[Answer], Callable[[Answer], None]] = {}  # of requests under way, who takes parts
         self._numbers = 0  # of subscriptions, ever
         self._subscribers: dict[int, Subscriber] = {}
@@ -123,6 +126,7 @@ class HomeDriver:
         self.check_usable()
         taken: asyncio.Future[None] = self._loop.create_future()
         self._offers.append((self._home.frames_of(request), taken))
+        self._said = True
         self._settle_soon()
         try:
             async with asyncio.timeout(timeout_ms / 1000):
@@ -133,6 +137,7 @@ class HomeDriver:
     def say(self, request: AnyRequest) -> None:
         """Send what is not answered if there is a connection: what is of no use on another one."""
         if self._home.say(request):
+            self._said = True
             self._settle_soon()
 
     def subscribe(self, request: SubscribeRequest, subscriber: Subscriber) -> int:
@@ -160,16 +165,31 @@ class HomeDriver:
         self._subscribers.pop(number, None)
 
     def check_usable(self) -> None:
-        """Raises LocalProtocolError in a forked child and after close."""
+        """Raises LocalProtocolError in a forked child, in another event loop, and after close."""
         if os.getpid() != self._process_id:
             raise LocalProtocolError(
                 f"this client belongs to process {self._process_id}; a forked process ({os.getpid()}) must make its own"
             )
+        if asyncio.get_running_loop() is not self._loop:
+            raise LocalProtocolError("this client belongs to another event loop; each loop must make its own")
         if self.closed:
             raise LocalProtocolError("this client is closed")
 
     async def close(self) -> None:
-        """End everything. May be repeated."""
+        """End everything, once the node has what was said last: an answer, the end of a subscription. May be repeated."""
+        try:
+            await self._farewell()
+        finally:
+            await self._end()
+
+    async def _farewell(self) -> None:
+        """Wait until the node has all that was said; it takes what one connection brings in order, so one answer will do."""
+        if self._said and not self.closed and self._home.stands:
+            self._said = False
+            last, _ = self.submit(Ping(), _FAREWELL_MS)
+            await asyncio.wait([last])
+
+    async def _end(self) -> None:
         if self.closed:
             return
         self.closed = True

@@ -19,7 +19,7 @@ from zmqbroker.client.book import Book
 from zmqbroker.client.call_values import Answer, Called, as_answer, respond_request
 from zmqbroker.client.home import Pushed
 from zmqbroker.client.home_driver import HomeDriver
-from zmqbroker.errors import BrokerError, MessageTooLarge, UnknownCall
+from zmqbroker.errors import BrokerError, DeadlineExceeded, MessageTooLarge, UnknownCall
 from zmqbroker.wire.batch import Buffer
 from zmqbroker.wire.frames import Reply
 from zmqbroker.wire.requests import SubscribeRequest
@@ -102,8 +102,8 @@ class Request(Called):
 class Requests:
     """Calls on one channel. It subscribes when it is first used, and again when the connection was lost."""
 
-    def __init__(self, home: HomeDriver, book: Book, request: SubscribeRequest) -> None:
-        self._home, self._book, self._request = home, book, request
+    def __init__(self, home: HomeDriver, book: Book, request: SubscribeRequest, timeout_ms: int) -> None:
+        self._home, self._book, self._request, self._timeout_ms = home, book, request, timeout_ms
         self._number = 0  # of the subscription; 0: not subscribed yet
         self._stands = asyncio.Event()  # the node has said so, or it has ended
         self._arrived: deque[Request] = deque()  # at most the credit
@@ -117,7 +117,11 @@ class Requests:
     async def wait_ready(self) -> Requests:
         """Wait until the node has the subscription; other nodes hear of it within milliseconds. Raises BrokerError."""
         self._start()
-        await self._stands.wait()
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000):
+                await self._stands.wait()
+        except TimeoutError as error:
+            raise DeadlineExceeded("no node took the subscription in time", outcome_unknown=False) from error
         if self._error is not None:
             raise self._error
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Unpack, cast, overload
@@ -119,21 +120,43 @@ class SyncStore:
         return await self._store.producer(**settings).__aenter__()
 
 
-class SyncStoreSubscription:
+class _OfOneProcess:
+    """What a forked child must not use: it has neither the connection nor the loop."""
+
+    def __init__(self) -> None:
+        self._process_id = os.getpid()
+
+    @property
+    def _inherited(self) -> bool:
+        return os.getpid() != self._process_id
+
+    def _check_process(self) -> None:
+        if self._inherited:
+            raise LocalProtocolError(
+                f"this subscription belongs to process {self._process_id}; a forked process must make its own"
+            )
+
+
+class SyncStoreSubscription(_OfOneProcess):
     """Events of one store: `for event in subscription`, best inside `with subscription`."""
 
     def __init__(self, client: SyncClient, subscription: StoreSubscription) -> None:
+        super().__init__()
         self._client, self._inner = client, subscription
 
     def __iter__(self) -> Iterator[StoredEvent]:
+        self._check_process()
         try:
             while events := self._client.run(self._inner.take()):
                 yield from events
+                self._check_process()
         finally:
             self.close()
 
     def close(self) -> None:
         """Stop. May be repeated."""
+        if self._inherited:
+            return  # it is the parent's
         with contextlib.suppress(LocalProtocolError):  # a closed client has nothing under way
             self._client.run(self._inner.close())
 
@@ -144,16 +167,19 @@ class SyncStoreSubscription:
         self.close()
 
 
-class SyncDurableSubscription:
+class SyncDurableSubscription(_OfOneProcess):
     """Events for one durable consumer: `for event in durable`, best inside `with durable`."""
 
     def __init__(self, client: SyncClient, durable: DurableSubscription) -> None:
+        super().__init__()
         self._client, self._inner = client, durable
 
     def __iter__(self) -> Iterator[SyncMessage]:
+        self._check_process()
         try:
             while events := self._client.run(self._inner.take()):
                 yield from self._settled(cast(Sequence[SyncMessage], events))
+                self._check_process()
         finally:
             self.close()
 
@@ -167,6 +193,8 @@ class SyncDurableSubscription:
 
     def close(self) -> None:
         """Stop; events that are not acked come again, to whoever reads on. May be repeated."""
+        if self._inherited:
+            return  # it is the parent's
         with contextlib.suppress(LocalProtocolError):  # a closed client has returned everything
             self._client.run(self._inner.close())
 

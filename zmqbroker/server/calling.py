@@ -29,7 +29,7 @@ from zmqbroker.wire.call_frames import (
     encode_target,
 )
 from zmqbroker.wire.call_requests import TIMEOUT_MS_MAX, CallHead, call_head
-from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, encode_error, unpack_map
+from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, encode_error, shown, unpack_map
 
 __all__ = ["Calling"]
 
@@ -83,7 +83,10 @@ class Calling:
         remaining_ms, deadline_unix_ns = _deadline(head)
         deadline_ns = now_ns + remaining_ms * _MS
         plan = self._plan(head)
-        call = self.calls.open(way[0], request_id, set(plan), deadline_ns, _Token(way, head))
+        try:
+            call = self.calls.open(way[0], request_id, set(plan), deadline_ns, _Token(way, head))
+        except RequestError as error:
+            raise _about(head, error) from None
         if call is None:
             self._post.count("calls_repeated")
             return
@@ -185,7 +188,13 @@ class Calling:
 
     def _refuse(self, call: Call, error: RequestError) -> None:
         self._post.count(f"refused_{error.code.lower()}")
-        self._post.to_client([*call.token.way, encode_error(call.request_id, error)])
+        self._post.to_client([*call.token.way, encode_error(call.request_id, _about(call.token.head, error))])
+
+
+def _about(head: CallHead, error: RequestError) -> RequestError:
+    """The same error, which says what was called: `Calls` does not know."""
+    text = f"{head.kind.name.lower()} {shown(head.channel)}: {error.message}"
+    return type(error)(text, outcome_unknown=error.outcome_unknown, **error.fields)
 
 
 def _deadline(head: CallHead) -> tuple[int, int]:

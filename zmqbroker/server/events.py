@@ -157,6 +157,8 @@ class Events:
                     audience = interest.audience(Want(RealtimeKind.EVENTS, pattern, group))
                     if audience is not None:
                         self._deliver_group(batch, audience, (0, batch.count))
+                    else:  # the last member has left meanwhile
+                        self._realtime.count("events_lost", batch.count)
                 case _:
                     raise MalformedFrame(f"a group of EVENTS is [pattern, group]: {shown(row)}")
 
@@ -194,6 +196,8 @@ class Events:
             if taken < high - low:
                 self._realtime.count("events_missed", high - low - taken)
             waiting += self._push(batch, given)
+        if lost := sum(high - low for low, high in waiting):
+            self._realtime.count("events_lost", lost)
 
     def _push(self, batch: _Batch, given: Sequence[tuple[Subscription, Share]]) -> list[Share]:
         """Send what was taken; what was for connections that are gone."""

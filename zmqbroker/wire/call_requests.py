@@ -30,6 +30,7 @@ __all__ = [
     "RespondRequest",
     "call_head",
     "check_call",
+    "check_respond",
     "read_respond",
     "respond_items",
 ]
@@ -150,6 +151,12 @@ def check_call(call: CallRequest) -> None:
     _read_call({name: value for name, value in fields.items() if value is not None}, (b"",))
 
 
+def check_respond(answer: RespondRequest) -> None:
+    """Raises InvalidRequest for an answer that a node would refuse."""
+    fields = {name: getattr(answer, name) for name in answer.__dataclass_fields__ if name != "body"}
+    read_respond({name: value for name, value in fields.items() if value is not None}, (b"",))
+
+
 def read_respond(fields: Fields, bodies: Sequence[Buffer]) -> RespondRequest:
     """What a RESPOND says. Raises InvalidRequest."""
     call = integer(fields, "call", None, 1, U64_MAX)
@@ -172,14 +179,12 @@ def _read_cache_stats(fields: Fields, _bodies: Sequence[Buffer]) -> CacheStatsRe
 
 
 def _metadata_and_tags(fields: Fields) -> tuple[str | None, Mapping[str, str] | None]:
-    metadata, tags = fields.get("metadata"), fields.get("tags")
-    if metadata is not None:
-        metadata = _text(fields, "metadata", HEADERS_SIZE_MAX)
-    if tags is not None and not is_tags(tags):
+    metadata, tags = _text(fields, "metadata", HEADERS_SIZE_MAX), fields.get("tags", {})
+    if not is_tags(tags):
         raise InvalidRequest(f"field tags must be a map of text: {shown(tags)}")
-    if tags or metadata:
+    if tags:
         try:
-            size = len(metadata or "") + sum(len(name.encode()) + len(value.encode()) for name, value in (tags or {}).items())
+            size = len(metadata.encode()) + sum(len(name.encode()) + len(value.encode()) for name, value in tags.items())
         except UnicodeEncodeError:
             raise InvalidRequest(f"field tags is not valid Unicode: {shown(tags)}") from None
         if size > HEADERS_SIZE_MAX:

@@ -8,7 +8,7 @@ import pytest
 
 from zmqbroker.client.answer import Answer as Reply
 from zmqbroker.client.call_values import Answer, Called, as_answer, read_answer, respond_request
-from zmqbroker.errors import LocalProtocolError, RemoteProtocolError
+from zmqbroker.errors import InvalidRequest, LocalProtocolError, RemoteProtocolError
 from zmqbroker.wire.requests import RespondRequest
 
 
@@ -53,6 +53,20 @@ def test_answer_is_asked_for_without_what_goes_without_saying() -> None:
     assert respond_request(7, Answer(executed=False, error="no"), last=True) == RespondRequest(7, b"", error="no")
     assert respond_request(7, Answer(error="no"), last=True) == RespondRequest(7, b"", error="no")
     assert respond_request(7, Answer(error="no"), last=True, executed=True) == RespondRequest(7, b"", error="no", executed=True)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (Answer(metadata="m" * 65_536), "field metadata has 65536 bytes"),
+        (Answer(metadata=5), "field metadata must be text: 5"),  # type: ignore[arg-type]
+        (Answer(tags={"a": 1}), "field tags must be a map of text"),  # type: ignore[dict-item]
+    ],
+    ids=["long", "type", "tags"],
+)
+def test_answer_that_a_node_would_refuse_is_refused_here(answer: Answer, said: str) -> None:
+    with pytest.raises(InvalidRequest, match=said):
+        respond_request(7, answer, last=True)
 
 
 def test_answer_with_a_long_error_is_cut_between_characters() -> None:

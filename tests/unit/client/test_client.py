@@ -232,7 +232,7 @@ def test_client_errors_come_as_their_classes() -> None:
 def test_client_every_error_of_a_node_comes_as_its_class_with_its_fields(kind: type[RequestError]) -> None:
     fields = {
         "leader": None,
-        "retry_ms": 1,
+        "retry_ms": 60,  # so that it waits, and nothing is under way, when the time is over
         "differing": ["delay_ms"],
         "expected": 4,
         "stale": [[1, 1, 1]],
@@ -248,7 +248,7 @@ def test_client_every_error_of_a_node_comes_as_its_class_with_its_fields(kind: t
         assert (caught.value.fields, caught.value.outcome_unknown) == (fields, False)
         server.node.refusals.clear()
 
-    run(test, timeout_ms=120)
+    run(test, timeout_ms=200)
 
 
 def test_client_too_many_queues_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,8 @@ def test_without_a_node_everything_ends_in_time_and_is_known_not_to_have_happene
                 assert not caught.value.outcome_unknown
             with pytest.raises(DeadlineExceeded):
                 await client.events("a").subscribe().wait_ready()
+            with pytest.raises(DeadlineExceeded, match="no node took the subscription in time"):
+                await client.command("a").respond(lambda request: b"")
 
     asyncio.run(test())
 
@@ -133,6 +135,32 @@ def test_closed_client_ends_subscriptions_and_publishers() -> None:
             await subscription.close()
 
     asyncio.run(test())
+
+
+def test_node_has_what_was_said_last_when_the_client_is_closed() -> None:
+    async def test() -> None:
+        with FakeServer() as server:
+            async with Client(server.endpoint) as client, client.events("a").subscribe():
+                pass
+            assert UnsubscribeRequest in [type(request) for request in server.node.seen]
+
+    asyncio.run(test())
+
+
+def test_client_of_a_node_that_is_silent_or_gone_is_closed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(gone: bool) -> None:
+        with FakeServer() as server:
+            client = Client(server.endpoint)
+            subscription = await client.events("a").subscribe().wait_ready()
+            server.silent = True
+            subscription.stop()
+            if gone:
+                await asyncio.to_thread(server.stop)
+            await client.close()
+
+    monkeypatch.setattr("zmqbroker.client.home_driver._FAREWELL_MS", 20)
+    for gone in (False, True):
+        asyncio.run(test(gone))
 
 
 def test_drained_client_has_published_all_and_ends_iterations() -> None:

@@ -134,10 +134,13 @@ def test_member_whose_connection_is_gone_is_dropped_and_the_next_one_gets_it(tri
     assert bodies(two, b"y") == [b"0", b"1", b"2"]
     assert two.realtime.interest.owners() == [b"y"]
     two.lose(b"y")
-    publish(one, "a", b"3")
+    publish(one, "a", b"3", b"4")
+    assert two.counters["events_lost"] == 2
+    publish(one, "a", b"5")  # no node has heard yet that nobody is left
+    assert two.counters["events_lost"] == 3
     two.realtime.announce()
     trio.run()
-    assert publish(one, "a", b"4") == (0, 0)
+    assert publish(one, "a", b"6") == (0, 0)
 
 
 def test_slow_subscriber_misses_counts_and_hears_of_it_with_the_next_and_after_a_grant(trio: Sites) -> None:
@@ -361,8 +364,8 @@ def test_peer_frame_that_breaks_its_shape_is_dropped_and_counted(
     assert sum(count for name, count in one.counters.items() if name.startswith("peer_frames_dropped_")) == 1
 
 
-def test_group_that_ended_meanwhile_is_passed_over(trio: Sites) -> None:
+def test_events_for_a_group_that_ended_meanwhile_are_counted_as_lost(trio: Sites) -> None:
     one = next(iter(trio))
     fields = {"time_unix_ns": 1, "groups": [["a", "g"]]}
     one.realtime.on_peer((PeerKind.EVENTS, b"b" * 16, fields, [batch("a", b"1")]), 0)
-    assert +one.counters == {}
+    assert +one.counters == {"events_lost": 1}
