@@ -35,8 +35,11 @@ __all__ = [
     "encode_calls",
     "encode_cancels",
     "encode_target",
+    "new_row",
 ]
 
+#: Makes a named tuple of a plain one, in half the time of its own constructor: there are some for each call.
+new_row = tuple.__new__
 #: The empty map.
 NO_ITEMS = b"\x80"
 
@@ -169,7 +172,8 @@ def decode_calls(table: bytes, frames: Sequence[bytes]) -> list[PeerCall]:
             body = table[end:position]
         else:
             position, body = end, _next(bodies, size)
-        calls.append(PeerCall(number, deadline_unix_ns, remaining_ms, table[start:middle], _items(table, middle, end), body))
+        row = number, deadline_unix_ns, remaining_ms, table[start:middle], _items(table, middle, end), body
+        calls.append(new_row(PeerCall, row))
     _finish(table, position, bodies)
     return calls
 
@@ -205,7 +209,7 @@ def decode_answers(table: bytes, frames: Sequence[bytes]) -> list[PeerAnswer]:
             body = table[end:position]
         else:
             position, body = end, _next(bodies, size)
-        answers.append(PeerAnswer(number, part, flags, _items(table, start, end), body))
+        answers.append(new_row(PeerAnswer, (number, part, flags, _items(table, start, end), body)))
     _finish(table, position, bodies)
     return answers
 
