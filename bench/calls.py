@@ -29,7 +29,7 @@ from bench.peers.nats_server import find_server, nats_cluster, server_version
 from bench.single import run_single
 from tests.processes import cluster
 from zmqbroker.server.zmqio import ZmqIo
-from zmqbroker.wire.call_tables import decode_answer_table, decode_called_table, encode_call_table, encode_respond_table
+from zmqbroker.wire.call_tables import decode_answer_table, decode_called_table, encode_respond_table
 from zmqbroker.wire.frames import MAGIC, PROTOCOL_VERSION, Reply, Request, pack
 from zmqbroker.wire.realtime_requests import SubscribeRequest
 
@@ -40,6 +40,8 @@ BODY_BYTES = 128
 CASES = ((1, 4000), (64, 40_000))
 CHANNEL = "bench.svc"
 _HEADER = struct.Struct("<2sBBQ")
+#: Counts and rows of tables (PROTOCOL §3, CALL_TABLE).
+_COUNTS, _CALL_ROW = struct.Struct("<II"), struct.Struct("<QII")
 _SILENCE_MS = 30_000
 _DRAIN_COUNT, _DRAIN_BYTES = 256, 16 << 20
 #: Interest reaches the other nodes within a moment.
@@ -96,6 +98,7 @@ def call(endpoint: str, count: int, window: int, body: bytes) -> tuple[float, li
     fields = pack({"kind": "commands", "channel": CHANNEL, "timeout_ms": 30_000}, "fields")
     headers = [_HEADER.pack(MAGIC, PROTOCOL_VERSION, Request.CALL, number) + fields for number in range(1, count + 1)]
     table_header = _HEADER.pack(MAGIC, PROTOCOL_VERSION, Request.CALL_TABLE, 0) + fields
+    heads = b"".join(_CALL_ROW.pack(number, 0, len(body)) for number in range(1, count + 1))
     sent_ns: list[int] = []
     took_ns: list[int] = []
     done, started = 0, time.perf_counter()
@@ -106,8 +109,8 @@ def call(endpoint: str, count: int, window: int, body: bytes) -> tuple[float, li
             if more == 1:
                 dealer.send_all([[headers[sent], body]])
             else:
-                rows = [(number, 0, body) for number in range(sent + 1, sent + more + 1)]
-                dealer.send_all([[table_header, encode_call_table(rows)]])
+                rows = heads[sent * _CALL_ROW.size : (sent + more) * _CALL_ROW.size]
+                dealer.send_all([[table_header, _COUNTS.pack(more, 0) + rows + body * more]])
         messages, now_ns = dealer.receive(), time.perf_counter_ns()
         for header, *bodies in messages:
             if header[3] == Reply.ANSWER_TABLE:

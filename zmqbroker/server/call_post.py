@@ -98,8 +98,8 @@ class CallPost:
         unreached = {place for place, _ in refused}
         for place, given in pushes.items():
             if place not in unreached:
-                for push in given:
-                    push.asked.delivered()
+                for _, _, asked in given:
+                    asked.delivered()
         return [(messages[place][0], fault, pushes.get(place, ())) for place, fault in refused]
 
     def _make_tables(self) -> None:

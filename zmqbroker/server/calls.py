@@ -125,11 +125,11 @@ class CallDesk:
         if not isinstance(table, bytes):
             raise MalformedFrame(f"the table of a frame between nodes is {shown(table)}")
         if kind == PeerKind.CALL:
-            for call in decode_calls(table, frames):
-                self._responding.ask(node, call, now_ns)
+            self._responding.ask_all(node, decode_calls(table, frames), now_ns)
         elif kind == PeerKind.ANSWER:
+            answered = self._calling.answered
             for answer in decode_answers(table, frames):
-                self._calling.answered(node, answer, now_ns)
+                answered(node, answer, now_ns)
         else:
             for number in decode_cancels(table):
                 self._responding.cancel(node, number)

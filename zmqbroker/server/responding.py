@@ -5,7 +5,7 @@ Who is given which call is decided in `realtime.answering`; what that wants sent
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from zmqbroker.errors import MessageTooLarge, UnknownCall
@@ -67,12 +67,17 @@ class Responding:
 
     def ask(self, origin: bytes, call: PeerCall, now_ns: int) -> None:
         """A node, or this one, asks. Raises MalformedFrame."""
-        number, deadline_unix_ns, remaining_ms, target, items, body = call
-        kind, channel, groups = decode_target(target)
-        deadline_ns = now_ns + remaining_ms * _MS
-        self.responders.ask(
-            origin, number, (kind, channel), groups, deadline_ns, (deadline_unix_ns, items, body), len(items) + len(body)
-        )
+        self.ask_all(origin, (call,), now_ns)
+
+    def ask_all(self, origin: bytes, calls: Iterable[PeerCall], now_ns: int) -> None:
+        """A node asks much at once. Raises MalformedFrame; what came before the fault is asked."""
+        ask, known = self.responders.ask, None
+        for number, deadline_unix_ns, remaining_ms, target, items, body in calls:
+            if target != known:  # most calls of one pass are for the same ones
+                kind, channel, groups = decode_target(target)
+                known, called = target, (kind, channel)
+            size = len(items) + len(body)
+            ask(origin, number, called, groups, now_ns + remaining_ms * _MS, (deadline_unix_ns, items, body), size)
 
     def respond(self, routing_id: bytes, header: bytes, body: bytes, now_ns: int) -> None:
         """Serve a RESPOND. Raises RequestError."""
