@@ -9,7 +9,7 @@ CODE := setup.py bench tests zmqbroker
 SOURCES := pyproject.toml setup.py $(wildcard ext/*.pyx ext/*.px[di] ext/*.h)
 
 # The packages that are pure: every branch of theirs is taken by their own tests.
-PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/realtime/*,zmqbroker/client/session.py,zmqbroker/client/routing.py,zmqbroker/client/search.py,zmqbroker/client/home.py,zmqbroker/client/cursor.py,zmqbroker/client/call_values.py
+PURE := zmqbroker/raft/*,zmqbroker/wire/*,zmqbroker/broker/*,zmqbroker/realtime/*,zmqbroker/client/session.py,zmqbroker/client/routing.py,zmqbroker/client/search.py,zmqbroker/client/home.py,zmqbroker/client/cursor.py,zmqbroker/client/call_values.py,zmqbroker/client/call_bundles.py
 
 ARGUMENTS ?=
 SECONDS ?= 3600

@@ -29,6 +29,7 @@ from bench.peers.nats_server import find_server, nats_cluster, server_version
 from bench.single import run_single
 from tests.processes import cluster
 from zmqbroker.server.zmqio import ZmqIo
+from zmqbroker.wire.call_tables import decode_answer_table, decode_called_table, encode_respond_table
 from zmqbroker.wire.frames import MAGIC, PROTOCOL_VERSION, Reply, Request, pack
 from zmqbroker.wire.realtime_requests import SubscribeRequest
 
@@ -39,6 +40,8 @@ BODY_BYTES = 128
 CASES = ((1, 4000), (64, 40_000))
 CHANNEL = "bench.svc"
 _HEADER = struct.Struct("<2sBBQ")
+#: Counts and rows of tables (PROTOCOL §3, CALL_TABLE).
+_COUNTS, _CALL_ROW = struct.Struct("<II"), struct.Struct("<QII")
 _SILENCE_MS = 30_000
 _DRAIN_COUNT, _DRAIN_BYTES = 256, 16 << 20
 #: Interest reaches the other nodes within a moment.
@@ -74,12 +77,19 @@ class _Socket:
 def responder(endpoint: str, ready: Event) -> None:
     """Answer every call with its own body, until the process is ended."""
     dealer = _Socket(endpoint)
-    dealer.connection.ask(SubscribeRequest(1, CHANNEL, "commands", credit=1000))
+    dealer.connection.ask(SubscribeRequest(1, CHANNEL, "commands", credit=1000, tables=True))
     ready.set()
     head = _HEADER.pack(MAGIC, PROTOCOL_VERSION, Request.RESPOND, 1) + b"\x81\xa4call\xcf"
+    table_head = _HEADER.pack(MAGIC, PROTOCOL_VERSION, Request.RESPOND_TABLE, 1)
     while True:
-        calls = [message for message in dealer.receive() if message[0][3] == Reply.CALLED and len(message) == 2]
-        dealer.send_all([[head + header[-8:], body] for header, body in calls])
+        answers = []
+        for message in dealer.receive():
+            if message[0][3] == Reply.CALLED:
+                answers.append([head + message[0][-8:], message[1]])
+            elif message[0][3] == Reply.CALLED_TABLE:
+                rows = decode_called_table(message[1])
+                answers.append([table_head, encode_respond_table([(row[0], row[4]) for row in rows])])
+        dealer.send_all(answers)
 
 
 def call(endpoint: str, count: int, window: int, body: bytes) -> tuple[float, list[int]]:
@@ -87,18 +97,25 @@ def call(endpoint: str, count: int, window: int, body: bytes) -> tuple[float, li
     dealer = _Socket(endpoint)
     fields = pack({"kind": "commands", "channel": CHANNEL, "timeout_ms": 30_000}, "fields")
     headers = [_HEADER.pack(MAGIC, PROTOCOL_VERSION, Request.CALL, number) + fields for number in range(1, count + 1)]
+    table_header = _HEADER.pack(MAGIC, PROTOCOL_VERSION, Request.CALL_TABLE, 0) + fields
+    heads = b"".join(_CALL_ROW.pack(number, 0, len(body)) for number in range(1, count + 1))
     sent_ns: list[int] = []
     took_ns: list[int] = []
     done, started = 0, time.perf_counter()
     while done < count:
-        sent = len(sent_ns)
-        more = min(window - (sent - done), count - sent)
-        if more:
+        while more := min(window - (len(sent_ns) - done), count - len(sent_ns)):
+            sent = len(sent_ns)
             sent_ns += [time.perf_counter_ns()] * more
-            dealer.send_all([[header, body] for header in headers[sent : sent + more]])
+            if more == 1:
+                dealer.send_all([[headers[sent], body]])
+            else:
+                rows = heads[sent * _CALL_ROW.size : (sent + more) * _CALL_ROW.size]
+                dealer.send_all([[table_header, _COUNTS.pack(more, 0) + rows + body * more]])
         messages, now_ns = dealer.receive(), time.perf_counter_ns()
-        for header, *_ in messages:
-            if header[3] == Reply.ANSWER:
+        for header, *bodies in messages:
+            if header[3] == Reply.ANSWER_TABLE:
+                took_ns += [now_ns - sent_ns[row[0] - 1] for row in decode_answer_table(bodies[0])]
+            elif header[3] == Reply.ANSWER:
                 took_ns.append(now_ns - sent_ns[int.from_bytes(header[4:12], "little") - 1])
             elif header[3] != Reply.CANCELLED:
                 raise BenchError(f"a call got {header!r}")

@@ -48,6 +48,7 @@ from zmqbroker.commands import (
 from zmqbroker.raft.messages import Entry, Message, MessageType
 from zmqbroker.wire import codec, requests
 from zmqbroker.wire.batch import BatchContents
+from zmqbroker.wire.call_tables import encode_call_table, encode_respond_table
 from zmqbroker.wire.entries import EntryBuilder, decode_entry
 from zmqbroker.wire.frames import Reply, Request, decode_header, encode_header
 from zmqbroker.wire.membership import members_from_wire, members_to_wire
@@ -251,6 +252,9 @@ REQUESTS: list[AnyRequest] = [
     requests.OpenConsumerRequest("events_store:orders>billing", "first", exclusive=True, consumer=3),
     requests.OpenConsumerRequest("events_store:orders>workers", "time_delta_ms", 60_000, forward=True),
     requests.ResetConsumerRequest("events_store:orders>billing", "time", 1_700_000_000_000_000_000),
+    requests.CallTableRequest("queries", "price", encode_call_table([(7, 0, b"hello"), (8, 500, b"")]), 1000, metadata="m"),
+    requests.RespondTableRequest(encode_respond_table([(2**61 + 5, b"hello"), (2**61 + 6, b"")])),
+    requests.SubscribeRequest(3, "job", "commands", tables=True),
 ]
 
 

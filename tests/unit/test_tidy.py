@@ -60,6 +60,7 @@ PURE = (
     "client/cursor.py",
     "client/home.py",
     "client/call_values.py",
+    "client/call_bundles.py",
 )
 IMPURE_MODULES = {
     "asyncio",

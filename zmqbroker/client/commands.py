@@ -122,7 +122,8 @@ class Command:
         """
         if type(concurrency) is not int or not 1 <= concurrency <= CREDIT_MAX:
             raise LocalProtocolError(f"concurrency is {concurrency!r}, allowed is 1 to {CREDIT_MAX}")
-        return Requests(self._home, self._book, SubscribeRequest(0, self.name, self.kind, group, concurrency), self._timeout_ms)
+        request = SubscribeRequest(0, self.name, self.kind, group, concurrency, tables=True)
+        return Requests(self._home, self._book, request, self._timeout_ms)
 
     async def respond(self, handler: Handler, *, group: str = "", concurrency: int = CONCURRENCY) -> None:
         """Answer each call with what `handler` gives, until the task is cancelled or the client drained.

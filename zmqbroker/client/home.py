@@ -15,6 +15,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from zmqbroker.client.answer import Answer
+from zmqbroker.client.call_bundles import bundled, unbundled
 from zmqbroker.errors import BrokerError, DeadlineExceeded, LocalProtocolError, RequestError, error_from_wire
 from zmqbroker.wire.batch import BODY_SIZE_MAX, Buffer
 from zmqbroker.wire.frames import Reply, decode_header
@@ -184,7 +185,9 @@ class Home:
         except RequestError:
             self.dropped += 1
             return
-        if request_id == 0:
+        if command in (Reply.ANSWER_TABLE, Reply.CALLED_TABLE):
+            self._received_table(command, fields, frames[1:], now_ns)
+        elif request_id == 0:
             self._happened.append(Pushed(command, fields, frames[1:]))
         elif request_id in self._greeting:
             self._greeting.remove(request_id)
@@ -199,6 +202,13 @@ class Home:
         elif request_id in self._waiting:
             self._end(request_id, None if error is not None else Answer(fields, frames[1:]), error)
         else:
+            self.dropped += 1
+
+    def _received_table(self, command: int, fields: dict[str, Any], bodies: Sequence[Buffer], now_ns: int) -> None:
+        try:
+            for frames in unbundled(command, fields, bodies):
+                self.received(frames, now_ns)
+        except RequestError:
             self.dropped += 1
 
     def _learn(self, command: int, fields: dict[str, Any]) -> None:
@@ -252,7 +262,7 @@ class Home:
     def take_frames(self) -> list[Frames]:
         """What is to be sent on the connection, in order."""
         taken, self._frames = self._frames, []
-        return taken
+        return bundled(taken)
 
     def take_happened(self) -> list[Ended | Part | Subscribed | Pushed]:
         """What users are to be told, in order."""

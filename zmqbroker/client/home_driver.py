@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, Protocol
 
@@ -145,11 +146,7 @@ class HomeDriver:
         self.check_usable()
         self._numbers += 1
         self._subscribers[self._numbers] = subscriber
-        self._home.subscribe(
-            SubscribeRequest(
-                self._numbers, request.pattern, request.kind, request.group, request.credit, request.credit_bytes, request.plain
-            )
-        )
+        self._home.subscribe(replace(request, subscription=self._numbers))
         self._settle_soon()
         return self._numbers
 

@@ -94,6 +94,10 @@ class Push(NamedTuple):
     asked: Asked
 
 
+#: Makes one in half the time of its own constructor: there is one for each call.
+_new_push = tuple.__new__
+
+
 class Withdrawal(NamedTuple):
     """Tell a responder that the call which it has under that number is over."""
 
@@ -282,11 +286,11 @@ class Responders:
             self._waiting_bytes += asked.size
 
     def _give(self, asked: Asked, responder: Responder) -> None:
-        self.newest += 1
-        responder.held.add(self.newest)
-        asked.holders[self.newest] = responder
-        self._given[self.newest] = asked, responder
-        self.pushes.append(Push(self.newest, responder, asked))
+        self.newest = number = self.newest + 1
+        responder.held.add(number)
+        asked.holders[number] = responder
+        self._given[number] = asked, responder
+        self.pushes.append(_new_push(Push, (number, responder, asked)))
 
     def _end_wait(self, asked: Asked, seat: Seat) -> None:
         asked.seats.remove(seat)

@@ -91,9 +91,8 @@ class Calls:
         if not nodes or len(self._calls) >= self._count_max or len(mine) >= CALLS_PER_CALLER_MAX:
             self._leave(caller, mine)
             raise self._refusal(nodes, len(mine))
-        self.newest += 1
-        call = Call(self.newest, caller, request_id, nodes, deadline_ns, token)
-        self._calls[call.number] = mine[request_id] = call
+        self.newest = number = self.newest + 1
+        self._calls[number] = mine[request_id] = call = Call(number, caller, request_id, nodes, deadline_ns, token)
         self._deadlines.add(call, deadline_ns)
         return call
 
@@ -169,7 +168,8 @@ class Calls:
         self._deadlines.discard(call, call.deadline_ns)
         mine = self._callers[call.caller]
         del mine[call.request_id]
-        self._leave(call.caller, mine)
+        if not mine:
+            del self._callers[call.caller]
 
     def _leave(self, caller: bytes, mine: dict[int, Call]) -> None:
         if not mine:

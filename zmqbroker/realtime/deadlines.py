@@ -38,8 +38,8 @@ class Deadlines(Generic[Item]):
     def discard(self, item: Item, deadline_ns: int) -> None:
         """Forget an item that was added with that deadline, if it is still here."""
         items = self._steps.get(deadline_ns // STEP_NS + 1)
-        if items is not None:
-            items.pop(item, None)
+        if items is not None and item in items:
+            del items[item]
 
     def due(self, now_ns: int) -> list[Item]:
         """The items whose deadline has passed, which are forgotten; never one too early."""

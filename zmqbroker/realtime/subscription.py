@@ -16,7 +16,7 @@ class Subscription:
     """What a client asked for, and what it has had. Compared by identity."""
 
     __slots__ = (
-        *("owner", "number", "want", "plain", "delimiter"),
+        *("owner", "number", "want", "plain", "tables", "delimiter"),
         *("granted_count", "granted_bytes", "taken_count", "taken_bytes", "missed", "told_missed", "head"),
     )
 
@@ -29,12 +29,14 @@ class Subscription:
         granted_bytes: int,
         *,
         plain: bool = False,
+        tables: bool = False,
         delimiter: bool = False,
     ) -> None:
         self.owner = owner  # routing id of the connection that it ends with
         self.number = number  # the client's name for it, unique among those of the connection
         self.want = want
         self.plain = plain  # it gets messages one by one instead of batch frames
+        self.tables = tables  # it takes calls as tables, too
         self.delimiter = delimiter  # an empty frame comes before what it is sent
         self.granted_count, self.granted_bytes = granted_count, granted_bytes  # ever; they only grow
         self.taken_count, self.taken_bytes = 0, 0  # ever

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from zmqbroker.realtime.answering import Push
-from zmqbroker.wire.call_frames import PeerAnswer, PeerCall, encode_answers, encode_calls, encode_cancels
+from zmqbroker.wire.call_frames import PeerAnswer, PeerCall, answer_frame, encode_answers, encode_calls, encode_cancels
+from zmqbroker.wire.call_tables import ANSWER_TABLE_HEADER, ROWS_MAX, encode_answer_table
 from zmqbroker.wire.peer import PeerKind
 
 if TYPE_CHECKING:
@@ -25,6 +26,9 @@ __all__ = ["CallPost", "is_gone", "random_number"]
 #: comes beyond is lost, and their calls end at their deadlines.
 KEPT_COUNT_MAX, KEPT_BYTES_MAX = 10_000, 16 << 20
 
+#: A whole answer: its call's request id, its items, its body.
+AnswerParts = tuple[int, bytes, bytes]
+
 
 class CallPost:
     """The outboxes of one node."""
@@ -32,18 +36,27 @@ class CallPost:
     def __init__(self, realtime: Realtime, port: ClientPort) -> None:
         self._realtime, self._port = realtime, port
         self._messages: list[Sequence[bytes]] = []  # to clients: routing id, frames …
-        self._pushes: dict[int, Push] = {}  # place among them -> the call that it gives
+        self._pushes: dict[int, Sequence[Push]] = {}  # place among them -> the calls that it gives
+        self._rows: dict[bytes, tuple[list[bytes], list[AnswerParts]]] = {}  # by routing id: the way, answers for a table
         self._calls: dict[bytes, list[PeerCall]] = {}  # by node
         self._answers: dict[bytes, list[PeerAnswer]] = {}
         self._cancels: dict[bytes, list[int]] = {}
         self._kept_bytes: dict[bytes, int] = {}  # of answers to nodes that took none when they were last tried
         self._trying = False  # whether these are tried again
 
-    def to_client(self, message: Sequence[bytes], push: Push | None = None) -> None:
+    def to_client(self, message: Sequence[bytes], pushes: Sequence[Push] = ()) -> None:
         """Send a client a message, its routing id first."""
-        if push is not None:
-            self._pushes[len(self._messages)] = push
+        if pushes:
+            self._pushes[len(self._messages)] = pushes
         self._messages.append(message)
+
+    def answer_in_table(self, way: list[bytes], row: AnswerParts) -> None:
+        """Send a client a whole answer, together with others."""
+        known = self._rows.get(way[0])
+        if known is None:
+            self._rows[way[0]] = way, [row]
+        else:
+            known[1].append(row)
 
     def call(self, node: bytes, call: PeerCall) -> None:
         """Ask another node."""
@@ -74,18 +87,32 @@ class CallPost:
         self._kept_bytes.pop(node, None)
         self._cancels.pop(node, None)
 
-    def send_to_clients(self) -> list[tuple[bytes, int, Push | None]]:
-        """Send what is for clients; of each that is refused the routing id, the error's number, and the call that it gives."""
+    def send_to_clients(self) -> list[tuple[bytes, int, Sequence[Push]]]:
+        """Send what is for clients; of each that is refused the routing id, the error's number, and the calls that it gives."""
+        self._make_tables()
         if not self._messages:
             return []
         messages, pushes = self._messages, self._pushes
         self._messages, self._pushes = [], {}
         refused = self._port.offer_all(messages)
         unreached = {place for place, _ in refused}
-        for place, push in pushes.items():
+        for place, given in pushes.items():
             if place not in unreached:
-                push.asked.delivered()
-        return [(messages[place][0], fault, pushes.get(place)) for place, fault in refused]
+                for _, _, asked in given:
+                    asked.delivered()
+        return [(messages[place][0], fault, pushes.get(place, ())) for place, fault in refused]
+
+    def _make_tables(self) -> None:
+        """Make messages of the answers that go in tables; a single one is an ANSWER."""
+        for way, rows in self._rows.values():
+            for start in range(0, len(rows), ROWS_MAX):
+                cut = rows[start : start + ROWS_MAX]
+                if len(cut) == 1:
+                    request_id, items, body = cut[0]
+                    self._messages.append([*way, answer_frame(request_id, items, 1, last=True), body])
+                else:
+                    self._messages.append([*way, ANSWER_TABLE_HEADER, encode_answer_table(cut)])
+        self._rows.clear()
 
     def send_calls(self) -> list[tuple[bytes, list[PeerCall]]]:
         """Ask other nodes; those that cannot be asked now, with what they should have been."""

@@ -27,8 +27,10 @@ from zmqbroker.wire.call_frames import (
     answer_frame,
     decode_target,
     encode_target,
+    new_row,
 )
-from zmqbroker.wire.call_requests import TIMEOUT_MS_MAX, CallHead, call_head
+from zmqbroker.wire.call_requests import TIMEOUT_MS_MAX, CallHead, call_head, table_head
+from zmqbroker.wire.call_tables import ROW_SIZE_MAX, decode_call_table
 from zmqbroker.wire.frames import REQUEST_HEADER_SIZE_MAX, encode_error, shown, unpack_map
 
 __all__ = ["Calling"]
@@ -51,6 +53,7 @@ class _Token(NamedTuple):
 
     way: list[bytes]  # routing id, and an empty delimiter if there was one
     head: CallHead
+    table: bool  # whether its answer may come in a table
 
 
 class Calling:
@@ -71,28 +74,55 @@ class Calling:
         if len(header) > REQUEST_HEADER_SIZE_MAX:
             raise MalformedFrame(f"a header frame of {len(header)} bytes is over its limit of {REQUEST_HEADER_SIZE_MAX}")
         head = call_head(header[_FIELDS_AT:], client_id)
-        if (size := len(body)) > self._body_size_max:
-            limit = self._body_size_max
-            raise MessageTooLarge(f"a message has {size} bytes, the limit is {limit}", size=size, limit=limit)
+        self._check_size(body)
         request_id = int.from_bytes(header[4:_FIELDS_AT], "little")
         if head.cache_key and (kept := self.cache.get(head.channel, head.cache_key, now_ns)) is not None:
             items, answer = kept
             self._post.to_client([*way, answer_frame(request_id, items, 1, last=True, cache_hit=True), answer])
             self._post.count("calls_answered_from_cache")
             return
-        remaining_ms, deadline_unix_ns = _deadline(head)
-        deadline_ns = now_ns + remaining_ms * _MS
+        self._open(_Token(way, head, table=False), request_id, _deadline(head), self._plan(head), body, now_ns)
+
+    def call_table(self, way: list[bytes], header: bytes, table: bytes, client_id: str, now_ns: int) -> None:
+        """Serve a CALL_TABLE: each row as a CALL. Raises RequestError when nothing of it can be served."""
+        if len(header) > REQUEST_HEADER_SIZE_MAX:
+            raise MalformedFrame(f"a header frame of {len(header)} bytes is over its limit of {REQUEST_HEADER_SIZE_MAX}")
+        head = table_head(header[_FIELDS_AT:], client_id)
+        rows, shared, now_unix_ns = decode_call_table(table), _deadline(head), time.time_ns()
+        token, own_times = _Token(way, head, table=True), not head.deadline_unix_ns
         plan = self._plan(head)
+        rotates = (head.kind, head.channel) not in self._plans
+        for place, (request_id, timeout_ms, body) in enumerate(rows):
+            deadline = (timeout_ms, now_unix_ns + timeout_ms * _MS) if timeout_ms and own_times else shared
+            if rotates and place:
+                plan = self._plan(head)
+            try:
+                if len(body) > self._body_size_max:
+                    self._check_size(body)
+                self._open(token, request_id, deadline, plan, body, now_ns)
+            except RequestError as error:
+                self._post.count(f"refused_{error.code.lower()}")
+                self._post.to_client([*way, encode_error(request_id, error)])
+
+    def _check_size(self, body: bytes) -> None:
+        if (size := len(body)) > self._body_size_max:
+            limit = self._body_size_max
+            raise MessageTooLarge(f"a message has {size} bytes, the limit is {limit}", size=size, limit=limit)
+
+    def _open(self, token: _Token, request_id: int, deadline: tuple[int, int], plan: Plan, body: bytes, now_ns: int) -> None:
+        """Ask for one call. Raises NoResponder or Busy."""
+        remaining_ms, deadline_unix_ns = deadline
         try:
-            call = self.calls.open(way[0], request_id, set(plan), deadline_ns, _Token(way, head))
+            call = self.calls.open(token.way[0], request_id, set(plan), now_ns + remaining_ms * _MS, token)
         except RequestError as error:
-            raise _about(head, error) from None
+            raise _about(token.head, error) from None
         if call is None:
             self._post.count("calls_repeated")
             return
         self.came += 1
         for node, target in plan.items():
-            self._ask(node, PeerCall(call.number, deadline_unix_ns, remaining_ms, target, head.items, body), now_ns)
+            asked = new_row(PeerCall, (call.number, deadline_unix_ns, remaining_ms, target, token.head.items, body))
+            self._ask(node, asked, now_ns)
 
     def _plan(self, head: CallHead) -> Plan:
         found = self._interest.find(head.kind, head.channel)
@@ -158,7 +188,10 @@ class Calling:
             self._refuse(call, error)
             return
         token: _Token = call.token
-        self._post.to_client([*token.way, answer_frame(call.request_id, items, part, last=last), body])
+        if token.table and last and part == 1 and len(items) + len(body) <= ROW_SIZE_MAX:
+            self._post.answer_in_table(token.way, (call.request_id, items, body))
+        else:
+            self._post.to_client([*token.way, answer_frame(call.request_id, items, part, last=last), body])
         if token.head.cache_key and last and part == 1 and "error" not in unpack_map(items, "items of an answer"):
             kept = items, body
             until_ns = now_ns + token.head.cache_ttl_ms * _MS

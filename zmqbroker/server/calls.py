@@ -38,13 +38,14 @@ CALL_PEER_KINDS = frozenset((PeerKind.CALL, PeerKind.ANSWER, PeerKind.CANCEL))
 #: A connection that a call has waited for longer than this is looked at, whether it is still there, and so often.
 PROBE_NS = 200_000_000
 
-_STARTS = frozenset(MAGIC + bytes((PROTOCOL_VERSION, request)) for request in (Request.CALL, Request.RESPOND))
+_MANY = (Request.CALL, Request.RESPOND, Request.CALL_TABLE, Request.RESPOND_TABLE)
+_STARTS = frozenset(MAGIC + bytes((PROTOCOL_VERSION, request)) for request in _MANY)
 #: Shorter headers, which are none, have no fields to read either.
 _HEADER_SIZE = 12
 
 
 def is_call(header: bytes) -> bool:
-    """Whether this is the header of a CALL or of a RESPOND, or would like to be."""
+    """Whether this is the header of a call or of an answer, one or a table, or would like to be."""
     return header[:4] in _STARTS and len(header) >= _HEADER_SIZE
 
 
@@ -65,17 +66,22 @@ class CallDesk:
     # --- from clients ----------------------------------------------------------------------------------------------------
 
     def take(self, message: list[bytes], client_id: str, now_ns: int) -> bool:
-        """Serve a CALL or a RESPOND, [routing id, frames …]; False when it has not the frames that it must have."""
+        """Serve a CALL, a RESPOND or a table of them, [routing id, frames …]; False when it has not the frames that it must."""
         if len(message) > 3 and (len(message) > 4 or message[1]):
             return False  # more body frames than there may be
         header, body = message[-2:]
         self._now_ns = now_ns
         way = message[:-2]
         try:
-            if header[3] == Request.CALL:
-                self._calling.call(way, header, body, client_id, now_ns)
-            else:
-                self._responding.respond(way[0], header, body, now_ns)
+            match header[3]:
+                case Request.CALL:
+                    self._calling.call(way, header, body, client_id, now_ns)
+                case Request.RESPOND:
+                    self._responding.respond(way[0], header, body, now_ns)
+                case Request.CALL_TABLE:
+                    self._calling.call_table(way, header, body, client_id, now_ns)
+                case _:
+                    self._responding.respond_table(way[0], header, body, now_ns)
         except RequestError as error:
             self._post.count(f"refused_{error.code.lower()}")
             self._post.to_client([*way, encode_error(request_id_of(header), error)])
@@ -119,11 +125,11 @@ class CallDesk:
         if not isinstance(table, bytes):
             raise MalformedFrame(f"the table of a frame between nodes is {shown(table)}")
         if kind == PeerKind.CALL:
-            for call in decode_calls(table, frames):
-                self._responding.ask(node, call, now_ns)
+            self._responding.ask_all(node, decode_calls(table, frames), now_ns)
         elif kind == PeerKind.ANSWER:
+            answered = self._calling.answered
             for answer in decode_answers(table, frames):
-                self._calling.answered(node, answer, now_ns)
+                answered(node, answer, now_ns)
         else:
             for number in decode_cancels(table):
                 self._responding.cancel(node, number)
@@ -167,14 +173,15 @@ class CallDesk:
         self._post.try_again()
         self.flush()
 
-    def _drop(self, refused: Sequence[tuple[bytes, int, Push | None]]) -> None:
+    def _drop(self, refused: Sequence[tuple[bytes, int, Sequence[Push]]]) -> None:
         """Clients that were refused a message are gone, or read too little."""
         unreached: dict[bytes, list[int]] = {}
-        for routing_id, fault, push in refused:
+        for routing_id, fault, pushes in refused:
             if is_gone(fault):
-                unreached.setdefault(routing_id, []).extend([push.number] if push is not None else [])
-            elif push is not None:
-                self._responding.responders.bounced(push.number)
+                unreached.setdefault(routing_id, []).extend(push.number for push in pushes)
+            elif pushes:
+                for push in pushes:
+                    self._responding.responders.bounced(push.number)
             else:
                 self._calling.end(self._calling.calls.caller_gone(routing_id))
         for routing_id, numbers in unreached.items():
@@ -187,7 +194,7 @@ class CallDesk:
         """
         calls, responders = self._calling.calls, self._responding.responders
         ways = [call.token.way for call in calls.waiting_since(self._seen[0])]
-        ways += [responder.way for responder in responders.holding_since(self._seen[1])]
+        ways += [responder.way.frames for responder in responders.holding_since(self._seen[1])]
         for routing_id in {way[0] for way in ways if len(way) == 1}:
             self._post.to_client([routing_id, CANCELLED_NOTHING])
         self._seen = calls.newest, responders.newest

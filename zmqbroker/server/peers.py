@@ -62,7 +62,10 @@ class PeerNetwork:
             return
         if old is not None:
             old.close()
+            self._realtime.pop(peer.key).close()
         self._links[peer.key] = PeerLink(self._context, address)
+        # Now, and not when something is to be sent: what is sent before it stands is lost.
+        self._realtime[peer.key] = PatientLink(PeerLink(self._context, address))
 
     def drop_strangers(self) -> None:
         """Close the links to nodes that are neither peers nor strangers any more."""
@@ -121,14 +124,9 @@ class PeerNetwork:
 
     def send_realtime(self, kind: PeerKind, peer: PeerState, fields: dict[str, Any], frames: Sequence[Buffer] = ()) -> bool:
         """Send what never enters the log, on a connection of its own too; False when it is not connected, or over its bound."""
-        main = self._links.get(peer.key)
-        if main is None or not peer.uid:
-            return False
         link = self._realtime.get(peer.key)
-        if link is None or link.address != main.address:
-            if link is not None:
-                link.close()
-            link = self._realtime[peer.key] = PatientLink(PeerLink(self._context, main.address))
+        if link is None or not peer.uid:
+            return False
         return link.send(encode_peer(self._envelope(kind, peer), fields, frames))
 
     @property

@@ -90,6 +90,7 @@ class Realtime:
             request.credit,
             request.credit_bytes,
             plain=request.plain,
+            tables=request.tables,
             delimiter=route.delimiter,
         )
         if self.interest.subscribe(asked) is asked:

@@ -35,8 +35,11 @@ __all__ = [
     "encode_calls",
     "encode_cancels",
     "encode_target",
+    "new_row",
 ]
 
+#: Makes a named tuple of a plain one, in half the time of its own constructor: there are some for each call.
+new_row = tuple.__new__
 #: The empty map.
 NO_ITEMS = b"\x80"
 
@@ -47,7 +50,7 @@ _TAIL_COUNT = 4
 #: The fields of CANCELLED: a map of subscription u32 and call u64.
 _CANCELLED = struct.Struct(">B13sBI5sBQ")
 #: A packed map of up to 15 entries says their number in its first byte, and some of them are still to come.
-_ITEMS_MAX = 15 - _TAIL_COUNT
+_ITEMS_LAST = 0x80 + 15 - _TAIL_COUNT
 
 _CALLED_HEAD = _HEADER.pack(MAGIC, PROTOCOL_VERSION, Reply.CALLED, 0)
 #: A CANCELLED that names no call: whoever is not there any more is refused it, and anybody else drops it.
@@ -156,12 +159,12 @@ def encode_calls(calls: Sequence[PeerCall]) -> tuple[bytes, list[bytes]]:
 def decode_calls(table: bytes, frames: Sequence[bytes]) -> list[PeerCall]:
     """The calls in such a body. Raises MalformedFrame."""
     count, position = _begin(table)
-    calls, bodies, row_size = [], iter(frames), _CALL.size
+    calls, bodies, row_size, read = [], iter(frames), _CALL.size, _CALL.unpack_from
     for _ in range(count):
         start = position + row_size
         if start > len(table):
             raise _cut(table, position)
-        number, deadline_unix_ns, remaining_ms, target_size, items_size, size = _CALL.unpack_from(table, position)
+        number, deadline_unix_ns, remaining_ms, target_size, items_size, size = read(table, position)
         middle = start + target_size
         end = middle + items_size
         if size <= INLINE_SIZE_MAX:
@@ -169,7 +172,11 @@ def decode_calls(table: bytes, frames: Sequence[bytes]) -> list[PeerCall]:
             body = table[end:position]
         else:
             position, body = end, _next(bodies, size)
-        calls.append(PeerCall(number, deadline_unix_ns, remaining_ms, table[start:middle], _items(table, middle, end), body))
+        items = table[middle:end]
+        if not items or not 0x80 <= items[0] <= _ITEMS_LAST:
+            raise _no_items(items)
+        row = number, deadline_unix_ns, remaining_ms, table[start:middle], items, body
+        calls.append(new_row(PeerCall, row))
     _finish(table, position, bodies)
     return calls
 
@@ -191,12 +198,12 @@ def encode_answers(answers: Sequence[PeerAnswer]) -> tuple[bytes, list[bytes]]:
 def decode_answers(table: bytes, frames: Sequence[bytes]) -> list[PeerAnswer]:
     """The answers in such a body. Raises MalformedFrame."""
     count, position = _begin(table)
-    answers, bodies, row_size = [], iter(frames), _ANSWER.size
+    answers, bodies, row_size, read = [], iter(frames), _ANSWER.size, _ANSWER.unpack_from
     for _ in range(count):
         start = position + row_size
         if start > len(table):
             raise _cut(table, position)
-        number, part, items_size, size, flags = _ANSWER.unpack_from(table, position)
+        number, part, items_size, size, flags = read(table, position)
         if flags not in _FLAGS or (flags & FAILED and size):
             raise MalformedFrame(f"an answer of {size} bytes between nodes has flags {flags:#04x}")
         end = start + items_size
@@ -205,7 +212,10 @@ def decode_answers(table: bytes, frames: Sequence[bytes]) -> list[PeerAnswer]:
             body = table[end:position]
         else:
             position, body = end, _next(bodies, size)
-        answers.append(PeerAnswer(number, part, flags, _items(table, start, end), body))
+        items = table[start:end]
+        if not items or not 0x80 <= items[0] <= _ITEMS_LAST:
+            raise _no_items(items)
+        answers.append(new_row(PeerAnswer, (number, part, flags, items, body)))
     _finish(table, position, bodies)
     return answers
 
@@ -243,12 +253,9 @@ def _next(bodies: Iterator[bytes], size: int) -> bytes:
     return body
 
 
-def _items(table: bytes, start: int, end: int) -> bytes:
-    """Items, to which some more can be added. What they say was checked by the node where they came in."""
-    items = table[start:end]
-    if not items or not 0x80 <= items[0] <= 0x80 + _ITEMS_MAX:
-        raise MalformedFrame(f"items between nodes are no map, or too large: {shown(items)}")
-    return items
+def _no_items(items: bytes) -> MalformedFrame:
+    """Items, to which some more can be added, begin otherwise. What they say was checked by the node where they came in."""
+    return MalformedFrame(f"items between nodes are no map, or too large: {shown(items)}")
 
 
 def _finish(table: bytes, position: int, bodies: Iterator[bytes]) -> None:

@@ -21,18 +21,22 @@ from zmqbroker.wire.realtime_requests import KINDS, name_fault
 __all__ = [
     "CALL_KINDS",
     "CALL_REQUESTS",
+    "NOT_OF_MANY",
     "TIMEOUT_MS_MAX",
     "AnyCallRequest",
     "CacheStatsRequest",
     "CallHead",
     "CallRequest",
+    "CallTableRequest",
     "CancelRequest",
     "RespondRequest",
+    "RespondTableRequest",
     "call_head",
     "check_call",
     "check_respond",
     "read_respond",
     "respond_items",
+    "table_head",
 ]
 
 #: An hour, as long as a RECEIVE waits at most.
@@ -43,6 +47,8 @@ CACHE_KEY_SIZE_MAX = 255
 CACHE_TTL_MS_MAX = 86_400_000
 #: Bytes of what a responder says went wrong.
 ERROR_SIZE_MAX = 4096
+#: Fields of a CALL that calls of a table cannot share.
+NOT_OF_MANY = ("id", "cache_key", "cache_ttl_ms")
 #: Kinds of subscriptions that can be called.
 CALL_KINDS = ("commands", "queries")
 #: Heads of calls that are remembered, and how large one may be: a caller that says the same with every call is read once.
@@ -96,7 +102,29 @@ class CacheStatsRequest:
     channel: str = ""  # of that channel; empty: of all
 
 
-AnyCallRequest = CallRequest | RespondRequest | CancelRequest | CacheStatsRequest
+@dataclass(slots=True, frozen=True)
+class CallTableRequest:
+    """Make many calls that say the same but for their bodies and timeouts."""
+
+    kind: str  # one of CALL_KINDS
+    channel: str  # without prefix
+    body: Buffer  # the table, which nobody has looked into yet
+    timeout_ms: int = TIMEOUT_MS_DEFAULT  # of those that have none of their own
+    deadline_unix_ns: int = 0  # of all, in place of the timeouts; 0: these count
+    metadata: str | None = None
+    tags: Mapping[str, str] | None = None
+    client_id: str = ""
+    trace: str = ""
+
+
+@dataclass(slots=True, frozen=True)
+class RespondTableRequest:
+    """Answer many calls, with nothing but bodies."""
+
+    body: Buffer  # the table, which nobody has looked into yet
+
+
+AnyCallRequest = CallRequest | RespondRequest | CancelRequest | CacheStatsRequest | CallTableRequest | RespondTableRequest
 
 
 class CallHead(NamedTuple):
@@ -201,12 +229,27 @@ def _text(fields: Fields, name: str, size_max: int) -> str:
     return value
 
 
+def _read_call_table(fields: Fields, bodies: Sequence[Buffer]) -> CallTableRequest:
+    for name in NOT_OF_MANY:
+        if name in fields:
+            raise InvalidRequest(f"field {name} is {shown(fields[name])}: it belongs to one call, and not to a table")
+    call = _read_call(fields, bodies)
+    times = call.timeout_ms, call.deadline_unix_ns
+    return CallTableRequest(call.kind, call.channel, bodies[0], *times, call.metadata, call.tags, call.client_id, call.trace)
+
+
+def _read_respond_table(_fields: Fields, bodies: Sequence[Buffer]) -> RespondTableRequest:
+    return RespondTableRequest(bodies[0])
+
+
 #: What reads the fields and body frames of each. All of them raise InvalidRequest, and those with a channel InvalidChannel.
 CALL_REQUESTS: dict[int, Callable[[Fields, Sequence[Buffer]], AnyCallRequest]] = {
     Request.CALL: _read_call,
     Request.RESPOND: read_respond,
     Request.CANCEL: _read_cancel,
     Request.CACHE_STATS: _read_cache_stats,
+    Request.CALL_TABLE: _read_call_table,
+    Request.RESPOND_TABLE: _read_respond_table,
 }
 
 
@@ -234,7 +277,18 @@ def _head(fields: bytes, client_id: str) -> CallHead:
     return CallHead(kind, call.channel, call.timeout_ms, call.deadline_unix_ns, call.cache_key, call.cache_ttl_ms, items)
 
 
+def table_head(fields: bytes, client_id: str) -> CallHead:
+    """The same of a CALL_TABLE, for all its calls."""
+    return _known_table_head(fields, client_id) if len(fields) <= _HEAD_SIZE_MAX else _table_head(fields, client_id)
+
+
+def _table_head(fields: bytes, client_id: str) -> CallHead:
+    _read_call_table(unpack_map(fields, "fields") if fields else {}, (b"",))
+    return _head(fields, client_id)
+
+
 _known_head = lru_cache(maxsize=_HEADS_MAX)(_head)
+_known_table_head = lru_cache(maxsize=_HEADS_MAX)(_table_head)
 
 
 def respond_items(answer: RespondRequest) -> bytes:

@@ -129,6 +129,8 @@ class Request(IntEnum):
     SET_BINDING = 0x2F
     DELETE_BINDING = 0x30
     LIST_BINDINGS = 0x31
+    CALL_TABLE = 0x32
+    RESPOND_TABLE = 0x33
 
 
 class Reply(IntEnum):
@@ -166,6 +168,8 @@ class Reply(IntEnum):
     ROUTED = 0xAC
     ROUTES = 0xAE
     BINDINGS = 0xB1
+    ANSWER_TABLE = 0xB2
+    CALLED_TABLE = 0xB3
     ERROR = 0xFF
 
 

@@ -66,6 +66,7 @@ class SubscribeRequest:
     credit: int = CREDIT_DEFAULT  # messages
     credit_bytes: int = CREDIT_BYTES_DEFAULT
     plain: bool = False  # messages one by one instead of batch frames
+    tables: bool = False  # calls may come as tables
 
 
 @dataclass(slots=True, frozen=True)
@@ -161,6 +162,7 @@ def _read_subscribe(fields: Fields, _bodies: Sequence[Buffer]) -> SubscribeReque
         integer(fields, "credit", CREDIT_DEFAULT, 1, CREDIT_MAX),
         integer(fields, "credit_bytes", CREDIT_BYTES_DEFAULT, 1, CREDIT_BYTES_MAX),
         flag(fields, "plain"),
+        flag(fields, "tables"),
     )
 
 

@@ -18,8 +18,10 @@ from zmqbroker.wire.call_requests import (
     AnyCallRequest,
     CacheStatsRequest,
     CallRequest,
+    CallTableRequest,
     CancelRequest,
     RespondRequest,
+    RespondTableRequest,
 )
 from zmqbroker.wire.consuming_requests import (
     CONSUMER_PRIORITY_MAX,
@@ -103,6 +105,7 @@ __all__ = [
     "BackupRequest",
     "CacheStatsRequest",
     "CallRequest",
+    "CallTableRequest",
     "CancelRequest",
     "ChangeMembers",
     "CloseRequest",
@@ -128,6 +131,7 @@ __all__ = [
     "ReceiveRequest",
     "ResetConsumerRequest",
     "RespondRequest",
+    "RespondTableRequest",
     "RoutedSend",
     "Send",
     "SendBatch",
@@ -228,6 +232,8 @@ _BODY_COUNTS: dict[int, tuple[int, int]] = {
     Request.PUBLISH: (1, 1),
     Request.CALL: (1, 1),
     Request.RESPOND: (1, 1),
+    Request.CALL_TABLE: (1, 1),
+    Request.RESPOND_TABLE: (1, 1),
 }
 
 
@@ -304,6 +310,8 @@ _COMMANDS: dict[type[AnyRequest], Request] = {
     RespondRequest: Request.RESPOND,
     CancelRequest: Request.CANCEL,
     CacheStatsRequest: Request.CACHE_STATS,
+    CallTableRequest: Request.CALL_TABLE,
+    RespondTableRequest: Request.RESPOND_TABLE,
     OpenProducers: Request.OPEN_PRODUCER,
     ListRoutes: Request.LIST_ROUTES,
     ListBindings: Request.LIST_BINDINGS,
@@ -337,7 +345,7 @@ def encode_request(request_id: int, request: AnyRequest) -> list[Buffer]:
     """The frames of a request: header, then body frames. Raises LocalProtocolError on what msgpack cannot carry."""
     bodies: list[Buffer] = []
     message = request.message if isinstance(request, CreateScheduleRequest | RoutedSend) else request
-    if isinstance(message, Send | CallRequest | RespondRequest):
+    if isinstance(message, Send | CallRequest | RespondRequest | CallTableRequest | RespondTableRequest):
         bodies = [message.body]
     elif isinstance(message, SendBatch | PublishRequest):
         bodies = [message.batch]

@@ -102,6 +102,10 @@ def with_items(items: bytes) -> bytes:
         (lambda: decode_calls(with_items(b""), []), "items between nodes are no map, or too large: b''"),
         (lambda: decode_calls(with_items(b"\x90"), []), "items between nodes are no map"),
         (lambda: decode_calls(with_items(b"\x8c"), []), "items between nodes are no map, or too large"),
+        (
+            lambda: decode_answers(encode_answers([PeerAnswer(1, 1, LAST, b"\x90", b"")])[0], []),
+            "items between nodes are no map",
+        ),
         (lambda: decode_answers(LARGE_ANSWER, []), "a body of 4097 bytes between nodes is not there"),
         (lambda: decode_answers(*encode_answers([PeerAnswer(1, 1, FAILED, NO_ITEMS, b"x")])), "of 1 bytes .* has flags 0x02"),
         (lambda: decode_answers(*encode_answers([PeerAnswer(1, 1, LAST | FAILED, NO_ITEMS, b"")])), "has flags 0x03"),

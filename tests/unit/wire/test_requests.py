@@ -183,7 +183,10 @@ def test_request_unknown_command_is_named(command: int) -> None:
 
 @pytest.mark.parametrize("command", [request for request in Request if request != Request.HAND_OVER])
 def test_request_wrong_number_of_body_frames_is_malformed(command: Request) -> None:
-    with_body = (Request.SEND, Request.SEND_BATCH, Request.CREATE_SCHEDULE, Request.PUBLISH, Request.CALL, Request.RESPOND)
+    with_body = (
+        *(Request.SEND, Request.SEND_BATCH, Request.CREATE_SCHEDULE, Request.PUBLISH),
+        *(Request.CALL, Request.RESPOND, Request.CALL_TABLE, Request.RESPOND_TABLE),
+    )
     expected = 1 if command in with_body else 0
     for count in {0, 1, 2} - {expected}:
         with pytest.raises(MalformedFrame, match=f"{command.name} has {count} body frames, it must have {expected}"):
