@@ -41,7 +41,7 @@ def commands(trio: Cluster, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
 def test_events_are_published_read_and_read_again(commands: Commands) -> None:
     store = unique_channel("cli")
-    published = commands.lines("store", "publish", store, "one", "two", "--key", "k", "--metadata", "m")
+    published = commands.lines("store", "publish", store, "one", "two", "--key", "k", "--metadata", "m", "--tag", "eu=yes")
     assert [(event["store"], event["sequence"], event["confirm"]) for event in published] == [
         (store, 1, "quorum"),
         (store, 2, "quorum"),
@@ -50,7 +50,7 @@ def test_events_are_published_read_and_read_again(commands: Commands) -> None:
     assert (status, out.count("is stored (quorum)")) == (Exit.DONE, 2)
     for _ in range(2):
         first, *rest = commands.lines("store", "read", store, "--max", "9")
-        assert [first[name] for name in ("sequence", "key", "metadata", "body")] == [1, "k", "m", "one"]
+        assert [first[name] for name in ("sequence", "key", "metadata", "tags", "body")] == [1, "k", "m", {"eu": "yes"}, "one"]
         assert sequences(rest) == [2, 3, 4]
     assert sequences(commands.lines("store", "read", store, "--start", "last")) == [4]
     assert sequences(commands.lines("store", "read", store, "--sequence", "3", "--max", "9")) == [3, 4]

@@ -72,7 +72,9 @@ _RESPOND_OPTIONS = (
 def _call(context: CommandContext, name: str, body: str, asked: Callable[[Client], Command], **given: Any) -> int:
     options = {"id": given["id"], "metadata": given["metadata"], "tags": read_tags(given["tags"])}
     options["timeout_ms"] = given["timeout_ms"]
-    if given.get("cache_key") or given.get("cache_ttl_ms"):
+    if bool(given.get("cache_key")) != bool(given.get("cache_ttl_ms")):
+        raise click.UsageError("--cache-key and --cache-ttl-ms are given together")
+    if given.get("cache_key"):
         options |= {"cache_key": given["cache_key"], "cache_ttl_ms": given["cache_ttl_ms"]}
     data = body.encode("utf-8", "surrogateescape")
 

@@ -9,6 +9,7 @@ import click
 from zmqbroker.cli.exits import Exit, exit_status
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line
+from zmqbroker.cli.queue_send import read_tags
 from zmqbroker.cli.readable import plain_text
 from zmqbroker.cli.rules import all_of, searched, show_rules, tell_rule
 
@@ -67,6 +68,7 @@ def list_routes(context: CommandContext, /, search: str, url: str, timeout_ms: i
 @click.argument("body")
 @click.option("--id", help="An id of your own.")
 @click.option("--metadata", help="A text that goes with it.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag; may be repeated.")
 @url_option
 @timeout_option(_TIMEOUT_MS)
 @json_option
@@ -79,16 +81,16 @@ def send(
     url: str,
     timeout_ms: int,
     as_json: bool,
-    id: str | None,
-    metadata: str | None,
+    tags: tuple[str, ...],
+    **options: Any,
 ) -> Exit:
     """Send BODY to DESTINATIONS, and say what became of it at each.
 
     Destinations are separated by ";": queues by their names, events:NAME, events_store:NAME, routes:NAME. All queues and stores
     take it, or none does.
     """
-    data = body.encode(errors="surrogateescape")
-    results = context.run(url, timeout_ms, lambda client: client.send(destinations, data, id=id, metadata=metadata))
+    data, options["tags"] = body.encode(errors="surrogateescape"), read_tags(tags)
+    results = context.run(url, timeout_ms, lambda client: client.send(destinations, data, **options))
     if as_json:
         emit_json([_fields(result) for result in results])
     else:

@@ -11,6 +11,7 @@ import click
 from zmqbroker.cli.exits import Exit
 from zmqbroker.cli.options import CommandContext, json_option, timeout_option, url_option
 from zmqbroker.cli.output import emit_json, emit_line, emit_table, note
+from zmqbroker.cli.queue_send import read_tags
 from zmqbroker.cli.readable import plain_text
 from zmqbroker.cli.store_read import read, start_options, subscribe
 
@@ -44,6 +45,7 @@ for command in (read, subscribe):
 @click.option("--key", default="", help="What they are about: in a store with keep_latest the newest event of a key stays.")
 @click.option("--id", help="An id of your own, for a single event.")
 @click.option("--metadata", help="Text that goes along.")
+@click.option("--tag", "tags", multiple=True, metavar="KEY=VALUE", help="A tag of each; may be repeated.")
 @url_option
 @timeout_option(_TIMEOUT_MS)
 @json_option
@@ -57,12 +59,13 @@ def publish(
     url: str,
     timeout_ms: int,
     as_json: bool,
+    tags: tuple[str, ...],
     **options: Any,
 ) -> None:
     """Publish BODIES to the store NAME, in their order, and wait until a majority has them."""
     if lines == bool(bodies):
         raise click.UsageError("give either BODIES or --stdin")
-    texts = [body.encode(errors="surrogateescape") for body in bodies]
+    options["tags"], texts = read_tags(tags), [body.encode(errors="surrogateescape") for body in bodies]
     if lines:
         texts = [line.rstrip(b"\n") for line in sys.stdin.buffer]
     if options["id"] and len(texts) != 1:

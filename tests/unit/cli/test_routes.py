@@ -39,10 +39,10 @@ def test_route_set_list_delete(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_route_send_says_what_became_of_it(capsys: pytest.CaptureFixture[str]) -> None:
     broker = FakeBroker()
-    command = ["route", "send", "a;events:b", "hello", "--id", "i", "--metadata", "m"]
+    command = ["route", "send", "a;events:b", "hello", "--id", "i", "--metadata", "m", "--tag", "eu=yes"]
     assert run(command, broker.context) == Exit.DONE
     assert run([*command, "--json"], broker.context) == Exit.DONE
-    assert broker.routed[0] == ("a;events:b", b"hello", {"id": "i", "metadata": "m"})
+    assert broker.routed[0] == ("a;events:b", b"hello", {"id": "i", "metadata": "m", "tags": {"eu": "yes"}})
     *lines, told = capsys.readouterr().out.splitlines()
     assert lines == ["a: sequence 7", "events:b: published, 2 subscribers known"]
     assert json.loads(told) == [
