@@ -16,6 +16,7 @@ from tests.servers import scripted_server
 from zmqbroker.cli.app import run
 from zmqbroker.cli.exits import Exit
 
+pytestmark = pytest.mark.long  # half a minute, mostly of Redis
 SERVER = find_server() or ""
 needs_redis = pytest.mark.skipif(not SERVER, reason="needs redis-server on PATH, which the Debian package brings")
 

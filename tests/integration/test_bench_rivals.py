@@ -13,6 +13,7 @@ from bench.peers.redis_server import find_server as find_redis
 from tests.compare_run import quick_run
 from tests.processes import Cluster
 
+pytestmark = pytest.mark.long  # half a minute, mostly of other brokers
 needs_redis = pytest.mark.skipif(find_redis() is None, reason="needs redis-server on PATH, which the Debian package brings")
 
 needs_rabbitmq = pytest.mark.skipif(

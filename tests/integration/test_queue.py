@@ -354,7 +354,8 @@ def test_receive_that_is_cancelled_leaves_its_messages_to_others(trio: Cluster) 
 def test_send_that_is_explained_tells_where_its_time_went(client: zmqbroker.SyncClient) -> None:
     queue = client.queue(unique_channel())
     explained = queue.explain(b"why so slow")
-    assert (explained.result.sequence, explained.result.confirm) == (1, "quorum")
+    assert explained.result.confirm == "quorum"
+    assert explained.result.sequence >= 1  # without a producer a repeat, when the machine is slow, is stored again
     assert {"proposed", "quorum", "applied", "sent"} <= explained.steps_us.keys()
     assert 0 <= explained.steps_us["proposed"] <= explained.steps_us["sent"] <= explained.total_us
     (message,) = queue.receive()

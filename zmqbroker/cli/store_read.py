@@ -126,7 +126,6 @@ def subscribe(
     async def follow(client: Client) -> None:
         count = 0
         async with client.store(name).subscribe(**options) as events:
-            note(f"zmqbroker: subscribed to {plain_text(name)}")
             async for event in events:
                 emit_json(_fields(event)) if as_json else emit_line(_line(event))
                 sys.stdout.flush()

@@ -39,7 +39,7 @@ STORES = ["events_store:s", "events_store:s", "events_store:s", "events_store:t"
 CONSUMERS = ["events_store:s>a", "events_store:s>a", "events_store:s>b", "events_store:t>a"]
 NAMES = ["a", "dead", *sorted({*STORES, *CONSUMERS})]
 
-first, last = (int(bound) for bound in os.environ.get("ZMQBROKER_SEEDS", "0:42").split(":"))
+first, last = (int(bound) for bound in os.environ.get("ZMQBROKER_SEEDS", "0:14").split(":"))
 
 
 class StoreTrio(Trio):

@@ -37,7 +37,7 @@ ENTRIES = 80
 SOURCES = ["events_store:s", "events_store:*", "events_store:>", "events_store:t", "events:s"]
 QUEUES = ["a", "b", "dead"]
 
-first, last = (int(bound) for bound in os.environ.get("ZMQBROKER_SEEDS", "0:24").split(":"))
+first, last = (int(bound) for bound in os.environ.get("ZMQBROKER_SEEDS", "0:10").split(":"))
 
 
 class TogetherTrio(StoreTrio):
