@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from zmqbroker.commands import Ack, HandOver, Publish, Receipt
 from zmqbroker.errors import LocalProtocolError, MalformedFrame
@@ -14,7 +14,17 @@ from zmqbroker.wire.command_shapes import SHAPES, is_u64
 from zmqbroker.wire.frames import pack, shown, unpack
 from zmqbroker.wire.send_requests import HAND_OVER_BATCHES_MAX
 
-__all__ = ["HAND_OVER", "HandOverFrames", "are_sizes", "hand_over_head", "read_batches", "read_hand_over"]
+__all__ = [
+    "HAND_OVER",
+    "HandOverFrames",
+    "are_sizes",
+    "check_end",
+    "hand_over_head",
+    "read_batches",
+    "read_hand_over",
+    "read_head",
+    "write_head",
+]
 
 #: Type of the command.
 HAND_OVER = 19
@@ -51,8 +61,7 @@ def hand_over_head(command: HandOverFrames) -> bytes:
     items = [command.session, command.channel, receipts, list(map(len, command.frames))]
     if not _fits(items):
         raise LocalProtocolError(f"a value of this hand-over is out of its range: {shown(items)}")
-    head = pack(items, "HandOver")
-    return _HEAD.pack(len(head)) + head
+    return write_head(items, "HandOver")
 
 
 def read_hand_over(data: bytes, start: int, size: int) -> HandOver:
@@ -60,19 +69,36 @@ def read_hand_over(data: bytes, start: int, size: int) -> HandOver:
 
     Raises MalformedFrame.
     """
+    items, position = read_head(data, start, size, "HandOver", _fits)
+    session, channel, receipts, sizes = items
+    check_end(position + sum(sizes), start, size, "HandOver")
+    return HandOver(session, channel, tuple(Receipt(*receipt) for receipt in receipts), read_batches(data, position, sizes))
+
+
+def write_head(items: list[Any], what: str) -> bytes:
+    """What says of itself how long it is, and then what it says of the frames behind it. Raises LocalProtocolError."""
+    head = pack(items, what)
+    return _HEAD.pack(len(head)) + head
+
+
+def read_head(data: bytes, start: int, size: int, what: str, fits: Callable[[object], bool]) -> tuple[Any, int]:
+    """The items of such a head at data[start : start + size], and where the frames begin. Raises MalformedFrame."""
     head_at, end = start + _HEAD.size, start + size
     if head_at > end:
-        raise MalformedFrame(f"HandOver at offset {start} has {size} bytes, fewer than {_HEAD.size}")
+        raise MalformedFrame(f"{what} at offset {start} has {size} bytes, fewer than {_HEAD.size}")
     position = head_at + _HEAD.unpack_from(data, start)[0]
     if position > end:
-        raise MalformedFrame(f"what HandOver at offset {start} says of itself ends at {position}, it ends at {end}")
-    items = unpack(data[head_at:position], "HandOver")
-    if not _fits(items):
-        raise MalformedFrame(f"HandOver at offset {start} has wrong values: {shown(items)}")
-    session, channel, receipts, sizes = items
-    if position + sum(sizes) != end:
-        raise MalformedFrame(f"batches of HandOver at offset {start} end at {position + sum(sizes)}, it ends at {end}")
-    return HandOver(session, channel, tuple(Receipt(*receipt) for receipt in receipts), read_batches(data, position, sizes))
+        raise MalformedFrame(f"what {what} at offset {start} says of itself ends at {position}, it ends at {end}")
+    items = unpack(data[head_at:position], what)
+    if not fits(items):
+        raise MalformedFrame(f"{what} at offset {start} has wrong values: {shown(items)}")
+    return items, position
+
+
+def check_end(end: int, start: int, size: int, what: str) -> None:
+    """Frames must end where the command does that they are of. Raises MalformedFrame."""
+    if end != start + size:
+        raise MalformedFrame(f"batches of {what} at offset {start} end at {end}, it ends at {start + size}")
 
 
 def read_batches(data: bytes, position: int, sizes: Sequence[int], expected_sequence: int | None = None) -> tuple[Publish, ...]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import struct
 from typing import NamedTuple
 
 from zmqbroker.commands import PublishAll
-from zmqbroker.errors import LocalProtocolError, MalformedFrame
+from zmqbroker.errors import LocalProtocolError
 from zmqbroker.wire.command_shapes import is_u64
-from zmqbroker.wire.frames import pack, shown, unpack
-from zmqbroker.wire.hand_overs import are_sizes, read_batches
+from zmqbroker.wire.frames import shown
+from zmqbroker.wire.hand_overs import are_sizes, check_end, read_batches, read_head, write_head
 
 __all__ = ["PUBLISH_ALL", "PublishAllFrames", "publish_all_head", "read_publish_all"]
 
 #: Type of the command.
 PUBLISH_ALL = 29
-#: Size of the head, which is msgpack.
-_HEAD = struct.Struct("<I")
 
 
 class PublishAllFrames(NamedTuple):
@@ -38,8 +35,7 @@ def publish_all_head(command: PublishAllFrames) -> bytes:
     items = [command.expected_sequence, list(map(len, command.frames))]
     if not _fits(items):
         raise LocalProtocolError(f"a value of this PublishAll is out of its range: {shown(items)}")
-    head = pack(items, "PublishAll")
-    return _HEAD.pack(len(head)) + head
+    return write_head(items, "PublishAll")
 
 
 def read_publish_all(data: bytes, start: int, size: int) -> PublishAll:
@@ -47,16 +43,7 @@ def read_publish_all(data: bytes, start: int, size: int) -> PublishAll:
 
     Raises MalformedFrame.
     """
-    head_at, end = start + _HEAD.size, start + size
-    if head_at > end:
-        raise MalformedFrame(f"PublishAll at offset {start} has {size} bytes, fewer than {_HEAD.size}")
-    position = head_at + _HEAD.unpack_from(data, start)[0]
-    if position > end:
-        raise MalformedFrame(f"what PublishAll at offset {start} says of itself ends at {position}, it ends at {end}")
-    items = unpack(data[head_at:position], "PublishAll")
-    if not _fits(items):
-        raise MalformedFrame(f"PublishAll at offset {start} has wrong values: {shown(items)}")
+    items, position = read_head(data, start, size, "PublishAll", _fits)
     expected, sizes = items
-    if position + sum(sizes) != end:
-        raise MalformedFrame(f"batches of PublishAll at offset {start} end at {position + sum(sizes)}, it ends at {end}")
+    check_end(position + sum(sizes), start, size, "PublishAll")
     return PublishAll(read_batches(data, position, sizes, expected))
